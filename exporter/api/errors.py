@@ -1,0 +1,61 @@
+"""Errors as RFC 9457 problem details, each with a stable `code`.
+
+    {"type": "about:blank", "title": "Not Found", "status": 404,
+     "code": "not_found", "detail": "There is no /metric here: ..."}
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+import falcon
+
+if TYPE_CHECKING:
+    from falcon import Request, Response
+
+__all__ = ["PROBLEM_TYPE", "add_error_handlers", "problem"]
+
+PROBLEM_TYPE: Final = "application/problem+json"
+
+_log: Final = logging.getLogger(__name__)
+
+# Codes are part of the interface; the rest are named after their status.
+_CODES: Final = {
+    HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed",
+    HTTPStatus.LOOP_DETECTED: "scrape_loop",
+    HTTPStatus.INTERNAL_SERVER_ERROR: "internal",
+}
+
+
+def problem(resp: Response, status: HTTPStatus, detail: str) -> None:
+    """Answer with a problem document."""
+    code = _CODES.get(status, status.phrase.lower().replace(" ", "_"))
+    body = {"type": "about:blank", "title": status.phrase, "status": status, "code": code, "detail": detail}
+    resp.status = falcon.code_to_http_status(status)
+    resp.content_type = PROBLEM_TYPE
+    resp.text = json.dumps(body)
+
+
+def add_error_handlers(app: falcon.App[Request, Response]) -> None:
+    """Answer every error, Falcon's and ours, as a problem document."""
+    app.add_error_handler(Exception, _unexpected)
+    app.add_error_handler(falcon.HTTPError, _http_error)
+
+
+def _http_error(req: Request, resp: Response, error: falcon.HTTPError, params: object) -> None:  # noqa: ARG001 - Falcon's signature
+    status = HTTPStatus(error.status_code)
+    details = {
+        HTTPStatus.NOT_FOUND: f"There is no {req.path} here; / lists what there is.",
+        HTTPStatus.METHOD_NOT_ALLOWED: f"{req.path} does not take {req.method}; see the Allow header.",
+    }
+    resp.set_headers(error.headers or {})
+    problem(resp, status, error.description or details.get(status, status.description))
+
+
+def _unexpected(req: Request, resp: Response, error: Exception, params: object) -> None:  # noqa: ARG001 - Falcon's signature
+    # The outermost frame of a request: nothing of the traceback goes to the caller.
+    _log.error("%s %s failed", req.method, req.path, exc_info=error)
+    problem(resp, HTTPStatus.INTERNAL_SERVER_ERROR, "A defect of the runtime; its log has the details.")

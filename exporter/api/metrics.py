@@ -1,0 +1,87 @@
+"""GET /metrics: the engine's page, the standard families and the runtime's own."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from itertools import chain
+from typing import TYPE_CHECKING, Final
+
+from exporter.api.errors import problem
+from exporter.metrics.exposition import (
+    CONTENT_TYPE,
+    MIN_COMPRESSED,
+    accepts_gzip,
+    compress,
+    write,
+    write_selected,
+)
+from exporter.metrics.page import parse_page
+from exporter.metrics.scrape import LOOP_HEADER
+from exporter.metrics.telemetry import scrape_families
+
+if TYPE_CHECKING:
+    from falcon import Request, Response
+
+    from exporter.metrics.collector import EngineCollector
+    from exporter.metrics.telemetry import Telemetry
+
+__all__ = ["MetricsResource", "scrape_budget"]
+
+TIMEOUT_HEADER: Final = "X-Prometheus-Scrape-Timeout-Seconds"
+# What is left for the answer itself, before Prometheus gives up.
+TIMEOUT_OFFSET: Final = 0.5
+
+_NO_PAGE: Final = parse_page(b"")
+
+
+class MetricsResource:
+    """Scrapes the engine once for each request, or shares a scrape under way."""
+
+    def __init__(self, collector: EngineCollector, telemetry: Telemetry, *, instance: str, raw: bool) -> None:
+        """Serve what `collector` and `telemetry` have.
+
+        Args:
+            collector: Scrapes the engine.
+            telemetry: The runtime's own families.
+            instance: Names this process, to notice that it scrapes itself.
+            raw: Whether the engine's own families are exported.
+        """
+        self._collector = collector
+        self._telemetry = telemetry
+        self._instance = instance
+        self._raw = raw
+
+    def on_get(self, req: Request, resp: Response) -> None:
+        """Answer 200 whatever the engine does: `engine_up` tells."""
+        if req.get_header(LOOP_HEADER) == self._instance:
+            detail = "The runtime is scraping itself: point --engine-base-url at the engine."
+            problem(resp, HTTPStatus.LOOP_DETECTED, detail)
+            return
+        scrape = self._collector.scrape(scrape_budget(req.get_header(TIMEOUT_HEADER)))
+        page = scrape.page if self._raw else _NO_PAGE
+        families = chain(scrape.standard.families, scrape_families(scrape), self._telemetry.families())
+        names = req.get_param_as_list("name[]")
+        chunks = write_selected(page, families, set(names)) if names else write(page, families)
+        resp.content_type = CONTENT_TYPE
+        resp.set_header("Vary", "Accept-Encoding")
+        _send(req, resp, chunks)
+
+
+def scrape_budget(header: str | None) -> float | None:
+    """Return the seconds that the scraper's timeout leaves; `None` without one."""
+    try:
+        timeout = float(header or 0)
+    except ValueError:
+        return None
+    return max(timeout - TIMEOUT_OFFSET, timeout / 2) if 0 < timeout < float("inf") else None
+
+
+def _send(req: Request, resp: Response, chunks: list[bytes]) -> None:
+    size = sum(map(len, chunks))
+    if size >= MIN_COMPRESSED and accepts_gzip(req.get_header("Accept-Encoding")):
+        resp.set_header("Content-Encoding", "gzip")
+        resp.data = compress(chunks)
+        return
+    # The page is passed on as it is: joining it to the rest would copy it.
+    resp.stream = iter(chunks)
+    resp.content_length = size

@@ -1,0 +1,48 @@
+"""Logging: one line an event, as text or as JSON."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Final
+
+__all__ = ["configure"]
+
+_TEXT: Final = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+
+
+class _JsonFormatter(logging.Formatter):
+    """`{"time": ..., "level": ..., "logger": ..., "message": ...}` on one line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "time": _instant(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry, ensure_ascii=False)
+
+
+class _TextFormatter(logging.Formatter):
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802 - logging's own
+        return _instant(record)
+
+
+def configure(*, form: str, level: str) -> None:
+    """Send the log to standard error, from `level` up, as `text` or `json`."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonFormatter() if form == "json" else _TextFormatter(_TEXT))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # A full queue for a moment is no news; requests are counted in a metric.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+    # Retries inside one fetch: the collector says once what came of it.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
+
+
+def _instant(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,1 @@
+"""From the engine's exposition text to the page that Prometheus gets."""

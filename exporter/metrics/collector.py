@@ -1,0 +1,215 @@
+"""The collector: one scrape of the engine, from fetch to standard families.
+
+Scrapes that arrive while one is under way share it, so that several scrapers
+cost the engine one rendering of its page.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from threading import Event, Lock
+from time import perf_counter
+from typing import TYPE_CHECKING, Final, Protocol
+
+from prometheus_client.registry import Collector
+
+from exporter.metrics.errors import Reason, ScrapeError
+from exporter.metrics.names import OWN_PREFIX
+from exporter.metrics.openmetrics import as_text_format
+from exporter.metrics.page import InvalidPageError, Page, Shape, parse_page
+from exporter.metrics.standard import Standardized, standardize
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from exporter.metrics.families import TextFamily
+    from exporter.metrics.rules import RuleSet
+    from exporter.metrics.scrape import Fetched
+
+__all__ = ["EngineCollector", "Scrape", "ScrapeObserver"]
+
+_log: Final = logging.getLogger(__name__)
+
+_NO_PAGE: Final = parse_page(b"")
+
+
+@dataclass(frozen=True, slots=True)
+class Scrape:
+    """What one scrape of the engine brought.
+
+    Attributes:
+        page: The engine's families; empty when the scrape failed.
+        standard: The standard families made of it.
+        size: Bytes of the page as it came, decoded.
+        duration: Seconds from request to result.
+        error: Why there is no page, if there is none.
+        repairs: How often each kind of flaw was mended or left out.
+    """
+
+    page: Page
+    standard: Standardized
+    size: int = 0
+    duration: float = 0.0
+    error: ScrapeError | None = None
+    repairs: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def up(self) -> bool:
+        """Whether the engine's metrics could be read."""
+        return self.error is None
+
+
+class ScrapeObserver(Protocol):
+    """Told of each fetch that was made, however many scrapers share it."""
+
+    def scraped(self, scrape: Scrape) -> None:
+        """Take note of a finished scrape; must not raise."""
+
+
+class _Flight:
+    """A scrape under way, and those who wait for it."""
+
+    __slots__ = ("done", "result")
+
+    def __init__(self) -> None:
+        self.done = Event()
+        self.result: Scrape | None = None
+
+
+class EngineCollector(Collector):
+    """Collects the engine's families and their standard twins.
+
+    Works in any prometheus_client registry:
+
+        # TYPE vllm:num_requests_waiting gauge
+        vllm:num_requests_waiting{engine="0",model_name="m"} 3.0
+        # TYPE kthena:num_requests_waiting gauge
+        kthena:num_requests_waiting{engine="0",model_name="m"} 3.0
+    """
+
+    def __init__(
+        self,
+        fetch: Callable[[float], Fetched],
+        rules: RuleSet,
+        *,
+        budget: float = 30.0,
+        observer: ScrapeObserver | None = None,
+        clock: Callable[[], float] = perf_counter,
+    ) -> None:
+        """Collect with `fetch`, which takes a budget in seconds.
+
+        Args:
+            fetch: Returns the engine's page or raises ScrapeError.
+            rules: Which family feeds which standard metric.
+            budget: Seconds for a scrape when the caller names none.
+            observer: Told of each fetch.
+            clock: A monotonic clock in seconds.
+        """
+        self._fetch = fetch
+        self._rules = rules
+        self._budget = budget
+        self._observer = observer
+        self._clock = clock
+        self._lock = Lock()
+        self._flight: _Flight | None = None
+        self._shape: Shape | None = None
+        self._failing: Reason | None = None
+
+    def collect(self) -> Iterator[TextFamily]:
+        """Scrape, and yield all raw families and the standard ones."""
+        scrape = self.scrape()
+        yield from scrape.page.families()
+        yield from scrape.standard.families
+
+    def scrape(self, budget: float | None = None) -> Scrape:
+        """Scrape the engine within `budget` seconds, or share a scrape under way.
+
+        Never raises: what went wrong is the result's `error`.
+        """
+        started = self._clock()
+        deadline = started + (self._budget if budget is None else budget)
+        while (left := deadline - self._clock()) > 0:
+            flight, leads = self._join()
+            if leads:
+                return self._lead(flight, left)
+            if not flight.done.wait(left):
+                break
+            # A leader with less time than we have may have run out of it: try again.
+            result = flight.result
+            if result and not (result.error and result.error.reason is Reason.TIMEOUT):
+                return result
+        duration = self._clock() - started
+        error = ScrapeError(Reason.TIMEOUT, f"the engine did not answer within {duration:.3g} s")
+        return self._failed(error, duration)
+
+    def _join(self) -> tuple[_Flight, bool]:
+        with self._lock:
+            if self._flight:
+                return self._flight, False
+            self._flight = _Flight()
+            return self._flight, True
+
+    def _lead(self, flight: _Flight, budget: float) -> Scrape:
+        started = self._clock()
+        try:
+            flight.result = self._scrape(budget, started)
+        except ScrapeError as error:
+            flight.result = self._failed(error, self._clock() - started)
+        except Exception:
+            # The outermost frame of a scrape: the page must still come.
+            _log.exception("scrape failed for a reason that is a defect of the runtime")
+            error = ScrapeError(Reason.INTERNAL, "a defect of the runtime, see its log")
+            flight.result = self._failed(error, self._clock() - started)
+        finally:
+            with self._lock:
+                self._flight = None
+            flight.done.set()
+        self._tell(flight.result)
+        return flight.result
+
+    def _scrape(self, budget: float, started: float) -> Scrape:
+        fetched = self._fetch(budget)
+        body = as_text_format(fetched.body) if fetched.openmetrics else fetched.body
+        try:
+            page = parse_page(body, self._shape)
+        except InvalidPageError as error:
+            raise _unusable(body, error) from None
+        if page.shape is not self._shape:
+            self._shape = page.shape
+        repairs = dict(page.repairs)
+        if fetched.openmetrics:
+            repairs["openmetrics"] = 1
+        own = [family.name for family in page.shape.families if family.name.startswith(OWN_PREFIX)]
+        if own:
+            page = page.without(own)
+            repairs["reserved_name"] = len(own)
+        standard = standardize(page, self._rules)
+        if standard.taken:
+            repairs["standard_name_taken"] = len(standard.taken)
+        return Scrape(page, standard, len(fetched.body), self._clock() - started, None, repairs)
+
+    def _failed(self, error: ScrapeError, duration: float) -> Scrape:
+        missing = tuple(rule.name for rule in self._rules.rules)
+        return Scrape(_NO_PAGE, Standardized((), missing), 0, duration, error)
+
+    def _tell(self, scrape: Scrape) -> None:
+        """Log once when the engine goes or comes back, and tell the observer."""
+        reason = scrape.error.reason if scrape.error else None
+        if reason is not self._failing:
+            if scrape.error:
+                _log.warning("engine metrics unavailable: %s", scrape.error)
+            else:
+                _log.info("engine metrics available again: %d samples", scrape.page.samples)
+            self._failing = reason
+        if self._observer:
+            self._observer.scraped(scrape)
+
+
+def _unusable(body: bytes, error: InvalidPageError) -> ScrapeError:
+    """Tell a page that is not metrics at all from one that is damaged."""
+    if body.lstrip()[:1] in (b"<", b"{", b"["):
+        return ScrapeError(Reason.NOT_METRICS, "the answer is not exposition text: check --engine-metrics-path")
+    if not body.endswith(b"\n"):
+        return ScrapeError(Reason.TRUNCATED, str(error))
+    return ScrapeError(Reason.INVALID, str(error))

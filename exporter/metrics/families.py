@@ -1,0 +1,82 @@
+"""Metric families that carry their exposition text.
+
+The text is what is exported, byte for byte; `samples` are parsed from it only
+when somebody asks, so a family also works in any prometheus_client registry.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client.metrics_core import Metric
+from prometheus_client.samples import Sample, Timestamp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["TextFamily", "sample_lines"]
+
+_SAMPLE: Final = re.compile(
+    r"(?P<name>[^\s{]+)[ \t]*(?:\{(?P<labels>(?:[^\"}]|\"(?:[^\"\\]|\\.)*\")*)\})?"
+    r"[ \t]*(?P<value>\S+)(?:[ \t]+(?P<timestamp>-?\d+))?"
+)
+_LABEL: Final = re.compile(r"(\w+)\s*=\s*\"((?:[^\"\\]|\\.)*)\"")
+_ESCAPE: Final = re.compile(r"\\(.)")
+_ESCAPED: Final = {"n": "\n", "\\": "\\", '"': '"'}
+
+
+class TextFamily(Metric):
+    """A `Metric` made of exposition text.
+
+    Attributes:
+        full_name: The name as in the TYPE line (`x_total` for a counter, where
+            `name` is `x` as prometheus_client has it).
+        kind: The type as in the TYPE line; `untyped` when there is none.
+        text: HELP, TYPE and sample lines, each with its newline.
+    """
+
+    def __init__(self, full_name: str, kind: str, text: bytes) -> None:
+        """Hold `text`, which must be a valid block of one family."""
+        # Metric.__init__ is not called: it would assign the samples that are
+        # parsed lazily here, and check a name that is known to be valid.
+        self.full_name = full_name
+        self.kind = kind
+        self.text = text
+        self.unit = ""
+        # prometheus_client has no counter without the suffix.
+        is_counter = kind == "counter" and full_name.endswith("_total")
+        self.name = full_name.removesuffix("_total") if is_counter else full_name
+        self.type = "unknown" if kind == "untyped" or (kind == "counter" and not is_counter) else kind
+
+    @cached_property
+    def documentation(self) -> str:  # type: ignore[override]
+        """The HELP text, unescaped."""
+        found = re.search(rb"^#[ \t]+HELP[ \t]+\S+[ \t]?(.*)$", self.text, re.MULTILINE)
+        return _unescape(found[1].decode()) if found else ""
+
+    @cached_property
+    def samples(self) -> list[Sample]:  # type: ignore[override]
+        """The samples, under exactly the names they have in the text."""
+        return [_parse_sample(line.decode()) for line in sample_lines(self.text)]
+
+
+def sample_lines(text: bytes) -> Iterator[bytes]:
+    """Yield the sample lines of a block, without their newlines."""
+    return (line for line in text.split(b"\n") if line.strip() and not line.startswith(b"#"))
+
+
+def _parse_sample(line: str) -> Sample:
+    match = _SAMPLE.match(line)
+    if match is None:
+        message = "the text of a family must be valid before it is read"
+        raise ValueError(message)
+    labels = {name: _unescape(value) for name, value in _LABEL.findall(match["labels"] or "")}
+    milliseconds = match["timestamp"]
+    timestamp = Timestamp(int(milliseconds) // 1000, int(milliseconds) % 1000 * 10**6) if milliseconds else None
+    return Sample(match["name"], labels, float(match["value"]), timestamp)
+
+
+def _unescape(text: str) -> str:
+    return _ESCAPE.sub(lambda escape: _ESCAPED.get(escape[1], escape[0]), text) if "\\" in text else text

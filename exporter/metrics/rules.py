@@ -1,0 +1,212 @@
+"""Rules: which engine family feeds which standard metric.
+
+Rules are data. Each built-in engine has a YAML file in `rules/`; a user's own
+file (`--metric-rules`) adds to them or brings a new engine:
+
+    engine: my-engine        # optional: the --engine these rules are for
+    extends: vllm            # optional: start from a built-in engine's rules
+    metrics:
+      kthena:num_requests_waiting:
+        type: gauge
+        help: Requests waiting for a place.
+        sources:
+          - my_engine_queue_length
+          - {name: my_engine_waiting, where: {kind: total}, scale: 0.001}
+      kthena:e2e_request_latency_seconds: null      # takes a built-in rule away
+
+A source is a whole sample name as it stands on the page. The first source that
+is present, with a fitting type and at least one sample, wins.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import msgspec
+import yaml
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Rule", "RuleError", "RuleSet", "Source", "builtin_engines", "engine_of", "load_rules"]
+
+Kind = Literal["counter", "gauge", "histogram"]
+
+_METRIC_NAME: Final = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+_OWN_PREFIX: Final = "kthena_runtime_"
+# libyaml where it is there: the pure Python reader costs 40 ms at start.
+_YamlLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class RuleError(ValueError):
+    """A rule file cannot be used; the message says where and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a standard metric may come from.
+
+    Attributes:
+        name: The whole sample name on the engine's page.
+        where: Labels that must have these values; a sample without the label passes.
+        copies: Labels that number copies of one value (ranks of one group): of
+            the series that are equal but for them, only the lowest one is kept.
+        scale: Factor for the values (and for `le` and `_sum` of a histogram).
+        kind: The type that the source must have, when not the metric's own.
+    """
+
+    name: str
+    where: Mapping[str, str] = field(default_factory=dict)
+    copies: tuple[str, ...] = ()
+    scale: float = 1.0
+    kind: Kind | None = None
+
+    @property
+    def picks(self) -> bool:
+        """Whether samples must be looked at one by one."""
+        return bool(self.where or self.copies or self.scale != 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One standard metric: its name, type, help and ordered sources."""
+
+    name: str
+    kind: Kind
+    help: str
+    sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSet:
+    """All rules for one engine."""
+
+    engine: str
+    rules: tuple[Rule, ...]
+
+
+class _SourceForm(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    where: dict[str, str] = {}
+    copies: list[str] = []
+    scale: float = 1.0
+    type: Kind | None = None
+
+    def source(self) -> Source:
+        return Source(self.name, self.where, tuple(self.copies), self.scale, self.type)
+
+
+class _RuleForm(msgspec.Struct, forbid_unknown_fields=True):
+    type: Kind
+    help: str
+    sources: list[str | _SourceForm]
+
+
+class _FileForm(msgspec.Struct, forbid_unknown_fields=True):
+    metrics: dict[str, _RuleForm | None]
+    engine: str | None = None
+    extends: str | None = None
+
+
+def builtin_engines() -> tuple[str, ...]:
+    """Return the names of the engines that have rules of their own."""
+    files = resources.files(__package__).joinpath("rules").iterdir()
+    return tuple(sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml")))
+
+
+def engine_of(path: Path) -> str | None:
+    """Return the engine that a user's rule file declares, lower case, if any.
+
+    Raises:
+        RuleError: The file cannot be read or is not a rule file.
+    """
+    engine = _read_file(path).engine
+    return engine.lower() if engine else None
+
+
+def load_rules(engine: str, path: Path | None = None) -> RuleSet:
+    """Load the rules for an engine, with those of a user's file over them.
+
+    Raises:
+        RuleError: No rules are known for `engine`, or the file is not valid.
+    """
+    own = _read_file(path) if path else None
+    base = _base_engine(engine, own)
+    metrics: dict[str, _RuleForm | None] = dict(_read_builtin(base).metrics) if base else {}
+    metrics |= own.metrics if own else {}
+    rules = tuple(_rule(name, form) for name, form in metrics.items() if form is not None)
+    if not rules:
+        message = f"no metric rules for engine {engine!r}"
+        raise RuleError(message)
+    return RuleSet(engine, rules)
+
+
+def _base_engine(engine: str, own: _FileForm | None) -> str | None:
+    """Return the built-in engine whose rules come first, if any."""
+    declared = own.engine.lower() if own and own.engine else None
+    if own and declared and declared != engine:
+        message = f"the rule file is for engine {declared!r}, not for {engine!r}: change --engine or the file's 'engine'"
+        raise RuleError(message)
+    if own and own.extends:
+        return own.extends.lower()
+    return None if declared else engine
+
+
+def _read_builtin(engine: str) -> _FileForm:
+    file = resources.files(__package__).joinpath("rules", f"{engine}.yaml")
+    if engine not in builtin_engines():
+        message = f"no metric rules for engine {engine!r}; known: {', '.join(builtin_engines())}"
+        raise RuleError(message)
+    return _decode(file.read_bytes(), f"built-in rules of {engine}")
+
+
+def _read_file(path: Path) -> _FileForm:
+    try:
+        return _decode(path.read_bytes(), str(path))
+    except OSError as error:
+        message = f"cannot read metric rules {path}: {error.strerror}"
+        raise RuleError(message) from None
+
+
+def _decode(text: bytes, where: str) -> _FileForm:
+    try:
+        form = msgspec.convert(yaml.load(text, Loader=_YamlLoader), _FileForm)  # noqa: S506 - a safe loader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" line {mark.line + 1}" if mark else ""
+        message = f"{where}{place}: not valid YAML: {getattr(error, 'problem', error)}"
+        raise RuleError(message) from None
+    except msgspec.ValidationError as error:
+        message = f"{where}: {error}"
+        raise RuleError(message) from None
+    for name, rule in form.metrics.items():
+        _check(name, rule, where)
+    return form
+
+
+def _check(name: str, form: _RuleForm | None, where: str) -> None:
+    """Refuse rules that would make a page invalid."""
+    problem = None
+    sources = [source if isinstance(source, str) else source.name for source in form.sources] if form else []
+    if not _METRIC_NAME.fullmatch(name):
+        problem = "is not a metric name ([a-zA-Z_:][a-zA-Z0-9_:]*)"
+    elif name.startswith(_OWN_PREFIX):
+        problem = f"is taken: {_OWN_PREFIX}* is the runtime's own"
+    elif form is not None and form.type == "counter" and not name.endswith("_total"):
+        problem = "is a counter: its name must end in _total"
+    elif form is not None and not sources:
+        problem = "has no sources: name at least one, or write null to take the rule away"
+    elif wrong := next((source for source in sources if not _METRIC_NAME.fullmatch(source)), None):
+        problem = f"has a source that is not a metric name: {wrong!r}"
+    if problem:
+        message = f"{where}: metric {name!r} {problem}"
+        raise RuleError(message)
+
+
+def _rule(name: str, form: _RuleForm) -> Rule:
+    sources = tuple(Source(item) if isinstance(item, str) else item.source() for item in form.sources)
+    return Rule(name, form.type, form.help, sources)

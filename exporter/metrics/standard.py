@@ -1,0 +1,145 @@
+"""Standard families: twins of the engine's own under engine-neutral names.
+
+A twin is the same lines under another name, so its labels and values are the
+engine's to the byte. The rules say which family is whose twin.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from exporter.metrics.families import TextFamily, sample_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from exporter.metrics.page import Page
+    from exporter.metrics.rules import Rule, RuleSet, Source
+
+__all__ = ["Standardized", "standardize"]
+
+_LINE: Final = re.compile(rb'([^\s{]+)[ \t]*(\{(?:[^"}]|"(?:[^"\\]|\\.)*")*\})?[ \t]*(\S+)(.*)')
+_LABEL: Final = re.compile(rb'(\w+)[ \t]*=[ \t]*"((?:[^"\\]|\\.)*)"')
+_LE: Final = re.compile(rb'([{,][ \t]*le[ \t]*=[ \t]*")([^"]*)(")')
+_AGGREGATES: Final = ("_sum", "_count")
+
+
+@dataclass(frozen=True, slots=True)
+class Standardized:
+    """What the rules make of one page.
+
+    Attributes:
+        families: The twins, in the order of the rules.
+        missing: Standard names for which the page has no source.
+        taken: Standard names that the page itself already has; left to it.
+    """
+
+    families: tuple[TextFamily, ...]
+    missing: tuple[str, ...] = ()
+    taken: tuple[str, ...] = ()
+
+
+def standardize(page: Page, rules: RuleSet) -> Standardized:
+    """Make the standard families of a page."""
+    twins: list[TextFamily] = []
+    missing: list[str] = []
+    taken = tuple(rule.name for rule in rules.rules if rule.name in page)
+    for rule in rules.rules:
+        if rule.name in taken:
+            continue
+        twin = _first(_twins(page, rule))
+        if twin is None:
+            missing.append(rule.name)
+        else:
+            twins.append(twin)
+    return Standardized(tuple(twins), tuple(missing), taken)
+
+
+def _first(twins: Iterable[TextFamily | None]) -> TextFamily | None:
+    return next((twin for twin in twins if twin is not None), None)
+
+
+def _twins(page: Page, rule: Rule) -> Iterator[TextFamily | None]:
+    for source in rule.sources:
+        yield _twin(page, rule, source)
+
+
+def _twin(page: Page, rule: Rule, source: Source) -> TextFamily | None:
+    lines = _lines(page, rule, source)
+    if lines and source.picks:
+        lines = b"".join(line + b"\n" for line in _pick(lines.split(b"\n")[:-1], source))
+    if not lines:
+        return None
+    old, new = source.name.encode(), rule.name.encode()
+    body = (b"\n" + lines).replace(b"\n" + old, b"\n" + new)
+    header = f"# HELP {rule.name} {rule.help} (from {source.name})\n# TYPE {rule.name} {rule.kind}"
+    return TextFamily(rule.name, rule.kind, header.encode() + body)
+
+
+def _lines(page: Page, rule: Rule, source: Source) -> bytes:
+    """Return the source's sample lines, each with its newline, or nothing."""
+    kind = source.kind or rule.kind
+    family = page.get(source.name)
+    if family is not None:
+        return _body(family.text) if family.kind in (kind, "untyped") else b""
+    if rule.kind != "counter":
+        return b""
+    # A counter may be the _sum or _count of a histogram: both only ever grow.
+    suffix = next((suffix for suffix in _AGGREGATES if source.name.endswith(suffix)), None)
+    family = page.get(source.name.removesuffix(suffix)) if suffix else None
+    if family is None or family.kind not in ("histogram", "summary"):
+        return b""
+    name = source.name.encode()
+    return b"".join(
+        line + b"\n" for line in sample_lines(family.text) if re.split(rb"[{ \t]", line, maxsplit=1)[0] == name
+    )
+
+
+def _body(text: bytes) -> bytes:
+    """Return a block less its header; comments further down go too."""
+    start = 0
+    while text.startswith(b"#", start):
+        start = text.index(b"\n", start) + 1
+    body = text[start:]
+    if b"\n#" in body or b"\n\n" in body or body[:1].isspace():
+        return b"".join(line + b"\n" for line in sample_lines(body))
+    return body
+
+
+def _pick(lines: Iterable[bytes], source: Source) -> Iterator[bytes]:
+    """Keep the samples that the source's conditions let through, scaled."""
+    kept: dict[object, tuple[tuple[int, ...], bytes]] = {}
+    for line in lines:
+        match = _LINE.match(line)
+        labels = dict(_LABEL.findall(match[2])) if match and match[2] else {}
+        if any(labels.get(name.encode(), value.encode()) != value.encode() for name, value in source.where.items()):
+            continue
+        ranks = tuple(_rank(labels.pop(name.encode(), b"")) for name in source.copies)
+        series = (match[1] if match else line, frozenset(labels.items()))
+        if series not in kept or ranks < kept[series][0]:
+            kept[series] = (ranks, line)
+    for _, line in kept.values():
+        yield line if source.scale == 1.0 else _scaled(line, source.scale)
+
+
+def _rank(value: bytes) -> int:
+    return int(value) if value.isdigit() else -1
+
+
+def _scaled(line: bytes, factor: float) -> bytes:
+    match = _LINE.match(line)
+    if match is None:
+        return line
+    name, labels, value, rest = match.groups(b"")
+    if name.endswith(b"_bucket"):
+        labels = _LE.sub(lambda le: le[1] + _times(le[2], factor) + le[3], labels)
+    elif not name.endswith(b"_count"):
+        value = _times(value, factor)
+    return name + labels + b" " + value + rest
+
+
+def _times(value: bytes, factor: float) -> bytes:
+    number = float(value) * factor
+    return value if value.lower().lstrip(b"+-") in (b"inf", b"nan") else repr(number).encode()

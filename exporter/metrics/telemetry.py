@@ -1,0 +1,104 @@
+"""What the runtime says about itself.
+
+Two parts: families that describe one scrape are written from its result and
+have no state; counters and histograms are kept here. Label values that are
+known beforehand start at 0, because `increase()` misses a first event otherwise.
+"""
+
+from __future__ import annotations
+
+import platform
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+
+from exporter import __version__
+from exporter.metrics import names
+from exporter.metrics.errors import Reason
+from exporter.metrics.families import TextFamily
+from exporter.metrics.instruments import Histogram, Value, header, series
+from exporter.metrics.page import parse_page
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from exporter.metrics.collector import Scrape
+    from exporter.metrics.names import Description
+
+__all__ = ["REPAIRS", "Telemetry", "scrape_families"]
+
+REPAIRS: Final = ("duplicate_family", "escape", "openmetrics", "reserved_name", "standard_name_taken")
+
+
+class Telemetry:
+    """The runtime's own counters, and what implements its observers."""
+
+    def __init__(self, engine: str, routes: Iterable[str]) -> None:
+        """Start all known label values at 0.
+
+        Args:
+            engine: The engine whose rules are in use.
+            routes: The HTTP routes, as their templates.
+        """
+        self._engine = engine
+        build = Value(names.BUILD_INFO)
+        build.set(__version__, platform.python_version(), value=1.0)
+        info = Value(names.ENGINE_INFO)
+        info.set(engine, value=1.0)
+        self._scrape_errors = Value(names.ENGINE_SCRAPE_ERRORS)
+        for reason in Reason:
+            self._scrape_errors.add(reason, amount=0)
+        self._repairs = Value(names.ENGINE_PAGE_REPAIRS)
+        for kind in REPAIRS:
+            self._repairs.add(kind, amount=0)
+        self._requests = Value(names.HTTP_REQUESTS)
+        self._latency = Histogram(names.HTTP_REQUEST_DURATION)
+        for route in routes:
+            self._requests.add(route, "GET", "200", amount=0)
+            self._latency.make(route)
+        self._instruments = (build, info, self._scrape_errors, self._repairs, self._requests, self._latency)
+        self._process = CollectorRegistry()
+        ProcessCollector(namespace=names.OWN_PREFIX.rstrip("_"), registry=self._process)
+
+    def scraped(self, scrape: Scrape) -> None:
+        """Count a fetch of the engine's page."""
+        if scrape.error:
+            self._scrape_errors.add(scrape.error.reason)
+        for kind, times in scrape.repairs.items():
+            self._repairs.add(kind, amount=times)
+
+    def answered(self, *, route: str, method: str, status: int, seconds: float) -> None:
+        """Count an HTTP request."""
+        self._requests.add(route, method, str(status))
+        self._latency.observe(route, value=seconds)
+
+    def families(self) -> Iterator[TextFamily]:
+        """Yield the families that are kept here, and the process's."""
+        for instrument in self._instruments:
+            yield instrument.family()
+        yield from parse_page(generate_latest(self._process)).families()
+
+
+def scrape_families(scrape: Scrape) -> Iterator[TextFamily]:
+    """Yield the families that describe one scrape.
+
+    # HELP kthena_runtime_engine_up Whether this scrape could read ...
+    # TYPE kthena_runtime_engine_up gauge
+    kthena_runtime_engine_up 1.0
+    """
+    yield _gauge(names.ENGINE_UP, {(): float(scrape.up)})
+    yield _gauge(names.ENGINE_SCRAPE_DURATION, {(): scrape.duration})
+    yield _gauge(names.ENGINE_SCRAPE_SIZE, {(): float(scrape.size)})
+    yield _gauge(names.ENGINE_SCRAPE_SAMPLES, {(): float(scrape.page.samples)})
+    present = {(family.full_name,): 1.0 for family in scrape.standard.families}
+    present |= {(name,): 1.0 for name in scrape.standard.taken}
+    present |= {(name,): 0.0 for name in scrape.standard.missing}
+    yield _gauge(names.STANDARD_METRIC_PRESENT, present)
+
+
+def _gauge(description: Description, values: dict[tuple[str, ...], float]) -> TextFamily:
+    lines = [
+        f"{series(description.name, description.labels, labels)} {value!r}\n"
+        for labels, value in values.items()
+    ]  # fmt: skip
+    return TextFamily(description.name, description.kind, (header(description) + "".join(lines)).encode())

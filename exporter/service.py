@@ -1,0 +1,133 @@
+"""The composition root: builds the runtime out of settings, starts and ends it."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import platform
+import signal
+import socket
+from contextlib import ExitStack
+from dataclasses import dataclass
+from threading import Event
+from typing import TYPE_CHECKING, Final
+from uuid import uuid4
+
+from exporter import __version__, logs
+from exporter.addresses import points_back
+from exporter.api.app import ROUTES, create_app
+from exporter.api.health import HealthResource, ReadyResource, VersionResource
+from exporter.api.landing import LandingResource
+from exporter.api.metrics import MetricsResource
+from exporter.api.server import HttpServer
+from exporter.config import ConfigError
+from exporter.metrics.collector import EngineCollector
+from exporter.metrics.rules import RuleError, load_rules
+from exporter.metrics.scrape import LOOP_HEADER, EngineClient
+from exporter.metrics.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from exporter.config import Settings
+
+__all__ = ["Service", "ServiceError", "build", "run"]
+
+_log: Final = logging.getLogger(__name__)
+
+
+class ServiceError(Exception):
+    """The runtime cannot run here; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The graph of objects, ready to serve.
+
+    Attributes:
+        server: Serves HTTP until it is stopped.
+        client: The connection to the engine.
+    """
+
+    server: HttpServer
+    client: EngineClient
+
+
+def build(settings: Settings) -> Service:
+    """Build everything; the port is bound, nothing is served yet.
+
+    Raises:
+        ConfigError: The settings do not fit together.
+        ServiceError: The port cannot be had.
+    """
+    try:
+        rules = load_rules(settings.engine, settings.metric_rules)
+    except RuleError as error:
+        message = f"--metric-rules {error}"
+        raise ConfigError(message) from None
+    instance = uuid4().hex
+    client = EngineClient(
+        settings.engine_metrics_url,
+        max_bytes=settings.max_scrape_bytes,
+        headers={LOOP_HEADER: instance, "User-Agent": f"kthena-runtime/{__version__}"},
+    )
+    telemetry = Telemetry(settings.engine, ROUTES)
+    collector = EngineCollector(client.fetch, rules, budget=settings.request_timeout, observer=telemetry)
+    versions = {"version": __version__, "python": platform.python_version(), "engine": settings.engine}
+    resources = {
+        "/": LandingResource(collector, settings.model, settings.pod, versions),
+        "/metrics": MetricsResource(collector, telemetry, instance=instance, raw=settings.raw_metrics),
+        "/health": HealthResource(),
+        "/ready": ReadyResource(collector),
+        "/version": VersionResource(versions),
+    }
+    listener = _listen(settings)
+    port = listener.getsockname()[1]
+    if points_back(settings.engine_base_url, settings.host, port):
+        listener.close()
+        message = (
+            f"--engine-base-url {settings.engine_base_url} is this runtime's own address: "
+            f"give it the engine's, or another port with --port"
+        )
+        raise ConfigError(message)
+    return Service(HttpServer(create_app(resources, telemetry), listener), client)
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; then finish what is short and return.
+
+    Raises:
+        ConfigError: The settings do not fit together.
+        ServiceError: The port cannot be had.
+    """
+    logs.configure(form=settings.log_format, level=settings.log_level)
+    with ExitStack() as cleanup:
+        service = build(settings)
+        cleanup.callback(service.client.close)
+        stop = Event()
+
+        def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a signal handler's signature
+            stop.set()
+            service.server.wake()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, end)
+        # What lives now lives on: keep the collector from going over it again and again.
+        gc.collect()
+        gc.freeze()
+        _log.info(
+            "kthena-runtime %s serves %s for %s at %s", __version__, service.server.url, settings.engine,
+            settings.engine_metrics_url,
+        )  # fmt: skip
+        service.server.serve(stop)
+    _log.info("ended")
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=128)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        message = f"cannot listen on {settings.host} port {settings.port}: {reason}; choose with --host and --port"
+        raise ServiceError(message) from None

@@ -1,0 +1,1 @@
+"""Model downloads with guarantees. No code yet; see docs/adr/0001."""
