@@ -180,8 +180,7 @@ class EngineCollector(Collector):
         repairs = dict(page.repairs)
         if fetched.openmetrics:
             repairs["openmetrics"] = 1
-        own = [family.name for family in page.shape.families if family.name.startswith(OWN_PREFIX)]
-        if own:
+        if own := page.shape.names_under(OWN_PREFIX):
             page = page.without(own)
             repairs["reserved_name"] = len(own)
         standard = standardize(page, self._rules)

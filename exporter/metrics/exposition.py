@@ -27,8 +27,8 @@ _SERIES_SUFFIXES: Final = ("_bucket", "_sum", "_count")
 
 
 def write(page: Page, families: Iterable[TextFamily]) -> list[bytes]:
-    """Return the engine's page untouched, and the families behind it."""
-    return [page.raw, *(family.text for family in families)]
+    """Return the engine's page untouched, and in one piece the families behind it."""
+    return [page.raw, b"".join([family.text for family in families])]
 
 
 def write_selected(page: Page, families: Iterable[TextFamily], selected: Collection[str]) -> list[bytes]:

@@ -55,7 +55,7 @@ class _Instrument:
         self.description = description
         self._lock = Lock()
         self._texts: dict[tuple[str, ...], str] = {}
-        self._stale: set[tuple[str, ...]] = set()
+        self._stale: dict[tuple[str, ...], None] = {}  # ordered, unlike a set
         self._text = header(description).encode()
 
     def family(self) -> TextFamily:
@@ -84,13 +84,13 @@ class Value(_Instrument):
         """Add to the child of these label values; `amount=0` makes it exist."""
         with self._lock:
             self._values[labels] = self._values.get(labels, 0.0) + amount
-            self._stale.add(labels)
+            self._stale[labels] = None
 
     def set(self, *labels: str, value: float) -> None:
         """Set the child of these label values."""
         with self._lock:
             self._values[labels] = value
-            self._stale.add(labels)
+            self._stale[labels] = None
 
     def _render(self, key: tuple[str, ...]) -> str:
         return f"{series(self.description.name, self.description.labels, key)} {self._values[key]!r}\n"
@@ -119,7 +119,7 @@ class Histogram(_Instrument):
             self._sums[labels] += value
 
     def _child(self, labels: tuple[str, ...]) -> list[int]:
-        self._stale.add(labels)
+        self._stale[labels] = None
         if labels not in self._counts:
             self._counts[labels] = [0] * (len(self._bounds) + 1)
             self._sums[labels] = 0.0

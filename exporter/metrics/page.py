@@ -18,7 +18,7 @@ https://prometheus.io/docs/instrumenting/exposition_formats/
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import isinf
 from typing import TYPE_CHECKING, Final
@@ -50,12 +50,11 @@ _LINES: Final = re.compile(
     rb"|(?P<blank>(?:\#(?![ \t]++(?:HELP|TYPE)[ \t])[^\n]*+\n|[ \t]*+\n)++)"
 )
 
-# The canonical value at the end of a sample line, as every client library writes
-# it: what may change between two pages of one shape. Bounded so that no value
-# can overflow a float64, which Go's parser reports as an error.
-_CANONICAL_VALUE: Final = re.compile(
-    rb" (?:-?[0-9]{1,60}+(?:\.[0-9]{1,60}+)?+(?:e[+-]?[0-9]{1,2}+)?+|NaN|[+-]Inf)(?: -?[0-9]{1,18}+)?+\n"
-)
+# The value at the end of a sample line as client libraries write it: what may
+# change between two pages of one shape. Bounded, so that none can overflow a
+# float64, which Go's parser reports as an error. Other forms (NaN, timestamps)
+# stay in the structure: a page whose NaN comes or goes is read in full.
+_CANONICAL_VALUE: Final = re.compile(rb" -?[0-9]{1,60}+(?:\.[0-9]{1,60}+)?+(?:e[+-]?[0-9]{1,2}+)?+\n")
 _HUGE_EXPONENT: Final = re.compile(rb"[eE]\+?[0-9]{3}")
 _ZEROS: Final = bytes.maketrans(b"123456789", b"000000000")
 _HUGE_MANTISSA: Final = b"0" * 200
@@ -98,7 +97,7 @@ class _FamilyShape:
 
     name: str
     kind: str
-    opening: bytes  # how its first line begins; unique within the page
+    opening: bytes  # a newline and how its first line begins; unique within the page
     samples: int
 
 
@@ -110,11 +109,18 @@ class Shape:
     structure: bytes | None
     families: tuple[_FamilyShape, ...]
     samples: int
+    _under: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def positions(self) -> dict[str, int]:
         """Where in `families` each name stands."""
         return {family.name: i for i, family in enumerate(self.families)}
+
+    def names_under(self, prefix: str) -> tuple[str, ...]:
+        """Return the family names that begin with `prefix`; remembered."""
+        if prefix not in self._under:
+            self._under[prefix] = tuple(name for name in self.positions if name.startswith(prefix))
+        return self._under[prefix]
 
     def fit(self, raw: bytes) -> Page | None:
         """Return `raw` as a page if it has this shape, else `None`."""
@@ -127,11 +133,12 @@ class Shape:
         """Return where each family starts, with the end of the page added."""
         starts = [0]
         position = 0
+        find, append = raw.find, starts.append
         for family in self.families[1:]:
-            position = raw.find(b"\n" + family.opening, position) + 1
+            position = find(family.opening, position) + 1
             if not position:
                 return None
-            starts.append(position)
+            append(position)
         starts.append(len(raw))
         return tuple(starts)
 
@@ -293,7 +300,7 @@ class _Draft:
         line = raw[start : raw.find(b"\n", start, end) + 1]
         series = _SERIES.match(line)
         opening = series[0] if series else line
-        return _FamilyShape(self.name.decode(), self.kind or "untyped", opening, self.samples)
+        return _FamilyShape(self.name.decode(), self.kind or "untyped", b"\n" + opening, self.samples)
 
     def merged(self, raw: bytes) -> bytes:
         """Return the family's lines in one place, under one header."""

@@ -11,12 +11,13 @@ import ssl
 from http import HTTPStatus
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urljoin
 
 import urllib3
 from urllib3 import exceptions
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.util import Retry, Timeout
+from urllib3.util import Retry, Timeout, parse_url
 
 from exporter.metrics.errors import Reason, ScrapeError
 
@@ -133,7 +134,9 @@ class EngineClient:
         self.url = url
         self._max_bytes = max_bytes
         self._deadline = _Deadline(clock)
-        self._manager = _pool_manager(self._deadline)
+        self._manager = _pool_manager(self._deadline, secure=url.startswith("https:"))
+        self._pool = self._manager.connection_from_url(url)
+        self._target = parse_url(url).request_uri
         # Compressing at level 9 would cost the engine more than sending the page.
         self._headers = {"Accept": _TEXT_FORMAT, "Accept-Encoding": "identity", **(headers or {})}
 
@@ -145,14 +148,7 @@ class EngineClient:
         """
         self._deadline.set(budget)
         try:
-            response = self._manager.urlopen(
-                "GET",
-                self.url,
-                headers=self._headers,
-                preload_content=False,
-                retries=_RETRY,
-                timeout=Timeout(connect=budget, read=budget),
-            )
+            response = self._open(Timeout(connect=budget, read=budget))
             try:
                 return self._read(response)
             except BaseException:
@@ -169,6 +165,31 @@ class EngineClient:
     def close(self) -> None:
         """Close the idle connection."""
         self._manager.clear()
+
+    def _open(self, timeout: Timeout) -> BaseHTTPResponse:
+        # Straight to the pool: the manager would take the URL apart at each scrape.
+        response = self._pool.urlopen(
+            "GET",
+            self._target,
+            headers=self._headers,
+            preload_content=False,
+            redirect=False,
+            retries=_RETRY,
+            timeout=timeout,
+        )
+        location = response.get_redirect_location()
+        if not location:
+            return response
+        response.drain_conn()
+        response.release_conn()
+        return self._manager.urlopen(
+            "GET",
+            urljoin(self.url, location),
+            headers=self._headers,
+            preload_content=False,
+            retries=_RETRY,
+            timeout=timeout,
+        )
 
     def _read(self, response: BaseHTTPResponse) -> Fetched:
         if response.status != HTTPStatus.OK:
@@ -188,7 +209,7 @@ class EngineClient:
             yield chunk
 
 
-def _pool_manager(deadline: _Deadline) -> urllib3.PoolManager:
+def _pool_manager(deadline: _Deadline, *, secure: bool) -> urllib3.PoolManager:
     class Connection(HTTPConnection):
         def _new_conn(self) -> socket.socket:
             self.timeout = deadline.left()
@@ -210,8 +231,10 @@ def _pool_manager(deadline: _Deadline) -> urllib3.PoolManager:
     class SecurePool(HTTPSConnectionPool):
         ConnectionCls = SecureConnection
 
-    context = ssl.create_default_context()
-    context.sslsocket_class = _DeadlineSSLSocket
+    context = None
+    if secure:  # reading the certificates takes longer than all else at start
+        context = ssl.create_default_context()
+        context.sslsocket_class = _DeadlineSSLSocket
     manager = urllib3.PoolManager(num_pools=2, maxsize=1, ssl_context=context)
     manager.pool_classes_by_scheme = {"http": Pool, "https": SecurePool}
     return manager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from exporter.metrics.families import TextFamily, sample_lines
@@ -74,8 +75,12 @@ def _twin(page: Page, rule: Rule, source: Source) -> TextFamily | None:
         return None
     old, new = source.name.encode(), rule.name.encode()
     body = (b"\n" + lines).replace(b"\n" + old, b"\n" + new)
-    header = f"# HELP {rule.name} {rule.help} (from {source.name})\n# TYPE {rule.name} {rule.kind}"
-    return TextFamily(rule.name, rule.kind, header.encode() + body)
+    return TextFamily(rule.name, rule.kind, _header(rule.name, rule.kind, rule.help, source.name) + body)
+
+
+@cache
+def _header(name: str, kind: str, text: str, source: str) -> bytes:
+    return f"# HELP {name} {text} (from {source})\n# TYPE {name} {kind}".encode()
 
 
 def _lines(page: Page, rule: Rule, source: Source) -> bytes:

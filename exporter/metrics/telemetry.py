@@ -10,14 +10,13 @@ from __future__ import annotations
 import platform
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client import ProcessCollector
 
 from exporter import __version__
 from exporter.metrics import names
 from exporter.metrics.errors import Reason
 from exporter.metrics.families import TextFamily
 from exporter.metrics.instruments import Histogram, Value, header, series
-from exporter.metrics.page import parse_page
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -57,8 +56,7 @@ class Telemetry:
             self._requests.add(route, "GET", "200", amount=0)
             self._latency.make(route)
         self._instruments = (build, info, self._scrape_errors, self._repairs, self._requests, self._latency)
-        self._process = CollectorRegistry()
-        ProcessCollector(namespace=names.OWN_PREFIX.rstrip("_"), registry=self._process)
+        self._process = ProcessCollector(namespace=names.OWN_PREFIX.rstrip("_"), registry=None)
 
     def scraped(self, scrape: Scrape) -> None:
         """Count a fetch of the engine's page."""
@@ -76,7 +74,10 @@ class Telemetry:
         """Yield the families that are kept here, and the process's."""
         for instrument in self._instruments:
             yield instrument.family()
-        yield from parse_page(generate_latest(self._process)).families()
+        values = {sample.name: sample.value for metric in self._process.collect() for sample in metric.samples}
+        for description in names.PROCESS:
+            if description.name in values:
+                yield _family(description, {(): values[description.name]})
 
 
 def scrape_families(scrape: Scrape) -> Iterator[TextFamily]:
@@ -86,17 +87,17 @@ def scrape_families(scrape: Scrape) -> Iterator[TextFamily]:
     # TYPE kthena_runtime_engine_up gauge
     kthena_runtime_engine_up 1.0
     """
-    yield _gauge(names.ENGINE_UP, {(): float(scrape.up)})
-    yield _gauge(names.ENGINE_SCRAPE_DURATION, {(): scrape.duration})
-    yield _gauge(names.ENGINE_SCRAPE_SIZE, {(): float(scrape.size)})
-    yield _gauge(names.ENGINE_SCRAPE_SAMPLES, {(): float(scrape.page.samples)})
+    yield _family(names.ENGINE_UP, {(): float(scrape.up)})
+    yield _family(names.ENGINE_SCRAPE_DURATION, {(): scrape.duration})
+    yield _family(names.ENGINE_SCRAPE_SIZE, {(): float(scrape.size)})
+    yield _family(names.ENGINE_SCRAPE_SAMPLES, {(): float(scrape.page.samples)})
     present = {(family.full_name,): 1.0 for family in scrape.standard.families}
     present |= {(name,): 1.0 for name in scrape.standard.taken}
     present |= {(name,): 0.0 for name in scrape.standard.missing}
-    yield _gauge(names.STANDARD_METRIC_PRESENT, present)
+    yield _family(names.STANDARD_METRIC_PRESENT, present)
 
 
-def _gauge(description: Description, values: dict[tuple[str, ...], float]) -> TextFamily:
+def _family(description: Description, values: dict[tuple[str, ...], float]) -> TextFamily:
     lines = [
         f"{series(description.name, description.labels, labels)} {value!r}\n"
         for labels, value in values.items()
