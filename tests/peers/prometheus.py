@@ -1,0 +1,93 @@
+"""A real Prometheus, and promtool."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import requests
+
+from tests.peers.ports import free_port
+from tests.peers.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+    from typing import Self
+
+__all__ = ["Prometheus", "promtool_check"]
+
+
+def binary(name: str) -> str:
+    """Return the path of a Debian binary, or fail with what to install."""
+    path = shutil.which(name)
+    assert path, f"{name} is not on this machine: run `make apt` as root, or apt-get install prometheus"
+    return path
+
+
+def promtool_check(text: bytes) -> tuple[int, str]:
+    """Run `promtool check metrics`: 0 clean, 3 advice only, 1 not parsable; and what it says."""
+    done = subprocess.run([binary("promtool"), "check", "metrics"], input=text, capture_output=True, check=False)
+    return done.returncode, (done.stdout + done.stderr).decode()
+
+
+class Prometheus:
+    """Debian's Prometheus with one job a target; a context manager."""
+
+    def __init__(self, folder: Path, jobs: Mapping[str, Iterable[str]], *, interval: str = "1s", path: str = "/metrics") -> None:
+        self._folder = folder
+        self._port = free_port()
+        self.url = f"http://127.0.0.1:{self._port}"
+        config = {
+            "global": {"scrape_interval": interval, "scrape_timeout": interval},
+            "scrape_configs": [
+                {
+                    "job_name": name,
+                    "honor_labels": True,
+                    "metrics_path": path,
+                    "static_configs": [{"targets": [url.removeprefix("http://") for url in urls]}],
+                }
+                for name, urls in jobs.items()
+            ],
+        }
+        (folder / "prometheus.yml").write_text(json.dumps(config))
+
+    def __enter__(self) -> Self:
+        self._log = (self._folder / "prometheus.log").open("wb")
+        self.process = subprocess.Popen(
+            [
+                binary("prometheus"),
+                f"--config.file={self._folder / 'prometheus.yml'}",
+                f"--storage.tsdb.path={self._folder / 'data'}",
+                f"--web.listen-address=127.0.0.1:{self._port}",
+            ],
+            stdout=self._log,
+            stderr=self._log,
+        )
+        self.session = requests.Session()
+        self.session.trust_env = False
+        wait_until(self._is_ready, "Prometheus is ready")
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.session.close()
+        self.process.terminate()
+        self.process.wait(timeout=30)
+        self._log.close()
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        answer = self.session.get(f"{self.url}/api/v1/query", params={"query": expression}, timeout=30)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["data"]["result"]
+
+    def targets(self) -> list[dict[str, Any]]:
+        return self.session.get(f"{self.url}/api/v1/targets", timeout=30).json()["data"]["activeTargets"]
+
+    def _is_ready(self) -> bool:
+        assert self.process.poll() is None, (self._folder / "prometheus.log").read_text()
+        try:
+            return self.session.get(f"{self.url}/-/ready", timeout=5).status_code == 200
+        except requests.ConnectionError:
+            return False

@@ -1,0 +1,110 @@
+"""The runtime as users start it: the console script in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from threading import Thread
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+import requests
+
+from tests.peers.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Self
+
+__all__ = ["SCRIPT", "Runtime", "run_to_end"]
+
+SCRIPT: Final = Path(sys.executable).with_name("kthena-runtime")
+
+_SERVES: Final = re.compile(r"serves http://(\S+?):(\d+) for")
+_IDENTITY: Final = ("--pod", "pod-0.default", "--model", "test-model")
+
+
+def environment(variables: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return an environment without this machine's own settings for the runtime."""
+    keep = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV")
+    return {name: os.environ[name] for name in keep if name in os.environ} | dict(variables or {})
+
+
+def run_to_end(*arguments: str, variables: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the console script with exactly these arguments until it ends."""
+    return subprocess.run(
+        [SCRIPT, *arguments], env=environment(variables), capture_output=True, text=True, timeout=30, check=False
+    )
+
+
+class Runtime:
+    """A running runtime; a context manager that insists on a clean end."""
+
+    def __init__(
+        self,
+        engine_url: str,
+        *arguments: str,
+        engine: str = "vllm",
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
+        base = ("--engine", engine, "--engine-base-url", engine_url, "--host", "127.0.0.1", "--port", "0", *_IDENTITY)
+        self.command = [str(SCRIPT), *base, *arguments]
+        self._variables = variables
+        self._lines: list[str] = []
+        self.process: subprocess.Popen[str] | None = None
+        self.url = ""
+
+    def __enter__(self) -> Self:
+        self.process = subprocess.Popen(
+            self.command, env=environment(self._variables), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        )
+        self._reader = Thread(target=self._read_log, daemon=True)
+        self._reader.start()
+        wait_until(lambda: self.url or self.process.poll() is not None, "the runtime says where it serves")
+        assert self.url, f"the runtime ended at once: {self.log}"
+        self.session = requests.Session()
+        self.session.trust_env = False
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.session.close()
+        if self.process.poll() is None:
+            code, seconds = self.stop()
+            assert code == 0, f"exit code {code}: {self.log}"
+            assert seconds < 10, f"took {seconds:.1f} s to end"
+        self.process.stderr.close()
+        assert "Traceback" not in self.log, self.log
+
+    def get(self, path: str = "/metrics", **options: object) -> requests.Response:
+        return self.session.get(self.url + path, timeout=60, **options)
+
+    def page(self, path: str = "/metrics", **options: object) -> str:
+        response = self.get(path, **options)
+        assert response.status_code == 200, response.text
+        return response.content.decode()
+
+    def stop(self, number: int = signal.SIGTERM) -> tuple[int, float]:
+        """Send a signal; return the exit code and the seconds it took."""
+        started = monotonic()
+        self.process.send_signal(number)
+        code = self.process.wait(timeout=30)
+        self._reader.join(timeout=5)
+        return code, monotonic() - started
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def log(self) -> str:
+        return "".join(self._lines)
+
+    def _read_log(self) -> None:
+        for line in self.process.stderr:
+            self._lines.append(line)
+            if not self.url and (found := _SERVES.search(line)):
+                self.url = f"http://{found[1]}:{found[2]}"
