@@ -43,9 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
         if option.metavar:
             parser.add_argument(*option.flags, dest=option.name, metavar=option.metavar, help=_help(option))
         else:
-            parser.add_argument(
-                *option.flags, dest=option.name, action="store_const", const="true", help=_help(option)
-            )
+            parser.add_argument(*option.flags, dest=option.name, action="store_const", const="true", help=_help(option))
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
 

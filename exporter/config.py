@@ -7,13 +7,15 @@ set but empty count as not set, as manifests often leave them.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import SplitResult, urlsplit
 
 from exporter.metrics.rules import RuleError, builtin_engines, engine_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 __all__ = ["ENGINE_ALIASES", "OPTIONS", "ConfigError", "Option", "Settings", "resolve"]
 

@@ -27,6 +27,7 @@ from exporter.metrics.scrape import LOOP_HEADER, EngineClient
 from exporter.metrics.telemetry import Telemetry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
     from exporter.config import Settings
@@ -101,17 +102,13 @@ def run(settings: Settings) -> None:
         ServiceError: The port cannot be had.
     """
     logs.configure(form=settings.log_format, level=settings.log_level)
+    # Before the port is bound: whoever can reach the runtime can also end it cleanly.
+    stop = Event()
+    _on_end_signals(stop.set)
     with ExitStack() as cleanup:
         service = build(settings)
         cleanup.callback(service.client.close)
-        stop = Event()
-
-        def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a signal handler's signature
-            stop.set()
-            service.server.wake()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, end)
+        _on_end_signals(stop.set, service.server.wake)
         # What lives now lives on: keep the collector from going over it again and again.
         gc.collect()
         gc.freeze()
@@ -121,6 +118,15 @@ def run(settings: Settings) -> None:
         )  # fmt: skip
         service.server.serve(stop)
     _log.info("ended")
+
+
+def _on_end_signals(*actions: Callable[[], object]) -> None:
+    def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a signal handler's signature
+        for action in actions:
+            action()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -40,7 +40,7 @@ def _families(draw: st.DrawFn, name: str) -> str:
     if kind:
         lines.append(f"# TYPE {name} {kind}")
     label_names = draw(st.lists(_LABEL_NAMES, unique=True, max_size=3))
-    label_values = st.fixed_dictionaries({label: _TEXTS for label in label_names})
+    label_values = st.fixed_dictionaries(dict.fromkeys(label_names, _TEXTS))
     series = draw(st.lists(label_values, unique_by=repr, min_size=0 if kind else 1, max_size=3))
     stamp = draw(st.sampled_from(["", "", "", " 1764000000000", " -1"]))
     for labels in series:

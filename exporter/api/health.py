@@ -27,6 +27,8 @@ class HealthResource:
         """Answer that the process serves."""
         resp.media = {"status": "healthy", "service": "runtime"}
 
+    on_head = on_get
+
 
 class ReadyResource:
     """What of the things around the runtime works."""
@@ -45,6 +47,8 @@ class ReadyResource:
         if not scrape.up:
             resp.status = falcon.code_to_http_status(HTTPStatus.SERVICE_UNAVAILABLE)
 
+    on_head = on_get
+
 
 class VersionResource:
     """What is running."""
@@ -56,3 +60,5 @@ class VersionResource:
     def on_get(self, req: Request, resp: Response) -> None:  # noqa: ARG002 - Falcon's signature
         """Answer with the versions."""
         resp.media = self._versions
+
+    on_head = on_get

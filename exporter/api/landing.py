@@ -45,6 +45,8 @@ class LandingResource:
         resp.set_header("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
         resp.text = _template().substitute(self._fixed, **_seen(scrape))
 
+    on_head = on_get
+
 
 def _template() -> Template:
     return Template(resources.files(__package__).joinpath("landing.html").read_text(encoding="utf-8"))

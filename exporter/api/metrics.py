@@ -69,6 +69,8 @@ class MetricsResource:
         resp.set_header("Vary", "Accept-Encoding")
         _send(req, resp, chunks)
 
+    on_head = on_get
+
 
 def scrape_budget(header: str | None) -> float | None:
     """Return the seconds that the scraper's timeout leaves; `None` without one."""

@@ -6,7 +6,8 @@ import logging
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from waitress import create_server, wasyncore
+from waitress import wasyncore
+from waitress.server import create_server
 
 if TYPE_CHECKING:
     import socket

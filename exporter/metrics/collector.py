@@ -151,22 +151,25 @@ class EngineCollector(Collector):
             return self._flight, True
 
     def _lead(self, flight: _Flight, budget: float) -> Scrape:
-        started = self._clock()
         try:
-            flight.result = self._scrape(budget, started)
-        except ScrapeError as error:
-            flight.result = self._failed(error, self._clock() - started)
-        except Exception:
-            # The outermost frame of a scrape: the page must still come.
-            _log.exception("scrape failed for a reason that is a defect of the runtime")
-            error = ScrapeError(Reason.INTERNAL, "a defect of the runtime, see its log")
-            flight.result = self._failed(error, self._clock() - started)
+            result = flight.result = self._attempt(budget)
         finally:
             with self._lock:
                 self._flight = None
             flight.done.set()
-        self._tell(flight.result)
-        return flight.result
+        self._tell(result)
+        return result
+
+    def _attempt(self, budget: float) -> Scrape:
+        started = self._clock()
+        try:
+            return self._scrape(budget, started)
+        except ScrapeError as error:
+            failure = error
+        except Exception:  # noqa: BLE001 - the outermost frame of a scrape: the page must still come
+            _log.exception("scrape failed for a reason that is a defect of the runtime")
+            failure = ScrapeError(Reason.INTERNAL, "a defect of the runtime, see its log")
+        return self._failed(failure, self._clock() - started)
 
     def _scrape(self, budget: float, started: float) -> Scrape:
         fetched = self._fetch(budget)

@@ -42,9 +42,7 @@ def series(name: str, labels: Sequence[str], values: Sequence[str]) -> str:
     """Return a series as in a sample line: name and escaped labels."""
     if not labels:
         return name
-    pairs = ",".join(
-        f'{label}="{value.translate(_ESCAPES)}"' for label, value in zip(labels, values, strict=True)
-    )
+    pairs = ",".join(f'{label}="{value.translate(_ESCAPES)}"' for label, value in zip(labels, values, strict=True))
     return f"{name}{{{pairs}}}"
 
 

@@ -35,7 +35,7 @@ def as_text_format(body: bytes) -> bytes:
         ScrapeError: The text is not valid OpenMetrics.
     """
     try:
-        families = list(text_string_to_metric_families(body.decode()))
+        families = list(text_string_to_metric_families(body.decode()))  # type: ignore[no-untyped-call]
     except (ValueError, KeyError, IndexError, AttributeError) as error:
         raise ScrapeError(Reason.INVALID, f"not valid OpenMetrics text: {type(error).__name__}") from None
     return "".join(block for family in families for block in _blocks(family)).encode()

@@ -38,9 +38,7 @@ _VALUE: Final = (
     rb"|[+-]?[Ii][Nn][Ff]|[Nn][Aa][Nn])"
 )
 # Series, value, optional timestamp (ms, an int64).
-_REST: Final = (
-    rb"(?:[ \t]*+" + _LABELS + rb"[ \t]*+|[ \t]++)" + _VALUE + rb"(?:[ \t]++-?[0-9]{1,18}+)?+[ \t]*+\n"
-)
+_REST: Final = rb"(?:[ \t]*+" + _LABELS + rb"[ \t]*+|[ \t]++)" + _VALUE + rb"(?:[ \t]++-?[0-9]{1,18}+)?+[ \t]*+\n"
 
 _LINES: Final = re.compile(
     rb"(?P<samples>(?P<name>" + _NAME + rb")" + _REST + rb"(?:(?P=name)" + _REST + rb")*+)"

@@ -21,7 +21,6 @@ is present, with a fitting type and at least one sample, wins.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -30,6 +29,7 @@ import msgspec
 import yaml
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 __all__ = ["Rule", "RuleError", "RuleSet", "Source", "builtin_engines", "engine_of", "load_rules"]
@@ -149,7 +149,9 @@ def _base_engine(engine: str, own: _FileForm | None) -> str | None:
     """Return the built-in engine whose rules come first, if any."""
     declared = own.engine.lower() if own and own.engine else None
     if own and declared and declared != engine:
-        message = f"the rule file is for engine {declared!r}, not for {engine!r}: change --engine or the file's 'engine'"
+        message = (
+            f"the rule file is for engine {declared!r}, not for {engine!r}: change --engine or the file's 'engine'"
+        )
         raise RuleError(message)
     if own and own.extends:
         return own.extends.lower()

@@ -91,10 +91,9 @@ def scrape_families(scrape: Scrape) -> Iterator[TextFamily]:
     yield _family(names.ENGINE_SCRAPE_DURATION, {(): scrape.duration})
     yield _family(names.ENGINE_SCRAPE_SIZE, {(): float(scrape.size)})
     yield _family(names.ENGINE_SCRAPE_SAMPLES, {(): float(scrape.page.samples)})
-    present = {(family.full_name,): 1.0 for family in scrape.standard.families}
-    present |= {(name,): 1.0 for name in scrape.standard.taken}
-    present |= {(name,): 0.0 for name in scrape.standard.missing}
-    yield _family(names.STANDARD_METRIC_PRESENT, present)
+    there = [family.full_name for family in scrape.standard.families]
+    present = dict.fromkeys([*there, *scrape.standard.taken], 1.0) | dict.fromkeys(scrape.standard.missing, 0.0)
+    yield _family(names.STANDARD_METRIC_PRESENT, {(name,): value for name, value in present.items()})
 
 
 def _family(description: Description, values: dict[tuple[str, ...], float]) -> TextFamily:

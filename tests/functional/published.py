@@ -56,7 +56,7 @@ def _errors(document: Document, schema: Document) -> list[str]:
     return [f"{error.json_path}: {error.message}" for error in Draft202012Validator(schema).iter_errors(document)]
 
 
-def _closed(schema: Any) -> Any:  # noqa: ANN401 - any part of a JSON Schema
+def _closed(schema: Any) -> Any:
     """Refuse the fields that a schema does not name: an API server would drop them without a word."""
     if isinstance(schema, list):
         return [_closed(part) for part in schema]

@@ -149,7 +149,9 @@ def test_compose_joins_what_belongs_together() -> None:
         assert flags["--model"] in engine["command"]
 
 
-@pytest.mark.parametrize("words", [RUNTIME["args"], COMPOSE["services"]["runtime"]["command"]], ids=["sidecar", "compose"])
+@pytest.mark.parametrize(
+    "words", [RUNTIME["args"], COMPOSE["services"]["runtime"]["command"]], ids=["sidecar", "compose"]
+)
 def test_every_flag_is_one_of_the_runtime(words: list[str]) -> None:
     """No manifest uses a flag that the table of options lacks."""
     assert flags_of(words).keys() <= FLAGS

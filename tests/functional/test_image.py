@@ -135,10 +135,20 @@ def address_found(tmp_path: Path, words: list[str], variable: str) -> tuple[str,
 @pytest.mark.parametrize("variable", ["", "8100"])
 @pytest.mark.parametrize(
     "flags",
-    [[], ["--port", "8900"], ["--port=8900"], ["-P", "8900"], ["-P8900"], ["-H", "10.1.2.3"], ["--no-raw-metrics", "-P1"]],
+    [
+        [],
+        ["--port", "8900"],
+        ["--port=8900"],
+        ["-P", "8900"],
+        ["-P8900"],
+        ["-H", "10.1.2.3"],
+        ["--no-raw-metrics", "-P1"],
+    ],
     ids=" ".join,
 )
-def test_the_health_check_finds_the_port_where_the_runtime_does(flags: list[str], variable: str, tmp_path: Path) -> None:
+def test_the_health_check_finds_the_port_where_the_runtime_does(
+    flags: list[str], variable: str, tmp_path: Path
+) -> None:
     """Flag over variable over default, in every way to write a flag."""
     words = [*REQUIRED, *flags]
     settings = resolve(vars(build_parser().parse_args(words)), {"RUNTIME_PORT": variable})

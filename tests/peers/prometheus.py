@@ -36,7 +36,9 @@ def promtool_check(text: bytes) -> tuple[int, str]:
 class Prometheus:
     """Debian's Prometheus with one job a target; a context manager."""
 
-    def __init__(self, folder: Path, jobs: Mapping[str, Iterable[str]], *, interval: str = "1s", path: str = "/metrics") -> None:
+    def __init__(
+        self, folder: Path, jobs: Mapping[str, Iterable[str]], *, interval: str = "1s", path: str = "/metrics"
+    ) -> None:
         self._folder = folder
         self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}"

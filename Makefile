@@ -1,0 +1,84 @@
+# Kthena Runtime. Each target makes what it needs first: `make demo` and `make test` work in a fresh clone
+# on a machine with Python 3.11 or later.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+ENGINE ?= vllm
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+# Programs that tests start for real, and the Debian package of each.
+PROGRAMS := prometheus:prometheus promtool:prometheus redis-server:redis-server
+
+.PHONY: help demo test test-engine check lint types imports bench fmt lock apt clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: .venv/.runtime ## Run the runtime before an embedded engine and watch its metrics (ENGINE=vllm or sglang)
+	@$(BIN)/python -m tests.peers.demo --engine $(ENGINE)
+
+test: .venv/.dev apt ## Run every test but those that need a real engine
+	$(BIN)/python -m pytest -n 4 --dist loadgroup $(TESTS)
+
+test-engine: .venv/.dev apt ## Install a real vLLM for the CPU (3.5 GB, once) and run the tests that need it
+	$(BIN)/python -m pytest -m engine $(TESTS)
+
+check: lint types imports test ## Everything CI runs: lint, types, imports, tests
+
+lint: .venv/.dev ## Check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/.dev ## Check types
+	$(BIN)/mypy
+
+imports: .venv/.dev ## Check that imports run downwards only
+	$(BIN)/lint-imports --no-cache
+
+bench: .venv/.dev apt ## Measure a scrape against its peers, and the idle footprint (15 minutes on a quiet machine)
+	$(BIN)/python -m bench.scrape
+	$(BIN)/python -m bench.footprint
+
+fmt: .venv/.dev ## Format the code and mend what can be mended
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: ## Pin the newest versions that pyproject.toml allows
+	$(PYTHON) -m venv .venv/lock && .venv/lock/bin/python -m pip install --quiet uv
+	.venv/lock/bin/uv pip compile $(LOCK) pyproject.toml --output-file requirements.lock
+	.venv/lock/bin/uv pip compile $(LOCK) pyproject.toml --group dev --output-file requirements-dev.lock
+LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
+
+apt: ## Install the servers that tests start, as root on Debian; say which are missing otherwise
+	@for pair in $(PROGRAMS); do \
+	  command -v "$${pair%%:*}" >/dev/null || missing="$${missing:-} $${pair##*:}"; \
+	done; \
+	if [ -n "$${missing:-}" ]; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null; \
+	  else \
+	    echo "The tests start real servers that are missing here: install$$missing, or run make as root on Debian." >&2; exit 1; \
+	  fi; \
+	fi
+
+clean: ## Remove the environment and all that was built
+	rm -rf .venv .realengine .hypothesis .mypy_cache .pytest_cache .ruff_cache dist build
+
+# The environment, made anew when what it holds is older than the files that say what it should hold.
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed: make PYTHON=python3.12 ..." if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -m venv .venv || { [ "$$(id -u)" = 0 ] && rm -rf .venv && apt-get update -qq \
+	  && apt-get install -qq -y python3-venv >/dev/null && $(PYTHON) -m venv .venv; }
+
+.venv/.runtime: requirements.lock pyproject.toml | .venv/bin/python
+	$(PIP) --require-hashes --requirement requirements.lock
+	$(PIP) --no-deps --editable .
+	@touch $@
+
+.venv/.dev: requirements-dev.lock pyproject.toml | .venv/bin/python
+	$(PIP) --require-hashes --requirement requirements-dev.lock
+	$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@ .venv/.runtime
