@@ -18,10 +18,10 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: .venv/.runtime ## Run the runtime before an embedded engine and watch its metrics (ENGINE=vllm or sglang)
-	@$(BIN)/python -m tests.peers.demo --engine $(ENGINE)
+	@$(BIN)/python -m tests.peers.demo --engine $(ENGINE) $(DEMO_ARGS)
 
 test: .venv/.dev apt ## Run every test but those that need a real engine
-	$(BIN)/python -m pytest -n 4 --dist loadgroup $(TESTS)
+	$(BIN)/python -m pytest -n 4 --dist loadfile $(TESTS)
 
 test-engine: .venv/.dev apt ## Install a real vLLM for the CPU (3.5 GB, once) and run the tests that need it
 	$(BIN)/python -m pytest -m engine $(TESTS)

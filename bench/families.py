@@ -153,9 +153,7 @@ DEFAULT: Final = (
     Family(
         "histogram", "vllm:time_to_first_token_seconds", "Time to first token in seconds.", 40, buckets=_FIRST_TOKEN
     ),
-    Family(
-        "histogram", "vllm:inter_token_latency_seconds", "Inter-token latency in seconds.", 400, buckets=_PER_TOKEN
-    ),
+    Family("histogram", "vllm:inter_token_latency_seconds", "Inter-token latency in seconds.", 400, buckets=_PER_TOKEN),
     Family(
         "histogram",
         "vllm:request_time_per_output_token_seconds",

@@ -15,8 +15,8 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 def points_back(url: str, host: str, port: int) -> bool:
     """Tell whether `url` is the address on which `host` and `port` listen.
 
-    Every address of this machine counts when the host is a wildcard or a
-    loopback address: localhost, 127.0.0.1, ::1 and the pod's own.
+    Every address of this machine counts when the host is a wildcard: localhost,
+    127.0.0.1, ::1 and the pod's own.
     A name that does not resolve now does not count.
     """
     parts = urlsplit(url)
@@ -33,10 +33,15 @@ def points_back(url: str, host: str, port: int) -> bool:
 def _addresses(host: str) -> set[str]:
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError:
+    except (OSError, UnicodeError):  # UnicodeError: an empty or too long label
         return set()
-    # A scope (fe80::1%eth0) is no part of the address.
-    return {str(entry[4][0]).partition("%")[0] for entry in found}
+    return {_plain(str(entry[4][0])) for entry in found}
+
+
+def _plain(text: str) -> str:
+    """Return an address without its scope (fe80::1%eth0), and an IPv4 one as such (::ffff:127.0.0.1)."""
+    address = ip_address(text.partition("%")[0])
+    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 def _is_local(address: str) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -15,6 +16,7 @@ from exporter.config import OPTIONS, ConfigError, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from types import FrameType
 
     from exporter.config import Option
 
@@ -50,20 +52,29 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
     """Run the runtime until a signal ends it; return the exit code."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end_at_once)
     try:
         flags = vars(build_parser().parse_args(argv))
         settings = resolve(flags, os.environ if environ is None else environ)
         # Imported here so that --help, --version and mistakes answer at once.
+        from exporter.memory import use_one_heap  # noqa: PLC0415
         from exporter.service import ServiceError, run  # noqa: PLC0415
     except ConfigError as error:
         return _fail(str(error), EXIT_USAGE)
     try:
+        use_one_heap()
         run(settings)
     except ConfigError as error:
         return _fail(str(error), EXIT_USAGE)
     except ServiceError as error:
         return _fail(str(error), EXIT_FAILURE)
     return 0
+
+
+def _end_at_once(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - a signal handler's signature
+    """End before anything was begun; the service has handlers of its own."""
+    raise SystemExit(0)
 
 
 def _help(option: Option) -> str:

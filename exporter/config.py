@@ -12,18 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import SplitResult, urlsplit
 
-from exporter.metrics.rules import RuleError, builtin_engines, engine_of
+from exporter.metrics.rules import RuleError, builtin_engines, canonical, engine_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["ENGINE_ALIASES", "OPTIONS", "ConfigError", "Option", "Settings", "resolve"]
+__all__ = ["OPTIONS", "ConfigError", "Option", "Settings", "resolve"]
 
-ENGINE_ALIASES: Final = {"vllmdisaggregated": "vllm"}
 LOG_FORMATS: Final = ("text", "json")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 _MAX_PORT: Final = 65535
+# A name, an IPv4 or an IPv6 address; what HTTP clients refuse is not taken here either.
+_HOST: Final = re.compile(r"[\w.-]+|[\da-f.]*:[\da-f:.]*(%[\w.-]+)?", re.ASCII)
 
 
 class ConfigError(ValueError):
@@ -104,7 +105,7 @@ def _text(value: str) -> str:
 
 
 def _port(value: str) -> int:
-    if not value.strip().isdigit() or int(value) > _MAX_PORT:
+    if not re.fullmatch(r"\s*[0-9]{1,5}\s*", value) or int(value) > _MAX_PORT:
         message = f"must be a number from 0 to {_MAX_PORT} (0 takes a free port)"
         raise ValueError(message)
     return int(value)
@@ -135,13 +136,13 @@ def _bytes(value: str) -> int:
 
 def _url(value: str) -> str:
     parts = _split_url(value.strip())
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not _HOST.fullmatch(parts.hostname or "") or len(value.split()) != 1:
         message = "must be an http or https URL such as http://localhost:8000"
         raise ValueError(message)
     if parts.username is not None:
         message = "must not hold credentials"
         raise ValueError(message)
-    if parts.query or parts.fragment:
+    if "?" in value or "#" in value:
         message = "must not have a query or a fragment"
         raise ValueError(message)
     return value.strip().rstrip("/")
@@ -183,7 +184,7 @@ OPTIONS: Final = (
         "engine",
         ("-E", "--engine"),
         "Inference engine, in any case: vllm, sglang, another with built-in rules, or one named by --metric-rules.",
-        lambda value: _text(value).lower(),
+        _text,
         required=True,
         metavar="NAME",
     ),
@@ -277,7 +278,8 @@ def resolve(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Sett
     values["engine"] = _engine(values["engine"], values["metric_rules"])
     base, path = values["engine_base_url"], values["engine_metrics_path"]
     # A base URL may come with the metrics path on it: http://localhost:8000/metrics.
-    values["engine_base_url"] = base.removesuffix(path.rstrip("/")).rstrip("/")
+    if urlsplit(base).path.endswith(path.rstrip("/")):
+        values["engine_base_url"] = base.removesuffix(path.rstrip("/")).rstrip("/")
     return Settings(**values)
 
 
@@ -298,7 +300,7 @@ def _value(option: Option, flag: str | None, environ: Mapping[str, str]) -> Any:
 
 
 def _engine(name: str, rule_file: Path | None) -> str:
-    engine = ENGINE_ALIASES.get(name, name)
+    engine = canonical(name)
     try:
         declared = engine_of(rule_file) if rule_file else None
     except RuleError as error:

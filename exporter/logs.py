@@ -40,8 +40,6 @@ def configure(*, form: str, level: str) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # A full queue for a moment is no news; requests are counted in a metric.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
-    # Retries inside one fetch: the collector says once what came of it.
-    logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 
 def _instant(record: logging.LogRecord) -> str:

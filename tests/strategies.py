@@ -42,7 +42,7 @@ def _families(draw: st.DrawFn, name: str) -> str:
     label_names = draw(st.lists(_LABEL_NAMES, unique=True, max_size=3))
     label_values = st.fixed_dictionaries(dict.fromkeys(label_names, _TEXTS))
     series = draw(st.lists(label_values, unique_by=repr, min_size=0 if kind else 1, max_size=3))
-    stamp = draw(st.sampled_from(["", "", "", " 1764000000000", " -1"]))
+    stamp = draw(st.sampled_from(["", "", "", " 1764000000000", " 0"]))
     for labels in series:
         parts = {
             "histogram": [("_bucket", {"le": "0.5"}), ("_bucket", {"le": "+Inf"}), ("_sum", {}), ("_count", {})],

@@ -2,6 +2,8 @@
 
     {"type": "about:blank", "title": "Not Found", "status": 404,
      "code": "not_found", "detail": "There is no /metric here: ..."}
+
+The title and the status say the same as the status line.
 """
 
 from __future__ import annotations

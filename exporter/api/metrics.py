@@ -15,7 +15,7 @@ from exporter.metrics.exposition import (
     write,
     write_selected,
 )
-from exporter.metrics.page import parse_page
+from exporter.metrics.reader import parse_page
 from exporter.metrics.scrape import LOOP_HEADER
 from exporter.metrics.telemetry import scrape_families
 

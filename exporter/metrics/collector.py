@@ -17,13 +17,14 @@ from prometheus_client.registry import Collector
 from exporter.metrics.errors import Reason, ScrapeError
 from exporter.metrics.names import OWN_PREFIX
 from exporter.metrics.openmetrics import as_text_format
-from exporter.metrics.page import InvalidPageError, Page, Shape, parse_page
+from exporter.metrics.reader import InvalidPageError, parse_page
 from exporter.metrics.standard import Standardized, standardize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from exporter.metrics.families import TextFamily
+    from exporter.metrics.page import Page, Shape
     from exporter.metrics.rules import RuleSet
     from exporter.metrics.scrape import Fetched
 
@@ -165,7 +166,8 @@ class EngineCollector(Collector):
         try:
             return self._scrape(budget, started)
         except ScrapeError as error:
-            failure = error
+            # Made anew: the one raised holds on to the frames it went through, and to the page in them.
+            failure = ScrapeError(error.reason, error.detail)
         except Exception:  # noqa: BLE001 - the outermost frame of a scrape: the page must still come
             _log.exception("scrape failed for a reason that is a defect of the runtime")
             failure = ScrapeError(Reason.INTERNAL, "a defect of the runtime, see its log")

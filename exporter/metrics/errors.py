@@ -2,6 +2,8 @@
 
     ScrapeError(Exception)      one class: every reason has the same reaction,
                                 an empty engine part and engine_up 0
+
+What they differ in is the `reason` label of the metric.
 """
 
 from __future__ import annotations

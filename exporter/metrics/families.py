@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client.metrics_core import Metric
-from prometheus_client.samples import Sample, Timestamp
+from prometheus_client.samples import Sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,7 +74,7 @@ def _parse_sample(line: str) -> Sample:
         raise ValueError(message)
     labels = {name: _unescape(value) for name, value in _LABEL.findall(match["labels"] or "")}
     milliseconds = match["timestamp"]
-    timestamp = Timestamp(int(milliseconds) // 1000, int(milliseconds) % 1000 * 10**6) if milliseconds else None
+    timestamp = int(milliseconds) / 1000 if milliseconds else None  # seconds, as prometheus_client has it
     return Sample(match["name"], labels, float(match["value"]), timestamp)
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "OWN",
     "OWN_PREFIX",
     "PROCESS",
+    "PROCESS_PREFIX",
     "STANDARD",
     "STANDARD_METRIC_PRESENT",
     "Description",
@@ -107,6 +108,7 @@ HTTP_REQUEST_DURATION: Final = Description(
     ("route",),
 )
 
+PROCESS_PREFIX: Final = "kthena_runtime_process_"
 PROCESS: Final = (
     Description("kthena_runtime_process_virtual_memory_bytes", "gauge", "Virtual memory size in bytes."),
     Description("kthena_runtime_process_resident_memory_bytes", "gauge", "Resident memory size in bytes."),

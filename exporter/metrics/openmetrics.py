@@ -29,7 +29,7 @@ _SPLIT: Final = {"_created": "gauge", "_gsum": "gauge", "_gcount": "gauge"}
 def as_text_format(body: bytes) -> bytes:
     """Return OpenMetrics text as text format 0.0.4: same series, same values.
 
-    Exemplars and units have no place there and are dropped.
+    Exemplars, units and native histograms have no place there and are dropped.
 
     Raises:
         ScrapeError: The text is not valid OpenMetrics.
@@ -46,6 +46,8 @@ def _blocks(family: Metric) -> Iterator[str]:
     apart: dict[str, list[Sample]] = {}
     yield _header(name, _KINDS.get(family.type, family.type), family.documentation)
     for sample in family.samples:
+        if getattr(sample, "native_histogram", None):
+            continue
         suffix = sample.name.removeprefix(family.name)
         if suffix in _SPLIT:
             apart.setdefault(suffix, []).append(sample)

@@ -23,18 +23,32 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from importlib import resources
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 import yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["Rule", "RuleError", "RuleSet", "Source", "builtin_engines", "engine_of", "load_rules"]
+__all__ = [
+    "ENGINE_ALIASES",
+    "Rule",
+    "RuleError",
+    "RuleSet",
+    "Source",
+    "builtin_engines",
+    "canonical",
+    "engine_of",
+    "load_rules",
+]
 
 Kind = Literal["counter", "gauge", "histogram"]
+
+# What kthena's controller calls a vLLM that splits prefill and decode.
+ENGINE_ALIASES: Final = {"vllmdisaggregated": "vllm"}
 
 _METRIC_NAME: Final = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _OWN_PREFIX: Final = "kthena_runtime_"
@@ -107,9 +121,14 @@ class _RuleForm(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _FileForm(msgspec.Struct, forbid_unknown_fields=True):
-    metrics: dict[str, _RuleForm | None]
+    metrics: dict[str, Any]  # of _RuleForm | None; converted one by one, so that errors name the metric
     engine: str | None = None
     extends: str | None = None
+
+
+def canonical(engine: str) -> str:
+    """Return an engine's name as rules know it: lower case, aliases resolved."""
+    return ENGINE_ALIASES.get(engine.lower(), engine.lower())
 
 
 def builtin_engines() -> tuple[str, ...]:
@@ -125,7 +144,7 @@ def engine_of(path: Path) -> str | None:
         RuleError: The file cannot be read or is not a rule file.
     """
     engine = _read_file(path).engine
-    return engine.lower() if engine else None
+    return canonical(engine) if engine else None
 
 
 def load_rules(engine: str, path: Path | None = None) -> RuleSet:
@@ -147,15 +166,16 @@ def load_rules(engine: str, path: Path | None = None) -> RuleSet:
 
 def _base_engine(engine: str, own: _FileForm | None) -> str | None:
     """Return the built-in engine whose rules come first, if any."""
-    declared = own.engine.lower() if own and own.engine else None
+    declared = canonical(own.engine) if own and own.engine else None
     if own and declared and declared != engine:
         message = (
             f"the rule file is for engine {declared!r}, not for {engine!r}: change --engine or the file's 'engine'"
         )
         raise RuleError(message)
     if own and own.extends:
-        return own.extends.lower()
-    return None if declared else engine
+        return canonical(own.extends)
+    # A new engine begins with nothing.
+    return engine if not declared or engine in builtin_engines() else None
 
 
 def _read_builtin(engine: str) -> _FileForm:
@@ -185,30 +205,51 @@ def _decode(text: bytes, where: str) -> _FileForm:
     except msgspec.ValidationError as error:
         message = f"{where}: {error}"
         raise RuleError(message) from None
+    except (ValueError, LookupError, AttributeError) as error:  # 2024-13-45, !!int x
+        message = f"{where}: not valid YAML: a value that cannot be read: {error}"
+        raise RuleError(message) from None
     for name, rule in form.metrics.items():
-        _check(name, rule, where)
+        form.metrics[name] = _convert(name, rule, where)
+        _check(name, form.metrics[name], where)
     return form
+
+
+def _convert(name: str, rule: object, where: str) -> _RuleForm | None:
+    try:
+        return msgspec.convert(rule, _RuleForm | None)
+    except msgspec.ValidationError as error:
+        message = f"{where}: metric {name!r}: {error}"
+        raise RuleError(message) from None
 
 
 def _check(name: str, form: _RuleForm | None, where: str) -> None:
     """Refuse rules that would make a page invalid."""
-    problem = None
-    sources = [source if isinstance(source, str) else source.name for source in form.sources] if form else []
-    if not _METRIC_NAME.fullmatch(name):
-        problem = "is not a metric name ([a-zA-Z_:][a-zA-Z0-9_:]*)"
-    elif name.startswith(_OWN_PREFIX):
-        problem = f"is taken: {_OWN_PREFIX}* is the runtime's own"
-    elif form is not None and form.type == "counter" and not name.endswith("_total"):
-        problem = "is a counter: its name must end in _total"
-    elif form is not None and not sources:
-        problem = "has no sources: name at least one, or write null to take the rule away"
-    elif wrong := next((source for source in sources if not _METRIC_NAME.fullmatch(source)), None):
-        problem = f"has a source that is not a metric name: {wrong!r}"
-    if problem:
+    for problem in _problems(name, form):
         message = f"{where}: metric {name!r} {problem}"
         raise RuleError(message)
 
 
+def _problems(name: str, form: _RuleForm | None) -> Iterator[str]:
+    if not _METRIC_NAME.fullmatch(name):
+        yield "is not a metric name ([a-zA-Z_:][a-zA-Z0-9_:]*)"
+    if name.startswith(_OWN_PREFIX):
+        yield f"is taken: {_OWN_PREFIX}* is the runtime's own"
+    if form is None:
+        return
+    if form.type == "counter" and not name.endswith("_total"):
+        yield "is a counter: its name must end in _total"
+    if not form.sources:
+        yield "has no sources: name at least one, or write null to take the rule away"
+    for source in map(_source, form.sources):
+        if not _METRIC_NAME.fullmatch(source.name):
+            yield f"has a source that is not a metric name: {source.name!r}"
+        if not 0 < source.scale < inf:
+            yield f"has a source with scale {source.scale:g}: it must be above 0 and finite"
+
+
 def _rule(name: str, form: _RuleForm) -> Rule:
-    sources = tuple(Source(item) if isinstance(item, str) else item.source() for item in form.sources)
-    return Rule(name, form.type, form.help, sources)
+    return Rule(name, form.type, form.help, tuple(map(_source, form.sources)))
+
+
+def _source(item: str | _SourceForm) -> Source:
+    return Source(item) if isinstance(item, str) else item.source()

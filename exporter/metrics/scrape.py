@@ -1,57 +1,57 @@
 """Fetch the engine's page over HTTP, within a deadline and a size.
 
-urllib3 and not requests: at 60 KB a page, requests spends more on its own
-session than the rest of a scrape takes (docs/adr/0002).
+http.client and not a library above it: at 60 KB a page, urllib3 spends twice
+and requests three times the time on a request, as much as all the rest of a
+scrape (docs/adr/0002).
 """
 
 from __future__ import annotations
 
 import socket
 import ssl
+import zlib
 from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urljoin
-
-import urllib3
-from urllib3 import exceptions
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.util import Retry, Timeout, parse_url
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from exporter.metrics.errors import Reason, ScrapeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from urllib3 import BaseHTTPResponse
-
 __all__ = ["LOOP_HEADER", "EngineClient", "Fetched"]
 
 # Names the runtime that asks, so that one which is asked by itself can tell.
 LOOP_HEADER: Final = "X-Kthena-Runtime-Instance"
 
-_CHUNK: Final = 1 << 20
+_CHUNK: Final = 1 << 16
 _TEXT_FORMAT: Final = "text/plain;version=0.0.4;q=1,*/*;q=0.1"
 _OPENMETRICS: Final = "application/openmetrics-text"
 _LOOP_STATUS: Final = HTTPStatus.LOOP_DETECTED
+_MAX_REDIRECTS: Final = 4
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+# What a URL may hold as it is: its own delimiters, and escapes.
+_URL_CHARACTERS: Final = "/%?&=+,;:@!$'()*~-._"
+_COMPRESSED: Final = frozenset({"gzip", "x-gzip", "deflate"})
+_GZIP_OR_ZLIB: Final = zlib.MAX_WBITS | 32
 
-# One retry for a connection that the engine closed while it was idle: the
-# request had no effect there, and the deadline bounds both tries together.
-_RETRY: Final = Retry(total=None, connect=0, read=1, redirect=4, status=0, other=0, raise_on_redirect=True)
-
-# The first class that fits names the reason; urllib3 nests the one that says why.
-_REASONS: Final[tuple[tuple[type[BaseException], Reason], ...]] = (
-    (exceptions.NameResolutionError, Reason.DNS),
-    (socket.gaierror, Reason.DNS),
-    (ConnectionRefusedError, Reason.REFUSED),
-    (exceptions.TimeoutError, Reason.TIMEOUT),
-    (TimeoutError, Reason.TIMEOUT),
-    (exceptions.SSLError, Reason.TLS),
-    (ssl.SSLError, Reason.TLS),
-    (exceptions.DecodeError, Reason.ENCODING),
-    (exceptions.IncompleteRead, Reason.TRUNCATED),
-    (exceptions.ResponseError, Reason.REDIRECT),
+# The first class that fits names the reason, and its words.
+_REASONS: Final[tuple[tuple[type[BaseException], Reason, str], ...]] = (
+    (socket.gaierror, Reason.DNS, "the engine's host name does not resolve"),
+    (UnicodeError, Reason.DNS, "the engine's host name does not resolve"),
+    (
+        ConnectionRefusedError,
+        Reason.REFUSED,
+        "the engine refuses connections: is it running, and is --engine-base-url its address?",
+    ),
+    (TimeoutError, Reason.TIMEOUT, "the engine did not answer within {budget:.3g} s"),
+    (ssl.SSLError, Reason.TLS, "no TLS connection to the engine: {error}"),
+    (zlib.error, Reason.ENCODING, "the body cannot be decompressed"),
+    (IncompleteRead, Reason.TRUNCATED, "the connection ended before the body did"),
+    (HTTPException, Reason.CONNECTION, "the engine does not answer in HTTP: {kind}"),
+    (OSError, Reason.CONNECTION, "the connection broke: {error}"),
 )
 
 
@@ -69,7 +69,7 @@ class Fetched:
 class _Deadline:
     """The moment by which the request under way must be over.
 
-    urllib3's timeouts count from one read to the next, so an engine that sends
+    A socket's timeout counts from one read to the next, so an engine that sends
     a byte now and then would hold a scrape for ever. Sockets made here give
     each read only what is left.
     """
@@ -132,11 +132,13 @@ class EngineClient:
             clock: A monotonic clock in seconds.
         """
         self.url = url
+        self._parts = urlsplit(url)
         self._max_bytes = max_bytes
         self._deadline = _Deadline(clock)
-        self._manager = _pool_manager(self._deadline, secure=url.startswith("https:"))
-        self._pool = self._manager.connection_from_url(url)
-        self._target = parse_url(url).request_uri
+        # Reading the certificates takes longer than all else at start.
+        self._tls = _tls_context() if self._parts.scheme == "https" else None
+        # By origin: a redirect may lead to another one, at every scrape.
+        self._connections: dict[tuple[str, str], HTTPConnection] = {}
         # Compressing at level 9 would cost the engine more than sending the page.
         self._headers = {"Accept": _TEXT_FORMAT, "Accept-Encoding": "identity", **(headers or {})}
 
@@ -148,127 +150,143 @@ class EngineClient:
         """
         self._deadline.set(budget)
         try:
-            response = self._open(Timeout(connect=budget, read=budget))
-            try:
-                return self._read(response)
-            except BaseException:
-                # Half-read: the rest would be taken for the next answer.
-                response.close()
-                raise
-            finally:
-                response.release_conn()
-        except ScrapeError:
+            return self._read(self._follow(self._parts))
+        except BaseException as error:
+            # Half-read: the rest would be taken for the next answer.
+            self.close()
+            if isinstance(error, (OSError, HTTPException, zlib.error, UnicodeError)):
+                raise _classify(error, budget) from error
             raise
-        except (exceptions.HTTPError, OSError) as error:
-            raise _classify(error, budget) from error
 
     def close(self) -> None:
-        """Close the idle connection."""
-        self._manager.clear()
+        """Close the idle connections."""
+        for connection in self._connections.values():
+            connection.close()
+        self._connections.clear()
 
-    def _open(self, timeout: Timeout) -> BaseHTTPResponse:
-        # Straight to the pool: the manager would take the URL apart at each scrape.
-        response = self._pool.urlopen(
-            "GET",
-            self._target,
-            headers=self._headers,
-            preload_content=False,
-            redirect=False,
-            retries=_RETRY,
-            timeout=timeout,
-        )
-        location = response.get_redirect_location()
-        if not location:
-            return response
-        response.drain_conn()
-        response.release_conn()
-        return self._manager.urlopen(
-            "GET",
-            urljoin(self.url, location),
-            headers=self._headers,
-            preload_content=False,
-            retries=_RETRY,
-            timeout=timeout,
-        )
+    def _follow(self, parts: SplitResult) -> HTTPResponse:
+        """Return the response at the end of the redirects."""
+        for _ in range(_MAX_REDIRECTS + 1):
+            response = self._request(parts)
+            location = response.getheader("Location") if response.status in _REDIRECTS else None
+            if not location:
+                return response
+            response.read(_CHUNK)
+            response.close()
+            parts = _redirected(parts, location)
+        raise ScrapeError(Reason.REDIRECT, "the engine redirects without end")
 
-    def _read(self, response: BaseHTTPResponse) -> Fetched:
+    def _request(self, parts: SplitResult) -> HTTPResponse:
+        connection = self._connection(parts)
+        fresh = connection.sock is None
+        try:
+            return self._send(connection, parts)
+        except (ConnectionResetError, BrokenPipeError, HTTPException):
+            # The engine closed the connection while it was idle: the request had no effect there.
+            connection.close()
+            if fresh:
+                raise
+            return self._send(connection, parts)
+
+    def _send(self, connection: HTTPConnection, parts: SplitResult) -> HTTPResponse:
+        if connection.sock is None:
+            self._connect(connection)
+        target = quote(parts.path or "/", safe=_URL_CHARACTERS)
+        if parts.query:
+            target += "?" + quote(parts.query, safe=_URL_CHARACTERS)
+        connection.request("GET", target, headers=self._headers)
+        return connection.getresponse()
+
+    def _connection(self, parts: SplitResult) -> HTTPConnection:
+        origin = (parts.scheme, parts.netloc)
+        if origin not in self._connections:
+            self._connections[origin] = self._new_connection(parts)
+        return self._connections[origin]
+
+    def _new_connection(self, parts: SplitResult) -> HTTPConnection:
+        host = parts.hostname or ""
+        if parts.scheme == "http":
+            return HTTPConnection(host, parts.port)
+        self._tls = self._tls or _tls_context()
+        return HTTPSConnection(host, parts.port, context=self._tls)
+
+    def _connect(self, connection: HTTPConnection) -> None:
+        connection.timeout = self._deadline.left()
+        connection.connect()
+        if not isinstance(connection.sock, ssl.SSLSocket):
+            connection.sock = _DeadlineSocket(fileno=connection.sock.detach())
+        connection.sock.deadline = self._deadline  # type: ignore[union-attr]
+
+    def _read(self, response: HTTPResponse) -> Fetched:
         if response.status != HTTPStatus.OK:
             response.close()
             reason = Reason.LOOP if response.status == _LOOP_STATUS else Reason.HTTP_STATUS
             raise ScrapeError(reason, f"{self.url} answered {response.status}")
-        body = b"".join(self._chunks(response))
-        return Fetched(body, openmetrics=response.headers.get("Content-Type", "").startswith(_OPENMETRICS))
+        body = self._body(response)
+        if response.will_close:
+            self.close()
+        return Fetched(body, openmetrics=response.getheader("Content-Type", "").startswith(_OPENMETRICS))
 
-    def _chunks(self, response: BaseHTTPResponse) -> Iterator[bytes]:
-        size = 0
-        while chunk := response.read1(_CHUNK, decode_content=True):
-            size += len(chunk)
-            if size > self._max_bytes:
-                detail = f"the page is larger than {self._max_bytes} bytes (--max-scrape-bytes)"
-                raise ScrapeError(Reason.TOO_LARGE, detail)
-            yield chunk
+    def _body(self, response: HTTPResponse) -> bytes:
+        encoding = response.getheader("Content-Encoding", "identity").strip().lower()
+        if encoding in _COMPRESSED:
+            return self._gather(_decompress(response, self._max_bytes))
+        if encoding not in ("identity", ""):
+            raise ScrapeError(Reason.ENCODING, f"the engine sends {encoding[:20]!r}, which was not asked for")
+        if response.length is None:
+            return self._gather(_pieces(response))
+        if response.length > self._max_bytes:
+            raise self._too_large()
+        return response.read()
+
+    def _gather(self, pieces: Iterator[bytes]) -> bytes:
+        # One large block: many small ones would leave the heap in tatters.
+        body = bytearray()
+        for piece in pieces:
+            body += piece
+            if len(body) > self._max_bytes:
+                raise self._too_large()
+        return bytes(body)
+
+    def _too_large(self) -> ScrapeError:
+        return ScrapeError(Reason.TOO_LARGE, f"the page is larger than {self._max_bytes} bytes (--max-scrape-bytes)")
 
 
-def _pool_manager(deadline: _Deadline, *, secure: bool) -> urllib3.PoolManager:
-    class Connection(HTTPConnection):
-        def _new_conn(self) -> socket.socket:
-            self.timeout = deadline.left()
-            with super()._new_conn() as plain:
-                made = _DeadlineSocket(fileno=plain.detach())
-            made.deadline = deadline
-            return made
+def _redirected(parts: SplitResult, location: str) -> SplitResult:
+    try:
+        target = urlsplit(urljoin(parts.geturl(), location))
+        if target.scheme in ("http", "https") and target.hostname and target.port != 0:
+            return target
+    except ValueError:  # no port, or no host
+        pass
+    raise ScrapeError(Reason.REDIRECT, "the engine redirects to what is no http URL")
 
-    class SecureConnection(HTTPSConnection):
-        def connect(self) -> None:
-            self.timeout = deadline.left()
-            super().connect()
-            if isinstance(self.sock, _DeadlineSSLSocket):
-                self.sock.deadline = deadline
 
-    class Pool(HTTPConnectionPool):
-        ConnectionCls = Connection
+def _tls_context() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.sslsocket_class = _DeadlineSSLSocket
+    return context
 
-    class SecurePool(HTTPSConnectionPool):
-        ConnectionCls = SecureConnection
 
-    context = None
-    if secure:  # reading the certificates takes longer than all else at start
-        context = ssl.create_default_context()
-        context.sslsocket_class = _DeadlineSSLSocket
-    manager = urllib3.PoolManager(num_pools=2, maxsize=1, ssl_context=context)
-    manager.pool_classes_by_scheme = {"http": Pool, "https": SecurePool}
-    return manager
+def _pieces(response: HTTPResponse) -> Iterator[bytes]:
+    while piece := response.read(_CHUNK):
+        yield piece
+
+
+def _decompress(response: HTTPResponse, limit: int) -> Iterator[bytes]:
+    """Decompress bit by bit, so that a small body never becomes a large one unseen."""
+    unpacker = zlib.decompressobj(_GZIP_OR_ZLIB)
+    for piece in _pieces(response):
+        packed = piece
+        while packed and not unpacker.eof:
+            yield unpacker.decompress(packed, min(_CHUNK, limit + 1))
+            packed = unpacker.unconsumed_tail
+    if not unpacker.eof:
+        raise ScrapeError(Reason.TRUNCATED, "the compressed body ends in its middle")
 
 
 def _classify(error: BaseException, budget: float) -> ScrapeError:
-    """Find the reason in an exception of urllib3 and those it came from."""
-    chain = list(_causes(error))
-    for kind, reason in _REASONS:
-        if any(isinstance(cause, kind) for cause in chain):
-            return ScrapeError(reason, _DETAILS.get(reason, "{}").format(_innermost(chain), budget=budget))
-    return ScrapeError(Reason.CONNECTION, f"the connection broke: {_innermost(chain)}")
-
-
-_DETAILS: Final = {
-    Reason.DNS: "the engine's host name does not resolve",
-    Reason.REFUSED: "the engine refuses connections: is it running, and is --engine-base-url its address?",
-    Reason.TIMEOUT: "the engine did not answer within {budget:g} s",
-    Reason.TLS: "no TLS connection to the engine: {}",
-    Reason.ENCODING: "the body cannot be decompressed",
-    Reason.TRUNCATED: "the connection ended before the body did",
-    Reason.REDIRECT: "the engine redirects without end",
-}
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        reason = getattr(error, "reason", None)
-        error = reason if isinstance(reason, BaseException) else error.__cause__ or error.__context__
-
-
-def _innermost(chain: list[BaseException]) -> str:
-    error = chain[-1]
-    return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(error).__name__
+    """Find the reason in what went wrong."""
+    reason, words = next((reason, words) for kind, reason, words in _REASONS if isinstance(error, kind))
+    text = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
+    return ScrapeError(reason, words.format(budget=budget, error=text, kind=type(error).__name__))

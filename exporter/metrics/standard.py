@@ -23,8 +23,8 @@ __all__ = ["Standardized", "standardize"]
 
 _LINE: Final = re.compile(rb'([^\s{]+)[ \t]*(\{(?:[^"}]|"(?:[^"\\]|\\.)*")*\})?[ \t]*(\S+)(.*)')
 _LABEL: Final = re.compile(rb'(\w+)[ \t]*=[ \t]*"((?:[^"\\]|\\.)*)"')
-_LE: Final = re.compile(rb'([{,][ \t]*le[ \t]*=[ \t]*")([^"]*)(")')
 _AGGREGATES: Final = ("_sum", "_count")
+_ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def _twins(page: Page, rule: Rule) -> Iterator[TextFamily | None]:
 def _twin(page: Page, rule: Rule, source: Source) -> TextFamily | None:
     lines = _lines(page, rule, source)
     if lines and source.picks:
-        lines = b"".join(line + b"\n" for line in _pick(lines.split(b"\n")[:-1], source))
+        lines = b"".join(line + b"\n" for line in _pick(lines.split(b"\n")[:-1], rule.kind, source))
     if not lines:
         return None
     old, new = source.name.encode(), rule.name.encode()
@@ -80,6 +80,7 @@ def _twin(page: Page, rule: Rule, source: Source) -> TextFamily | None:
 
 @cache
 def _header(name: str, kind: str, text: str, source: str) -> bytes:
+    text = text.replace("\\", r"\\").replace("\n", r"\n")
     return f"# HELP {name} {text} (from {source})\n# TYPE {name} {kind}".encode()
 
 
@@ -88,7 +89,7 @@ def _lines(page: Page, rule: Rule, source: Source) -> bytes:
     kind = source.kind or rule.kind
     family = page.get(source.name)
     if family is not None:
-        return _body(family.text) if family.kind in (kind, "untyped") else b""
+        return _body(family.text, page.samples_of(source.name)) if family.kind in (kind, "untyped") else b""
     if rule.kind != "counter":
         return b""
     # A counter may be the _sum or _count of a histogram: both only ever grow.
@@ -102,46 +103,47 @@ def _lines(page: Page, rule: Rule, source: Source) -> bytes:
     )
 
 
-def _body(text: bytes) -> bytes:
-    """Return a block less its header; comments further down go too."""
+def _body(text: bytes, samples: int) -> bytes:
+    """Return a block's `samples` lines less its header; comments further down go too."""
     start = 0
     while text.startswith(b"#", start):
         start = text.index(b"\n", start) + 1
     body = text[start:]
-    if b"\n#" in body or b"\n\n" in body or body[:1].isspace():
+    if body.count(b"\n") != samples:
         return b"".join(line + b"\n" for line in sample_lines(body))
     return body
 
 
-def _pick(lines: Iterable[bytes], source: Source) -> Iterator[bytes]:
+def _pick(lines: Iterable[bytes], kind: str, source: Source) -> Iterator[bytes]:
     """Keep the samples that the source's conditions let through, scaled."""
+    where = {name.encode(): value.translate(_ESCAPES).encode() for name, value in source.where.items()}
     kept: dict[object, tuple[tuple[int, ...], bytes]] = {}
     for line in lines:
         match = _LINE.match(line)
         labels = dict(_LABEL.findall(match[2])) if match and match[2] else {}
-        if any(labels.get(name.encode(), value.encode()) != value.encode() for name, value in source.where.items()):
+        if any(labels.get(name, value) != value for name, value in where.items()):
             continue
         ranks = tuple(_rank(labels.pop(name.encode(), b"")) for name in source.copies)
         series = (match[1] if match else line, frozenset(labels.items()))
         if series not in kept or ranks < kept[series][0]:
             kept[series] = (ranks, line)
     for _, line in kept.values():
-        yield line if source.scale == 1.0 else _scaled(line, source.scale)
+        yield line if source.scale == 1.0 else _scaled(line, kind, source.scale)
 
 
 def _rank(value: bytes) -> int:
     return int(value) if value.isdigit() else -1
 
 
-def _scaled(line: bytes, factor: float) -> bytes:
+def _scaled(line: bytes, kind: str, factor: float) -> bytes:
     match = _LINE.match(line)
     if match is None:
         return line
     name, labels, value, rest = match.groups(b"")
-    if name.endswith(b"_bucket"):
-        labels = _LE.sub(lambda le: le[1] + _times(le[2], factor) + le[3], labels)
-    elif not name.endswith(b"_count"):
+    if kind != "histogram" or name.endswith(b"_sum"):
         value = _times(value, factor)
+    elif name.endswith(b"_bucket"):
+        labels = _LABEL.sub(lambda pair: b'le="%b"' % _times(pair[2], factor) if pair[1] == b"le" else pair[0], labels)
     return name + labels + b" " + value + rest
 
 

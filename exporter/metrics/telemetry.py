@@ -8,15 +8,15 @@ known beforehand start at 0, because `increase()` misses a first event otherwise
 from __future__ import annotations
 
 import platform
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
-
-from prometheus_client import ProcessCollector
 
 from exporter import __version__
 from exporter.metrics import names
 from exporter.metrics.errors import Reason
 from exporter.metrics.families import TextFamily
 from exporter.metrics.instruments import Histogram, Value, header, series
+from exporter.metrics.process import ProcessFigures
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -56,7 +56,7 @@ class Telemetry:
             self._requests.add(route, "GET", "200", amount=0)
             self._latency.make(route)
         self._instruments = (build, info, self._scrape_errors, self._repairs, self._requests, self._latency)
-        self._process = ProcessCollector(namespace=names.OWN_PREFIX.rstrip("_"), registry=None)
+        self._process = ProcessFigures()
 
     def scraped(self, scrape: Scrape) -> None:
         """Count a fetch of the engine's page."""
@@ -74,10 +74,11 @@ class Telemetry:
         """Yield the families that are kept here, and the process's."""
         for instrument in self._instruments:
             yield instrument.family()
-        values = {sample.name: sample.value for metric in self._process.collect() for sample in metric.samples}
+        values = self._process.read()
         for description in names.PROCESS:
-            if description.name in values:
-                yield _family(description, {(): values[description.name]})
+            name = description.name.removeprefix(names.PROCESS_PREFIX)
+            if name in values:
+                yield _family(description, {(): values[name]})
 
 
 def scrape_families(scrape: Scrape) -> Iterator[TextFamily]:
@@ -92,8 +93,13 @@ def scrape_families(scrape: Scrape) -> Iterator[TextFamily]:
     yield _family(names.ENGINE_SCRAPE_SIZE, {(): float(scrape.size)})
     yield _family(names.ENGINE_SCRAPE_SAMPLES, {(): float(scrape.page.samples)})
     there = [family.full_name for family in scrape.standard.families]
-    present = dict.fromkeys([*there, *scrape.standard.taken], 1.0) | dict.fromkeys(scrape.standard.missing, 0.0)
-    yield _family(names.STANDARD_METRIC_PRESENT, {(name,): value for name, value in present.items()})
+    yield _presence((*there, *scrape.standard.taken), scrape.standard.missing)
+
+
+@lru_cache(maxsize=4)  # it hardly ever changes from one scrape to the next
+def _presence(there: tuple[str, ...], missing: tuple[str, ...]) -> TextFamily:
+    present = dict.fromkeys(there, 1.0) | dict.fromkeys(missing, 0.0)
+    return _family(names.STANDARD_METRIC_PRESENT, {(name,): value for name, value in present.items()})
 
 
 def _family(description: Description, values: dict[tuple[str, ...], float]) -> TextFamily:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from exporter.metrics.page import parse_page
+from exporter.metrics.reader import parse_page
 from exporter.metrics.rules import builtin_engines, load_rules
 from exporter.metrics.standard import standardize
 from tests.peers.versions import EXTENDED, ORDERED, PAGES

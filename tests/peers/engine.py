@@ -201,9 +201,9 @@ class Engine:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run an engine until SIGTERM or SIGINT."""
     options = _parser().parse_args(arguments)
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    ends = (signal.SIGTERM, signal.SIGINT)
+    # Blocked before there are threads, which inherit it: the signal waits for sigwait.
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     with Engine(
         flavour=options.engine,
         model=options.model,
@@ -213,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         port=options.port,
     ) as engine:
         print(f"engine {options.engine} listening on {engine.url}", flush=True)  # noqa: T201
-        stopping.wait()
+        signal.sigwait(ends)
     return 0
 
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import requests
 
@@ -33,8 +34,15 @@ def promtool_check(text: bytes) -> tuple[int, str]:
     return done.returncode, (done.stdout + done.stderr).decode()
 
 
+def _target(url: str) -> dict[str, Any]:
+    """Return a target; of a URL with a path, one of that path, and with the URL as its `instance`."""
+    parts = urlsplit(url)
+    labels = {"__metrics_path__": parts.path, "instance": url} if parts.path else {}
+    return {"targets": [parts.netloc], "labels": labels}
+
+
 class Prometheus:
-    """Debian's Prometheus with one job a target; a context manager."""
+    """Debian's Prometheus with some jobs, each of some targets; a context manager."""
 
     def __init__(
         self, folder: Path, jobs: Mapping[str, Iterable[str]], *, interval: str = "1s", path: str = "/metrics"
@@ -49,7 +57,7 @@ class Prometheus:
                     "job_name": name,
                     "honor_labels": True,
                     "metrics_path": path,
-                    "static_configs": [{"targets": [url.removeprefix("http://") for url in urls]}],
+                    "static_configs": [_target(url) for url in urls],
                 }
                 for name, urls in jobs.items()
             ],

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from exporter.metrics.page import InvalidPageError, parse_page
+from exporter.metrics.reader import InvalidPageError, parse_page
 from tests.strategies import mutated_pages, pages
 
 PAGE = b"""\

@@ -1,0 +1,172 @@
+"""The text format 0.0.4, as strict as the stricter of its two Go readers.
+
+Prometheus's scraper and expfmt, which autoscalers use, disagree in places: what
+either of them refuses is refused here, or mended where one reading is plain.
+https://prometheus.io/docs/instrumenting/exposition_formats/
+"""
+
+from __future__ import annotations
+
+import re
+from math import isinf
+from typing import Final
+
+__all__ = [
+    "BOUNDS",
+    "OTHER_VALUES",
+    "SERIES",
+    "SUFFIXES",
+    "InvalidPageError",
+    "check_labels",
+    "check_text",
+    "is_number",
+    "match_lines",
+    "mend_blanks",
+    "mend_escapes",
+]
+
+_NAME: Final = rb"[a-zA-Z_:][a-zA-Z0-9_:]*+"
+_LABEL: Final = rb'[a-zA-Z_][a-zA-Z0-9_]*+[ \t]*+=[ \t]*+"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+"[ \t]*+'
+_LABELS: Final = rb"\{[ \t]*+(?:" + _LABEL + rb"(?:,[ \t]*+|(?=\})))*+\}"
+_WORD: Final = rb"[+-]?[Ii][Nn][Ff](?:[Ii][Nn][Ii][Tt][Yy])?+|[Nn][Aa][Nn]"
+# Bounded, so that none can overflow a float64, which Go's parser reports as an error.
+_USUAL_NUMBER: Final = rb"[+-]?(?:[0-9]{1,60}+(?:\.[0-9]*+)?+|\.[0-9]++)(?:[eE][+-]?[0-9]{1,2}+)?+"
+_ANY_NUMBER: Final = rb"[+-]?(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(?:[eE][+-]?[0-9]++)?+"
+
+
+def _line_pattern(number: bytes) -> re.Pattern[bytes]:
+    """Return what matches the samples that follow each other under one name, or one line of another kind."""
+    # Series, value, optional timestamp (ms, an int64; Prometheus has no word for one before 1970).
+    series = rb"(?:[ \t]*+" + _LABELS + rb"[ \t]*+|[ \t]++)"
+    rest = series + rb"(?:" + number + rb"|" + _WORD + rb")(?:[ \t]++[0-9]{1,18}+)?+\n"
+    return re.compile(
+        rb"(?P<samples>(?P<name>" + _NAME + rb")" + rest + rb"(?:(?P=name)" + rest + rb")*+)"
+        rb"|(?P<help>\#[ \t]++HELP[ \t]++(?P<help_name>" + _NAME + rb")(?:[ \t][^\n]*+)?+\n)"
+        # One blank before the kind: Prometheus takes a second one for part of it.
+        rb"|(?P<type>\#[ \t]++TYPE[ \t]++(?P<type_name>" + _NAME + rb")[ \t]"
+        rb"(?P<kind>counter|gauge|histogram|summary|untyped)\n)"
+        rb"|(?P<blank>(?:\#(?![ \t]++(?:HELP|TYPE)[ \t])[^\n]*+\n|[ \t]*+\n)++)"
+    )
+
+
+_USUAL_LINES: Final = _line_pattern(_USUAL_NUMBER)
+_ANY_LINES: Final = _line_pattern(_ANY_NUMBER)
+
+_LABEL_VALUE: Final = re.compile(rb'"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+"')
+_NUMBER: Final = re.compile(_ANY_NUMBER + rb"|" + _WORD)
+_SIGNATURE: Final = re.compile(rb"^" + _NAME + rb"[ \t]*+(\{[^}\n]++\})", re.MULTILINE)
+_LABEL_NAME: Final = re.compile(rb"[a-zA-Z_][a-zA-Z0-9_]*+")
+SERIES: Final = re.compile(_NAME + rb"(?:[ \t]*+" + _LABELS + rb")?+[ \t]?")
+BOUNDS: Final = {
+    kind: re.compile(rb"[{,][ \t]*+" + label + rb'[ \t]*+=[ \t]*+"([^"]*+)"')
+    for kind, label in (("histogram", rb"le"), ("summary", rb"quantile"))
+}
+OTHER_VALUES: Final = re.compile(rb'(?<![{, ]le)(?<!quantile)="[^"\\\n]*+(?:\\.[^"\\\n]*+)*+"')
+_LONE_BACKSLASH: Final = re.compile(rb'\\(\\|n|"|)')
+_LONE_HELP_BACKSLASH: Final = re.compile(rb"\\(\\|n|)")
+
+SUFFIXES: Final = {
+    "histogram": (b"", b"_bucket", b"_sum", b"_count"),
+    "summary": (b"", b"_sum", b"_count"),
+}
+
+
+class InvalidPageError(ValueError):
+    """The text is not a valid exposition page.
+
+    Attributes:
+        line: Number of the first bad line, from 1, or 0 when not one line.
+        problem: What is wrong, without any of the page's content.
+    """
+
+    def __init__(self, problem: str, *, line: int = 0) -> None:
+        """Say what is wrong, and where."""
+        super().__init__(f"line {line}: {problem}" if line else problem)
+        self.line = line
+        self.problem = problem
+
+
+def match_lines(raw: bytes, position: int) -> re.Match[bytes] | None:
+    """Match what begins at `position`: samples that follow each other under one name, or another line.
+
+    Groups: samples, name; help, help_name; type, type_name, kind; blank.
+    """
+    return _USUAL_LINES.match(raw, position) or _match_unusual(raw, position)
+
+
+def _match_unusual(raw: bytes, position: int) -> re.Match[bytes] | None:
+    """Match samples with numbers of any length, and refuse those that no float64 can hold."""
+    match = _ANY_LINES.match(raw, position)
+    if match is None or match.lastgroup != "samples":
+        return match
+    for number, line in enumerate(match[0].splitlines(), start=raw.count(b"\n", 0, position) + 1):
+        value = line.rpartition(b"}")[2].split()
+        text = value[0] if b"}" in line else value[1]
+        if _overflows(text):
+            problem = "a value beyond the range of a float64"
+            raise InvalidPageError(problem, line=number)
+    return match
+
+
+def check_text(raw: bytes) -> None:
+    """Refuse what no line of a page may hold, and a page that is cut off."""
+    if raw and not raw.endswith(b"\n"):
+        problem = "the page ends in the middle of a line"
+        raise InvalidPageError(problem, line=raw.count(b"\n") + 1)
+    position = raw.find(b"\x00")
+    if position >= 0:
+        problem = "a NUL byte"
+        raise InvalidPageError(problem, line=raw.count(b"\n", 0, position) + 1)
+    if not raw.isascii():
+        try:
+            raw.decode()
+        except UnicodeDecodeError as error:
+            problem = "not valid UTF-8"
+            raise InvalidPageError(problem, line=raw.count(b"\n", 0, error.start) + 1) from None
+
+
+def mend_escapes(raw: bytes, repairs: dict[str, int]) -> bytes:
+    r"""Escape lone backslashes: `\d` becomes `\\d`, which reads as `\d` everywhere.
+
+    Prometheus reads an unknown escape as it stands; expfmt refuses the page.
+    """
+    if b"\\" not in raw:
+        return raw
+    lines = raw.split(b"\n")
+    for i, line in enumerate(lines):
+        if b"\\" in line:
+            pattern = _LONE_HELP_BACKSLASH if line.startswith(b"#") else _LONE_BACKSLASH
+            lines[i] = pattern.sub(lambda escape: escape[0] if escape[1] else b"\\\\", line)
+            if lines[i] != line:
+                repairs["escape"] = repairs.get("escape", 0) + 1
+    return b"\n".join(lines)
+
+
+def mend_blanks(raw: bytes, repairs: dict[str, int]) -> bytes:
+    """Cut blanks off the ends of samples: Prometheus passes over them, expfmt refuses the page."""
+    if b" \n" not in raw and b"\t\n" not in raw:
+        return raw
+    lines = raw.split(b"\n")
+    for i, line in enumerate(lines):
+        if line.endswith((b" ", b"\t")) and not line.startswith(b"#") and line.strip():
+            lines[i] = line.rstrip(b" \t")
+            repairs["trailing_blank"] = repairs.get("trailing_blank", 0) + 1
+    return b"\n".join(lines)
+
+
+def check_labels(raw: bytes) -> None:
+    """Refuse repeated and reserved label names, which the pattern cannot see."""
+    for signature in set(_SIGNATURE.findall(_LABEL_VALUE.sub(b"", raw))):
+        names = _LABEL_NAME.findall(signature)
+        if len(names) != len(set(names)) or b"__name__" in names:
+            problem = "a label name that is repeated or reserved"
+            raise InvalidPageError(problem)
+
+
+def is_number(text: bytes) -> bool:
+    """Tell whether Go reads it as a float64: it takes no blanks or underscores, as Python does."""
+    return bool(_NUMBER.fullmatch(text)) and not _overflows(text)
+
+
+def _overflows(text: bytes) -> bool:
+    return isinf(float(text)) and b"nf" not in text.lower()

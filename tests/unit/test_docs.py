@@ -1,0 +1,386 @@
+"""The documents say what the code does: every flag, metric, reason, route and link, and no others."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final
+
+import pytest
+import yaml
+
+from exporter.api.app import _METHODS, ROUTES
+from exporter.cli import build_parser
+from exporter.config import OPTIONS, resolve
+from exporter.metrics.errors import Reason
+from exporter.metrics.names import EXTENDED, OWN, STANDARD
+from exporter.metrics.reader import parse_page
+from exporter.metrics.rules import ENGINE_ALIASES, builtin_engines, load_rules
+from exporter.metrics.standard import standardize
+from exporter.metrics.telemetry import REPAIRS
+from tests.documents import DOCUMENTS, ROOT, anchors, blocks, cells, code, links, read, section
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from exporter.config import Option
+    from exporter.metrics.rules import Source
+
+README: Final = read("README.md")
+CONFIGURATION: Final = read("docs/configuration.md")
+ENGINES: Final = read("docs/engines.md")
+HTTP_API: Final = read("docs/http-api.md")
+METRICS: Final = read("docs/metrics.md")
+OPERATIONS: Final = read("docs/operations.md")
+RECORDS: Final = sorted(path.name for path in (ROOT / "docs/adr").glob("[0-9]*.md"))
+
+KINDS: Final = {rule.name: rule.kind for rule in load_rules("vllm").rules}
+FLAGS: Final = {flag for option in OPTIONS for flag in option.flags} | {"-h", "--help", "--version"}
+# Flags of other programs that the documents may name.
+FOREIGN_FLAGS: Final = {
+    "curl": {"--compressed"},
+    "docker": {"--build", "--build-arg"},
+    "kubectl": {"--from-literal"},
+    "llama.cpp": {"--metrics"},
+    "lmdeploy": {"--disable-metrics"},
+    "ray": {"--metrics-export-port"},
+    "sglang": {
+        "--enable-metrics",
+        "--enable-metrics-for-all-schedulers",
+        "--enable-priority-scheduling",
+        "--smg-http-sidecar-port",
+    },
+    "triton": {"--metrics-config"},
+    "vllm": {
+        "--api-server-count",
+        "--disable-log-stats",
+        "--served-model-name",
+        "--show-hidden-metrics-for-version",
+    },
+}
+# What each engine's section of docs/engines.md is called.
+SECTIONS: Final = {
+    "vllm": "vLLM",
+    "sglang": "SGLang",
+    "trtllm": "TensorRT-LLM",
+    "lmdeploy": "LMDeploy",
+    "tgi": "Text Generation Inference",
+    "llamacpp": "llama.cpp",
+    "mindie": "MindIE",
+    "dynamo": "NVIDIA Dynamo",
+    "ray": "Ray Serve LLM",
+}
+
+
+def in_code(text: str) -> str:
+    """Return a text as it stands in a cell, empty for nothing."""
+    return f"`{text}`" if text else ""
+
+
+def named(option: Option) -> str:
+    return ", ".join(map(in_code, option.flags))
+
+
+def default(option: Option) -> str:
+    return "required" if option.required else in_code(option.default or "") or "none"
+
+
+def test_configuration_has_each_option_as_it_is() -> None:
+    """The table is the one of the code: same rows, same order, same words."""
+    rows = [
+        [
+            named(option),
+            in_code(option.variable or ""),
+            in_code(option.metavar or "") or "switch",
+            default(option),
+            option.help,
+        ]
+        for option in OPTIONS
+    ]
+
+    assert cells(CONFIGURATION, "flag", "variable", "value", "default", "meaning") == rows
+
+
+def test_configuration_says_what_each_value_may_be() -> None:
+    """What is called accepted is accepted by every option of that kind, the rest refused."""
+    rows = [[code(cell) for cell in row] for row in cells(CONFIGURATION, "value", "what it may be")]
+    options = {option.metavar: option for option in OPTIONS if option.metavar}
+
+    assert {value for values, *_ in rows for value in values} == set(options)
+    for values, _, accepted, refused in rows:
+        for parse in (options[value].parse for value in values):
+            for text in accepted:
+                parse(text)
+            for text in refused:
+                with pytest.raises(ValueError, match="must"):
+                    parse(text)
+
+
+def test_configuration_lists_each_engine() -> None:
+    """The names that --engine takes are all there, and the other names of some."""
+    (line,) = (line for line in CONFIGURATION.splitlines() if line.startswith("- **`--engine`**"))
+
+    assert set(code(line)) == {"--engine", *builtin_engines(), *ENGINE_ALIASES}
+
+
+def test_what_is_called_unread_is_unread() -> None:
+    """No variable of the list is an option's, and none that the manifest sets is missing."""
+    unread = {name for row in cells(CONFIGURATION, "variable", "whose") for name in code(row[0])}
+    variables = {option.variable for option in OPTIONS if option.variable}
+    pod = yaml.safe_load(read("deploy/sidecar.yaml"))["spec"]["template"]["spec"]
+    (runtime,) = (container for container in pod["containers"] if container["name"] == "runtime")
+
+    assert unread.isdisjoint(variables)
+    assert {variable["name"] for variable in runtime["env"]} <= unread | variables
+
+
+def test_readme_has_the_startup_arguments() -> None:
+    """The table has the options of the sidecar's container with their defaults, the text all the others."""
+    rows = cells(README, "flag", "default", "meaning")
+
+    assert [row[:2] for row in rows] == [[named(option), default(option)] for option in OPTIONS[: len(rows)]]
+    assert {option.flags[-1] for option in OPTIONS} <= set(code(section(README, "Startup arguments")))
+
+
+def test_readme_shows_the_sidecar_of_the_manifest() -> None:
+    """The container is the one of deploy/sidecar.yaml, less what the exporter does not read."""
+    (container,) = yaml.safe_load(blocks(README, "yaml")[0].text)
+    pod = yaml.safe_load(read("deploy/sidecar.yaml"))["spec"]["template"]["spec"]
+    (whole,) = (whole for whole in pod["containers"] if whole["name"] == "runtime")
+
+    assert {**container, "env": None} == {key: whole[key] for key in container} | {"env": None}
+    assert [variable for variable in whole["env"] if variable in container["env"]] == container["env"]
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_commands_can_be_run(name: str) -> None:
+    """Every command line of the runtime in a shell block is one that it takes."""
+    script = "".join(block.text for block in blocks(read(name), "sh")).replace("\\\n", "")
+    lines = [shlex.split(line, comments=True) for line in script.splitlines() if "kthena-runtime --" in line]
+    for words in lines:
+        resolve(vars(build_parser().parse_args(words[1:])), {})
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_no_flag_is_made_up(name: str) -> None:
+    """A flag in a document is the runtime's, or another program's that is known to have it."""
+    found = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", read(name)))
+
+    assert found - FLAGS - set().union(*FOREIGN_FLAGS.values()) == set()
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_no_metric_is_made_up(name: str) -> None:
+    """A name in a document that is of the project's form is one of its metrics."""
+    known = {*STANDARD, *EXTENDED, *(own.name for own in OWN)}
+    known |= {f"{metric}{suffix}" for metric in known for suffix in ("_bucket", "_sum", "_count")}
+    found = set(re.findall(r"\bkthena(?:_runtime_|:)\w+(?<!_)(?![\w*.])", read(name)))
+
+    assert found - known == set()
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_each_make_target_exists(name: str) -> None:
+    """Whatever a document tells to make can be made."""
+    text = read(name)
+    shell = [*code(text), *(block.text for block in blocks(text, "sh"))]
+    found = {target for part in shell for target in re.findall(r"(?:^|\s)make +([a-z][a-z-]*)", part)}
+
+    assert found - set(re.findall(r"(?m)^([a-z][a-z-]*):", read("Makefile"))) == set()
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_each_link_leads_somewhere(name: str) -> None:
+    """The file is there, and so is the heading in it."""
+    here = ROOT / name
+    for link in links(read(name)):
+        path, _, anchor = link.partition("#")
+        if "://" in path:
+            continue
+        target = here.parent / path if path else here
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target.read_text()), link
+
+
+@pytest.mark.parametrize(
+    ("text", "heading", "names"),
+    [
+        pytest.param(README, "Standard metrics", STANDARD, id="README"),
+        pytest.param(METRICS, "Standard metrics", STANDARD, id="metrics, standard"),
+        pytest.param(METRICS, "Extended metrics", EXTENDED, id="metrics, extended"),
+    ],
+)
+def test_standard_metrics_have_their_types(text: str, heading: str, names: tuple[str, ...]) -> None:
+    """Each is there once, in order, with the type of the rules."""
+    rows = cells(section(text, heading), "metric", "type", "meaning")
+
+    assert [row[:2] for row in rows] == [[in_code(name), KINDS[name]] for name in names]
+
+
+def test_engines_repeats_the_standard_metrics() -> None:
+    """Its own table has the same rows in the same words."""
+    heads = ("metric", "type", "meaning")
+    rows = [*cells(section(METRICS, "Standard metrics"), *heads), *cells(section(METRICS, "Extended metrics"), *heads)]
+
+    assert cells(ENGINES, "standard metric", "type", "meaning") == rows
+    assert cells(section(README, "Standard metrics"), *heads) == rows[: len(STANDARD)]
+
+
+def test_own_metrics_have_their_types_and_labels() -> None:
+    """Each name of the runtime's is a row, and no other."""
+    rows = cells(METRICS, "metric", "type", "labels", "meaning")
+
+    assert [(*code(row[0]), row[1], code(row[2])) for row in rows] == [
+        (own.name, own.kind, list(own.labels)) for own in OWN
+    ]
+
+
+@pytest.mark.parametrize(
+    ("label", "values"),
+    [
+        ("engine", set(builtin_engines())),
+        ("reason", set(Reason)),
+        ("kind", set(REPAIRS)),
+        ("route", {*ROUTES, "unmatched"}),
+        ("method", {*_METHODS, "other"}),
+    ],
+)
+def test_each_label_value_is_listed(label: str, values: set[str]) -> None:
+    """The values of a label are those of the code, all of them."""
+    rows = {code(row[0])[0]: code(row[1]) for row in cells(METRICS, "label", "values")}
+
+    assert set(rows[label]) == values
+
+
+def test_each_label_is_explained() -> None:
+    """Every label of the runtime's own metrics has its values described, but those of the build."""
+    labels = {label for own in OWN for label in own.labels} - {"version", "python"}
+
+    assert {code(row[0])[0] for row in cells(METRICS, "label", "values")} == labels
+
+
+def test_each_reason_says_what_to_do() -> None:
+    """The table of operations.md has every reason, in the order of the code, and something in each cell."""
+    rows = cells(OPERATIONS, "reason", "meaning", "what to do")
+
+    assert [code(row[0]) for row in rows] == [[reason] for reason in Reason]
+    assert all(all(row) for row in rows)
+
+
+def test_each_repair_is_explained() -> None:
+    """The table of metrics.md has every kind, and something in each cell."""
+    rows = cells(METRICS, "kind", "flaw", "what is done", "counts")
+
+    assert [code(row[0]) for row in rows] == [[kind] for kind in REPAIRS]
+    assert all(all(row) for row in rows)
+
+
+def test_each_route_has_a_section() -> None:
+    """The headings and the table of http-api.md are the routes of the application."""
+    headings = re.findall(r"(?m)^## `GET (\S+)`$", HTTP_API)
+    rows = cells(HTTP_API, "route", "answers")
+
+    assert headings == list(ROUTES)
+    assert [code(row[0]) for row in rows] == [[route] for route in ROUTES]
+
+
+def test_each_engine_has_a_row_and_a_section() -> None:
+    """docs/engines.md knows every engine that has built-in rules, and no other."""
+    rows = cells(ENGINES, "`--engine`", "`--engine-metrics-path`")
+
+    assert {code(row[0])[0] for row in rows} == set(builtin_engines()) == set(SECTIONS)
+    for heading in SECTIONS.values():
+        assert section(ENGINES, heading)
+
+
+def spellings(source: Source) -> set[str]:
+    """Return how a document may write a source; Ray's are vLLM's with a prefix."""
+    bare = re.sub(r"^(ray_(?=vllm:)|trtllm:)", "", source.name.replace("ray_vllm_", "ray_vllm:"))
+    labels = "".join(f'{{{name}="{value}"}}' for name, value in source.where.items() if value)
+    return {bare, bare.removesuffix("_sum"), bare + labels}
+
+
+def sources_by_metric(text: str) -> dict[str, set[str]]:
+    """Return the sources in the table of an engine by their metric; a row without one goes on with the last."""
+    found: dict[str, set[str]] = {}
+    for first, *others in cells(text, "standard metric"):
+        metric = code(first)[0] if first else next(reversed(found))
+        found.setdefault(metric, set()).update(span for cell in others for span in code(cell))
+    return found
+
+
+@pytest.mark.parametrize("engine", builtin_engines())
+def test_each_source_is_named(engine: str) -> None:
+    """The section of an engine names every source of its rules."""
+    text = section(ENGINES, SECTIONS[engine]) + (section(ENGINES, SECTIONS["vllm"]) if engine == "ray" else "")
+    sources = [source for rule in load_rules(engine).rules for source in rule.sources]
+
+    assert [source.name for source in sources if spellings(source).isdisjoint(code(text))] == []
+
+
+@pytest.mark.parametrize("engine", sorted(set(builtin_engines()) - {"ray"}))
+def test_each_row_has_the_sources_of_its_metric(engine: str) -> None:
+    """A row has one of the rule's sources at least, and nothing that is none; without a rule it has none."""
+    rows = sources_by_metric(section(ENGINES, SECTIONS[engine]))
+    rules = {rule.name: set().union(*map(spellings, rule.sources)) for rule in load_rules(engine).rules}
+
+    assert set(rules) <= set(rows)
+    for metric, found in rows.items():
+        assert found <= rules.get(metric, set()), metric
+        assert bool(found) == (metric in rules), metric
+
+
+def test_the_worked_example_works(tmp_path: Path) -> None:
+    """The rules of metrics.md make of the page there the families shown there, byte for byte."""
+    example = section(METRICS, "A worked example")
+    page, made = (block.text.encode() for block in blocks(example, "text"))
+    (rules,) = blocks(example, "yaml")
+    file = tmp_path / "acme.yaml"
+    file.write_text(rules.text)
+
+    result = standardize(parse_page(page), load_rules("acme", file))
+
+    assert b"".join(family.text for family in result.families) == made
+    assert result.missing == ()
+
+
+def test_each_record_is_listed() -> None:
+    """docs/adr/README.md links every record under its title."""
+    rows = cells(read("docs/adr/README.md"), "record", "decision")
+    titles = {name: read(f"docs/adr/{name}").splitlines()[0] for name in RECORDS}
+
+    assert [row[0] for row in rows] == [f"[{name[:4]}]({name})" for name in RECORDS]
+    assert [f"# {int(name[:4])}. {row[1]}" for name, row in zip(RECORDS, rows, strict=True)] == list(titles.values())
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_each_record_has_its_parts(name: str) -> None:
+    """A record is short, and says context, decision and consequences."""
+    text = read(f"docs/adr/{name}")
+
+    assert re.findall(r"(?m)^## (.+)$", text) == ["Context", "Decision", "Consequences"]
+    assert text.count("\n") < 60
+
+
+def test_records_are_numbered_without_gaps() -> None:
+    """The next record takes the next number."""
+    numbers = [int(name[:4]) for name in RECORDS]
+
+    assert numbers[0] == 1
+    assert all(later == earlier + 1 for earlier, later in pairwise(numbers))
+
+
+def test_each_page_is_named_in_the_readme() -> None:
+    """Whoever starts at the README finds every page."""
+    pages = [name for name in DOCUMENTS if re.fullmatch(r"docs/[^/]+\.md|CHANGELOG\.md|docs/adr/README\.md", name)]
+
+    assert [name for name in pages if name not in section(README, "Documentation")] == []
+
+
+def test_the_changelog_has_what_users_see() -> None:
+    """Nothing is released yet: each standard metric, variable and route stands under Unreleased."""
+    unreleased = section(read("CHANGELOG.md"), "[Unreleased]")
+    variables = {option.variable for option in OPTIONS if option.variable}
+
+    assert {*STANDARD, *variables, *ROUTES} <= set(code(unreleased))
