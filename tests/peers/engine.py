@@ -50,7 +50,7 @@ class Engine:
         lora_gate: While cleared, loading and unloading adapters waits for it.
     """
 
-    def __init__(  # noqa: PLR0913 -- each is a flag of the engines
+    def __init__(
         self,
         *,
         flavour: Literal["vllm", "sglang"] = "vllm",
