@@ -12,13 +12,16 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # Programs that tests start for real, and the Debian package of each.
 PROGRAMS := prometheus:prometheus promtool:prometheus redis-server:redis-server
 
-.PHONY: help demo test test-engine check lint types imports bench fmt lock apt clean
+.PHONY: help demo demo-engine test test-engine check lint types imports bench fmt lock apt clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: .venv/.runtime ## Run the runtime before an embedded engine and watch its metrics (ENGINE=vllm or sglang)
+demo: demo-engine .venv/.runtime ## Run the runtime before an embedded engine and watch its metrics (ENGINE=vllm or sglang)
 	@$(BIN)/python -m tests.peers.demo --engine $(ENGINE) $(DEMO_ARGS)
+
+demo-engine:
+	@$(if $(filter vllm sglang,$(ENGINE)),,$(error ENGINE must be vllm or sglang, not '$(ENGINE)'))
 
 test: .venv/.dev apt ## Run every test but those that need a real engine
 	$(BIN)/python -m pytest -n 4 --dist loadfile $(TESTS)

@@ -1,5 +1,5 @@
-"""Benchmarks: what a scrape costs, and what the runtime costs when nobody scrapes.
+"""Benchmarks: what a scrape costs, what KV events cost, and what the runtime costs when nothing happens.
 
-Run `python -m bench.scrape` and `python -m bench.footprint`; docs/benchmarks.md
-says what is measured and has the numbers.
+Run `python -m bench.scrape`, `python -m bench.kv` and `python -m bench.footprint`;
+docs/benchmarks.md says what is measured and has the numbers.
 """

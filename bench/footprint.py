@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from bench.process import Process
 
-__all__ = ["main"]
+__all__ = ["Idle", "idle", "main"]
 
 PAGE: Final = "/medium"
 
@@ -148,11 +148,11 @@ def _run(footprints: Mapping[str, Footprint], engine: Process, effort: Effort) -
         for process in programs.values():
             process.wait_for("/health")
         memory = {name: _memory(process) for name, process in programs.items()}
-        fresh = _idle(programs, effort.idle_seconds)
+        fresh = idle(programs, effort.idle_seconds)
         for name, process in programs.items():
             _scrape(Peer(name, process), effort.scrapes)
         memory_after = {name: _memory(process) for name, process in programs.items()}
-        used = _idle(programs, effort.idle_seconds)
+        used = idle(programs, effort.idle_seconds)
         return {
             name: replace(
                 footprints[name],
@@ -170,7 +170,7 @@ def _memory(process: Process) -> float:
     return process.resident() / 1e6
 
 
-def _idle(programs: Mapping[str, Process], seconds: float) -> dict[str, Idle]:
+def idle(programs: Mapping[str, Process], seconds: float) -> dict[str, Idle]:
     """Leave all programs alone at the same time."""
     sleep(1)  # what the last request left to do
     before = {name: (process.cpu(), process.switches(), perf_counter()) for name, process in programs.items()}

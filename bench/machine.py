@@ -13,13 +13,13 @@ __all__ = ["describe"]
 _LIBRARIES: Final = ("falcon", "waitress", "requests", "prometheus-client", "msgspec", "kthena-runtime")
 
 
-def describe() -> dict[str, str]:
-    """Return the machine, the Python and the libraries, each as a short text."""
+def describe(*libraries: str) -> dict[str, str]:
+    """Return the machine, the Python and the libraries, some of them besides, each as a short text."""
     return {
         "machine": f"{os.cpu_count()} cores, {_processor()}, {_memory():.0f} GB, Linux {platform.release()}",
         "load before": f"{os.getloadavg()[0]:.2f}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
-        **{name: version(name) for name in _LIBRARIES},
+        **{name: version(name) for name in (*_LIBRARIES, *libraries)},
     }
 
 

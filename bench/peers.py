@@ -15,7 +15,19 @@ from bench.process import HOST, Process, free_port
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["DIRECT", "GZIP", "NAMES", "OBVIOUS", "PASS_THROUGH", "RUNTIME", "Peer", "engine", "program", "ready"]
+__all__ = [
+    "DIRECT",
+    "GZIP",
+    "NAMES",
+    "OBVIOUS",
+    "PASS_THROUGH",
+    "RUNTIME",
+    "Peer",
+    "engine",
+    "environment",
+    "program",
+    "ready",
+]
 
 DIRECT: Final = "engine, direct"
 PASS_THROUGH: Final = "pass-through"
@@ -71,7 +83,7 @@ class Peer:
 def engine(sizes: Sequence[str]) -> Process:
     """Return the engine that all peers share, with pages of these sizes."""
     port = free_port()
-    return Process([sys.executable, "-m", "bench.engine", str(port), *sizes], port, _environment())
+    return Process([sys.executable, "-m", "bench.engine", str(port), *sizes], port, environment())
 
 
 def program(name: str, engine_port: int, path: str, variables: Mapping[str, str] | None = None) -> Process:
@@ -91,7 +103,7 @@ def program(name: str, engine_port: int, path: str, variables: Mapping[str, str]
         RUNTIME: [str(_SCRIPT), *(word for flag, value in flags.items() for word in (f"--{flag}", value))],
         OBVIOUS: [sys.executable, "-m", "bench.obvious", str(port), base + path],
     }
-    return Process(commands[name], port, _environment() | dict(variables or {}))
+    return Process(commands[name], port, environment() | dict(variables or {}))
 
 
 def ready(processes: Mapping[str, Process], engine_process: Process, path: str) -> list[Peer]:
@@ -110,7 +122,7 @@ def ready(processes: Mapping[str, Process], engine_process: Process, path: str) 
     return sorted(peers, key=lambda peer: NAMES.index(peer.name))
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Return an environment without this machine's own settings for the runtime, and where `bench` is found."""
     keep = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV")
     return {name: os.environ[name] for name in keep if name in os.environ} | {"PYTHONPATH": str(_ROOT)}

@@ -27,6 +27,7 @@ _PAUSE: Final = 0.001
 _CPUCLOCK_SCHED: Final = 2  # linux/posix-timers.h; the rest of a clock's number is the process
 _SWITCHES: Final = re.compile(r"^voluntary_ctxt_switches:\s+(\d+)", re.MULTILINE)
 _RESIDENT: Final = re.compile(r"^VmRSS:\s+(\d+) kB", re.MULTILINE)
+_PEAK: Final = re.compile(r"^VmHWM:\s+(\d+) kB", re.MULTILINE)
 
 
 def free_port() -> int:
@@ -93,6 +94,10 @@ class Process:
     def resident(self) -> int:
         """Return its resident memory in bytes."""
         return 1024 * self._count(_RESIDENT, Path(f"/proc/{self._process.pid}/status"))
+
+    def peak(self) -> int:
+        """Return the most bytes that were ever resident."""
+        return 1024 * self._count(_PEAK, Path(f"/proc/{self._process.pid}/status"))
 
     def switches(self) -> int:
         """Return how often its threads went to sleep, which is how often they were woken."""

@@ -9,10 +9,12 @@ import argparse
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from exporter import __version__
 from exporter.config import OPTIONS, ConfigError, resolve
+from exporter.suggestions import did_you_mean
+from exporter.values import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,23 +29,24 @@ EXIT_FAILURE: Final = 1
 EXIT_USAGE: Final = 2
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong in one line, as for any other bad value."""
-        raise ConfigError(message)
-
-
 def build_parser() -> argparse.ArgumentParser:
     """Make the parser from the table of options."""
-    parser = _Parser(
+    parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="The sidecar beside an LLM inference engine: its metrics under one set of names.",
-        epilog="A flag wins over its environment variable, the variable over the default.",
+        epilog="A flag wins over its environment variable, the variable over the default. "
+        "Variables without a flag: " + ", ".join(str(option.variable) for option in OPTIONS if not option.flags) + ".",
         allow_abbrev=False,
+        exit_on_error=False,
     )
     for option in OPTIONS:
+        if not option.flags:
+            continue
         if option.metavar:
-            parser.add_argument(*option.flags, dest=option.name, metavar=option.metavar, help=_help(option))
+            action = "append" if option.repeatable else "store"
+            parser.add_argument(
+                *option.flags, dest=option.name, metavar=option.metavar, action=action, help=_help(option)
+            )
         else:
             parser.add_argument(*option.flags, dest=option.name, action="store_const", const="true", help=_help(option))
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
@@ -55,8 +58,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end_at_once)
     try:
-        flags = vars(build_parser().parse_args(argv))
-        settings = resolve(flags, os.environ if environ is None else environ)
+        settings = resolve(_flags(build_parser(), argv), os.environ if environ is None else environ)
         # Imported here so that --help, --version and mistakes answer at once.
         from exporter.memory import use_one_heap  # noqa: PLC0415
         from exporter.service import ServiceError, run  # noqa: PLC0415
@@ -70,6 +72,29 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     except ServiceError as error:
         return _fail(str(error), EXIT_FAILURE)
     return 0
+
+
+def _flags(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> dict[str, Any]:
+    """Return the texts of the flags by option; say what is wrong in one line, as for any other bad value."""
+    try:
+        found, unknown = parser.parse_known_args(argv)
+    except argparse.ArgumentError as error:
+        # The two mistakes that argparse finds here; its own words for the second are hard to understand.
+        valued = any("/".join(option.flags) == error.argument_name for option in OPTIONS if option.metavar)
+        message = f"{error.argument_name} needs a value" if valued else f"{error.argument_name} takes no value"
+        raise ConfigError(message) from None
+    if unknown:
+        raise ConfigError(_unknown(unknown))
+    return vars(found)
+
+
+def _unknown(arguments: Sequence[str]) -> str:
+    """Name the unknown flags, but nothing that may be the value of one: it may be a secret."""
+    known = {"--help", "--version", *(flag for option in OPTIONS for flag in option.flags)}
+    flags = [argument.partition("=")[0] for argument in arguments if argument.startswith("-")]
+    if not flags:
+        return f"unknown argument {shown(arguments[0])!r}: all is said with flags, see --help"
+    return f"no such flag: {', '.join(flag + did_you_mean(flag, known) for flag in flags)}; see --help"
 
 
 def _end_at_once(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - a signal handler's signature

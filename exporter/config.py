@@ -7,24 +7,27 @@ set but empty count as not set, as manifests often leave them.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import SplitResult, urlsplit
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from urllib.parse import quote, urlsplit
 
-from exporter.metrics.rules import RuleError, builtin_engines, canonical, engine_of
+from exporter import values
+from exporter.metrics.rules import RuleError, builtin_engines, canonical, engine_of, other_engine
+from storage.config import Config
+from storage.errors import ConfigError as StorageConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["OPTIONS", "ConfigError", "Option", "Settings", "resolve"]
+__all__ = ["KV_ENGINES", "OPTIONS", "ConfigError", "Option", "Settings", "resolve"]
 
 LOG_FORMATS: Final = ("text", "json")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
-_MAX_PORT: Final = 65535
-# A name, an IPv4 or an IPv6 address; what HTTP clients refuse is not taken here either.
-_HOST: Final = re.compile(r"[\w.-]+|[\da-f.]*:[\da-f:.]*(%[\w.-]+)?", re.ASCII)
+
+# What a flag was given as; a list for one that may be repeated.
+_Text: TypeAlias = str | list[str] | None
 
 
 class ConfigError(ValueError):
@@ -50,6 +53,21 @@ class Settings:
         raw_metrics: Whether the engine's own families are exported too.
         log_format: `text` or `json`.
         log_level: `debug`, `info`, `warning` or `error`.
+        write_roots: Directories that downloads must lie in; anywhere when empty.
+        stall_timeout: Seconds without a byte after which a download is started again.
+        lora_dir: Where adapters go that name no directory.
+        state_dir: Where the desired adapters are kept.
+        model_config: The Model YAML that is followed.
+        backend: Which of its backends.
+        reconcile_interval: Seconds between two looks at the engine's adapters.
+        engine_api_key_file: A file with the engine's key.
+        api_token_file: A file with the token for /v1.
+        storage: The pod's own credentials and endpoints for downloads.
+        redis_url: Redis for KV events, with credentials; none without Redis.
+        kv_endpoint: ZeroMQ endpoint of the engine's KV events (DP rank 0).
+        kv_topic: What the events' topic must begin with.
+        kv_replay_endpoint: ZeroMQ endpoint of the engine's replay socket (DP rank 0).
+        data_parallel_size: How many DP ranks the engine has.
     """
 
     engine: str
@@ -65,11 +83,33 @@ class Settings:
     raw_metrics: bool
     log_format: str
     log_level: str
+    write_roots: tuple[str, ...]
+    stall_timeout: float
+    lora_dir: Path
+    state_dir: Path | None
+    model_config: Path | None
+    backend: str | None
+    reconcile_interval: float
+    engine_api_key_file: Path | None
+    api_token_file: Path | None
+    storage: Config
+    redis_url: str | None = field(repr=False)
+    kv_endpoint: str
+    kv_topic: str
+    kv_replay_endpoint: str | None
+    data_parallel_size: int
 
     @property
     def engine_metrics_url(self) -> str:
         """The page that is scraped."""
         return self.engine_base_url + self.engine_metrics_path
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What can be used, and is most likely not what was meant."""
+        if _NAME_AND_NAMESPACE.fullmatch(self.pod):
+            return ()
+        return (f"--pod {self.pod!r} has no namespace: give it as name.namespace, by which the router knows pods",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +118,14 @@ class Option:
 
     Attributes:
         name: The field of `Settings` it fills.
-        flags: Its flags, long one last.
+        flags: Its flags, long one last; none for what only a variable sets.
         help: One sentence for `--help` and the docs.
         parse: Makes the value of a text; raises ValueError with a reason.
         default: The default as a text; `None` when there is none.
         variable: The environment variable that stands in for the flag.
+        older: Variables of older runtimes that stand in for that one.
+        secret: Whether its value must not be shown, not even in an error.
+        repeatable: Whether it may be given several times; its value is a tuple.
         required: Whether it must be given.
         metavar: What stands for the value in the help; none for a switch.
     """
@@ -95,88 +138,14 @@ class Option:
     variable: str | None = None
     required: bool = False
     metavar: str | None = None
+    older: tuple[str, ...] = ()
+    secret: bool = False
+    repeatable: bool = False
 
-
-def _text(value: str) -> str:
-    if not value.strip():
-        message = "must not be empty"
-        raise ValueError(message)
-    return value.strip()
-
-
-def _port(value: str) -> int:
-    if not re.fullmatch(r"\s*[0-9]{1,5}\s*", value) or int(value) > _MAX_PORT:
-        message = f"must be a number from 0 to {_MAX_PORT} (0 takes a free port)"
-        raise ValueError(message)
-    return int(value)
-
-
-def _seconds(value: str) -> float:
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= 3600:  # noqa: PLR2004 - an hour; said in the message
-        message = "must be a number of seconds above 0 and up to 3600"
-        raise ValueError(message)
-    return seconds
-
-
-_SIZES: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
-
-
-def _bytes(value: str) -> int:
-    match = re.fullmatch(r"(\d+)\s*([kmg]i?)?b?", value.strip().lower())
-    size = int(match[1]) * _SIZES[match[2] or ""] if match else 0
-    if not size:
-        message = "must be a size in bytes above 0, such as 67108864 or 64Mi"
-        raise ValueError(message)
-    return size
-
-
-def _url(value: str) -> str:
-    parts = _split_url(value.strip())
-    if parts.scheme not in ("http", "https") or not _HOST.fullmatch(parts.hostname or "") or len(value.split()) != 1:
-        message = "must be an http or https URL such as http://localhost:8000"
-        raise ValueError(message)
-    if parts.username is not None:
-        message = "must not hold credentials"
-        raise ValueError(message)
-    if "?" in value or "#" in value:
-        message = "must not have a query or a fragment"
-        raise ValueError(message)
-    return value.strip().rstrip("/")
-
-
-def _split_url(value: str) -> SplitResult:
-    try:
-        parts = urlsplit(value)
-        _ = parts.port
-    except ValueError as error:
-        message = f"is not a URL: {error}"
-        raise ValueError(message) from None
-    return parts
-
-
-def _path(value: str) -> str:
-    if not re.fullmatch(r"/[^\s#]*", value.strip()):
-        message = "must be a path that begins with '/', such as /metrics"
-        raise ValueError(message)
-    return value.strip()
-
-
-def _one_of(*choices: str) -> Callable[[str], str]:
-    def parse(value: str) -> str:
-        if value.strip().lower() not in choices:
-            message = f"must be one of {', '.join(choices)}"
-            raise ValueError(message)
-        return value.strip().lower()
-
-    return parse
-
-
-def _switch(value: str) -> bool:
-    return value == "true"
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Its variables, the one that wins first."""
+        return ((self.variable,) if self.variable else ()) + self.older
 
 
 OPTIONS: Final = (
@@ -184,16 +153,16 @@ OPTIONS: Final = (
         "engine",
         ("-E", "--engine"),
         "Inference engine, in any case: vllm, sglang, another with built-in rules, or one named by --metric-rules.",
-        _text,
+        values.text,
         required=True,
         metavar="NAME",
     ),
-    Option("host", ("-H", "--host"), "Address to listen on.", _text, default="0.0.0.0", metavar="ADDRESS"),  # noqa: S104 - ordered
+    Option("host", ("-H", "--host"), "Address to listen on.", values.text, default="0.0.0.0", metavar="ADDRESS"),  # noqa: S104 - ordered
     Option(
         "port",
         ("-P", "--port"),
         "Port to listen on; 0 takes a free one.",
-        _port,
+        values.port,
         default="9000",
         variable="RUNTIME_PORT",
         metavar="PORT",
@@ -202,7 +171,7 @@ OPTIONS: Final = (
         "engine_base_url",
         ("-B", "--engine-base-url"),
         "Base URL of the engine; one that ends in the metrics path is understood.",
-        _url,
+        values.http_url,
         default="http://localhost:8000",
         variable="RUNTIME_URL",
         metavar="URL",
@@ -211,25 +180,25 @@ OPTIONS: Final = (
         "engine_metrics_path",
         ("-M", "--engine-metrics-path"),
         "Path of the engine's metrics page.",
-        _path,
+        values.path,
         default="/metrics",
         variable="RUNTIME_METRICS_PATH",
         metavar="PATH",
     ),
-    Option("pod", ("-I", "--pod"), "This pod, as name.namespace.", _text, required=True, metavar="POD"),
-    Option("model", ("-N", "--model"), "Name of the model.", _text, required=True, metavar="MODEL"),
+    Option("pod", ("-I", "--pod"), "This pod, as name.namespace.", values.expanded, required=True, metavar="POD"),
+    Option("model", ("-N", "--model"), "Name of the model.", values.expanded, required=True, metavar="MODEL"),
     Option(
         "metric_rules",
         ("--metric-rules",),
         "YAML file with rules of your own for standard metrics (docs/metrics.md).",
-        lambda value: Path(_text(value)),
+        lambda value: Path(values.text(value)),
         metavar="FILE",
     ),
     Option(
         "request_timeout",
         ("--request-timeout",),
         "Seconds for the engine to answer when the scraper does not say how long it waits.",
-        _seconds,
+        values.seconds,
         default="30",
         variable="REQUEST_TIMEOUT",
         metavar="SECONDS",
@@ -238,7 +207,7 @@ OPTIONS: Final = (
         "max_scrape_bytes",
         ("--max-scrape-bytes",),
         "Largest metrics page taken from the engine; a suffix such as Mi is understood.",
-        _bytes,
+        values.size,
         default="64Mi",
         metavar="BYTES",
     ),
@@ -246,14 +215,14 @@ OPTIONS: Final = (
         "raw_metrics",
         ("--no-raw-metrics",),
         "Export only the standard metrics and the runtime's own, not the engine's.",
-        lambda value: not _switch(value),
+        lambda value: not values.switch(value),
         default="false",
     ),
     Option(
         "log_format",
         ("--log-format",),
         "Form of the log: text or json.",
-        _one_of(*LOG_FORMATS),
+        values.one_of(*LOG_FORMATS),
         default="text",
         metavar="FORMAT",
     ),
@@ -261,41 +230,200 @@ OPTIONS: Final = (
         "log_level",
         ("--log-level",),
         "Least level that is logged: debug, info, warning or error.",
-        _one_of(*LOG_LEVELS),
+        values.one_of(*LOG_LEVELS),
         default="info",
         metavar="LEVEL",
     ),
+    Option(
+        "write_roots",
+        ("--write-root",),
+        "Directory that downloads must lie in; may be given several times.",
+        values.text,
+        metavar="DIR",
+        repeatable=True,
+    ),
+    Option(
+        "stall_timeout",
+        ("--stall-timeout",),
+        "Seconds without a byte after which a download is started again where it was.",
+        values.seconds,
+        default="60",
+        metavar="SECONDS",
+    ),
+    Option(
+        "lora_dir",
+        ("--lora-dir",),
+        "Directory for adapters that name none; the engine must see it at the same path.",
+        lambda value: Path(values.path(value)),
+        default="/models/lora-adapters",
+        metavar="DIR",
+    ),
+    Option(
+        "state_dir",
+        ("--state-dir",),
+        "Directory for the desired adapters, so that they outlive the runtime; none are kept without.",
+        lambda value: Path(values.path(value)),
+        metavar="DIR",
+    ),
+    Option(
+        "model_config",
+        ("--model-config",),
+        "Model YAML whose loraAdapters are kept loaded; followed as it changes.",
+        lambda value: Path(values.text(value)),
+        metavar="FILE",
+    ),
+    Option("backend", ("--backend",), "Backend of the Model YAML, when it has several.", values.text, metavar="NAME"),
+    Option(
+        "reconcile_interval",
+        ("--reconcile-interval",),
+        "Seconds between two comparisons of the engine's adapters with the desired ones.",
+        values.seconds,
+        default="5",
+        metavar="SECONDS",
+    ),
+    Option(
+        "engine_api_key_file",
+        ("--engine-api-key-file",),
+        "File with the key of an engine that wants one.",
+        lambda value: Path(values.text(value)),
+        metavar="FILE",
+    ),
+    Option(
+        "api_token_file",
+        ("--api-token-file",),
+        "File with the bearer token that everything under /v1 then wants.",
+        lambda value: Path(values.text(value)),
+        metavar="FILE",
+    ),
+    Option(
+        "redis_url",
+        (),
+        "Redis for KV events, as a URL; wins over the five variables below.",
+        values.redis_url,
+        variable="REDIS_URL",
+        secret=True,
+    ),
+    Option(
+        "redis_host",
+        (),
+        "Host of the Redis for KV events; without it and REDIS_URL there are none.",
+        values.redis_host,
+        variable="REDIS_HOST",
+    ),
+    Option(
+        "redis_port",
+        (),
+        "Port of Redis; tcp://host:port is understood.",
+        values.redis_port,
+        default="6379",
+        variable="REDIS_PORT",
+    ),
+    Option("redis_db", (), "Database of Redis.", values.number, default="0", variable="REDIS_DB"),
+    Option("redis_username", (), "User for Redis.", values.text, variable="REDIS_USERNAME"),
+    Option("redis_password", (), "Password for Redis.", values.text, variable="REDIS_PASSWORD", secret=True),
+    Option(
+        "kv_endpoint",
+        (),
+        "Where the engine publishes its KV events, DP rank 0; a further rank is a port on.",
+        values.endpoint,
+        default="tcp://localhost:5557",
+        variable="KV_EVENTS_ENDPOINT",
+        older=("VLLM_ZMQ_ENDPOINT", "SGLANG_ZMQ_ENDPOINT"),
+    ),
+    Option(
+        "kv_topic",
+        (),
+        "What a KV event's topic must begin with; all topics when not set.",
+        str.strip,
+        default="",
+        variable="KV_EVENTS_TOPIC_FILTER",
+        older=("VLLM_ZMQ_TOPIC_FILTER", "SGLANG_ZMQ_TOPIC_FILTER"),
+    ),
+    Option(
+        "kv_replay_endpoint",
+        (),
+        "Where the engine replays KV events that were missed, DP rank 0.",
+        values.endpoint,
+        variable="KV_EVENTS_REPLAY_ENDPOINT",
+    ),
+    Option(
+        "data_parallel_size",
+        (),
+        "How many DP ranks the engine has.",
+        values.count(1024),
+        default="1",
+        variable="DATA_PARALLEL_SIZE",
+    ),
 )
 
+# Engines whose KV events can be decoded.
+KV_ENGINES: Final = ("vllm", "sglang")
+_NAME_AND_NAMESPACE: Final = re.compile(r"[^.\s]+\.\S+")
+_REDIS_PARTS: Final = ("redis_host", "redis_port", "redis_db", "redis_username", "redis_password")
 
-def resolve(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Settings:
+
+def resolve(flags: Mapping[str, _Text], environ: Mapping[str, str]) -> Settings:
     """Make settings of flags (by option name; `None` when not given) and variables.
 
     Raises:
         ConfigError: A value is missing or cannot be used.
     """
-    values = {option.name: _value(option, flags.get(option.name), environ) for option in OPTIONS}
-    values["engine"] = _engine(values["engine"], values["metric_rules"])
-    base, path = values["engine_base_url"], values["engine_metrics_path"]
+    given = {option: _given(option, flags.get(option.name), environ) for option in OPTIONS}
+    if missing := [option for option, (_, text) in given.items() if option.required and text is None]:
+        names = ", ".join(f"{'/'.join(option.flags)} {option.metavar}" for option in missing)
+        message = f"missing: {names}; see --help"
+        raise ConfigError(message)
+    found = {option.name: _value(option, *given[option]) for option in OPTIONS}
+    found["engine"] = _engine(found["engine"], found["metric_rules"])
+    base, path = found["engine_base_url"], found["engine_metrics_path"]
     # A base URL may come with the metrics path on it: http://localhost:8000/metrics.
     if urlsplit(base).path.endswith(path.rstrip("/")):
-        values["engine_base_url"] = base.removesuffix(path.rstrip("/")).rstrip("/")
-    return Settings(**values)
+        found["engine_base_url"] = base.removesuffix(path.rstrip("/")).rstrip("/")
+    parts = {name: found.pop(name) for name in _REDIS_PARTS}
+    found["redis_url"] = found["redis_url"] or _redis_url(**parts)
+    if found["redis_url"] and found["engine"] in KV_ENGINES and not _NAME_AND_NAMESPACE.fullmatch(found["pod"]):
+        message = (
+            f"--pod must look like name.namespace: the router knows pods by it, got {values.shown(found['pod'])!r}"
+        )
+        raise ConfigError(message)
+    try:
+        found["storage"] = Config.from_environ(environ)
+    except StorageConfigError as error:
+        raise ConfigError(error.message) from None
+    return Settings(**found)
 
 
-def _value(option: Option, flag: str | None, environ: Mapping[str, str]) -> Any:  # noqa: ANN401 - a field of Settings
-    variable = environ.get(option.variable, "").strip() if option.variable else ""
-    text = flag if flag is not None else variable or option.default
-    origin = option.variable if flag is None and variable else option.flags[-1]
-    if text is None:
-        if option.required:
-            message = f"{'/'.join(option.flags)} is required: {option.help}"
-            raise ConfigError(message)
+def _redis_url(
+    *, redis_host: str | None, redis_port: int, redis_db: int, redis_username: str | None, redis_password: str | None
+) -> str | None:
+    """Make a URL of the parts, for those who do not give one."""
+    if not redis_host:
         return None
+    login = f"{quote(redis_username or '', safe='')}:{quote(redis_password, safe='')}@" if redis_password else ""
+    host = f"[{redis_host}]" if ":" in redis_host else redis_host
+    return f"redis://{login}{host}:{redis_port}/{redis_db}"
+
+
+def _given(option: Option, flag: _Text, environ: Mapping[str, str]) -> tuple[str | None, _Text]:
+    """Return where a value comes from, and its text; `None` when there is none."""
+    variable = next((name for name in option.variables if environ.get(name, "").strip()), None)
+    if flag is None and variable:
+        return variable, environ[variable].strip()
+    name = option.flags[-1] if option.flags else option.variable
+    return name, flag if flag is not None else option.default
+
+
+def _value(option: Option, origin: str | None, text: _Text) -> Any:  # noqa: ANN401 - a field of Settings
+    if option.repeatable:
+        return tuple(_parsed(option, origin, one) for one in text or ())
+    return None if text is None else _parsed(option, origin, str(text))
+
+
+def _parsed(option: Option, origin: str | None, text: str) -> Any:  # noqa: ANN401 - a field of Settings
     try:
         return option.parse(text)
     except ValueError as error:
-        message = f"{origin} {error}, got {text!r}"
+        message = f"{origin} {error}" + ("" if option.secret else f", got {values.shown(text)!r}")
         raise ConfigError(message) from None
 
 
@@ -303,11 +431,14 @@ def _engine(name: str, rule_file: Path | None) -> str:
     engine = canonical(name)
     try:
         declared = engine_of(rule_file) if rule_file else None
+        if declared and declared != engine:
+            raise other_engine(rule_file, declared, engine)
     except RuleError as error:
         message = f"--metric-rules {error}"
         raise ConfigError(message) from None
-    known = {*builtin_engines(), *([declared] if declared else [])}
-    if engine not in known:
-        message = f"--engine {name!r} is not known: use one of {', '.join(sorted(known))}, or bring rules for it with --metric-rules"
+    if engine not in (*builtin_engines(), declared):
+        way = f"write 'engine: {engine}' into {rule_file}" if rule_file else "bring rules for it with --metric-rules"
+        known = ", ".join(builtin_engines())
+        message = f"--engine {values.shown(name)!r} is not known: use one of {known}, or {way}"
         raise ConfigError(message)
     return engine

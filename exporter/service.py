@@ -9,6 +9,7 @@ import signal
 import socket
 from contextlib import ExitStack
 from dataclasses import dataclass
+from ipaddress import ip_address
 from threading import Event
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
@@ -20,6 +21,7 @@ from exporter.api.health import HealthResource, ReadyResource, VersionResource
 from exporter.api.landing import LandingResource
 from exporter.api.metrics import MetricsResource
 from exporter.api.server import HttpServer
+from exporter.assembly import assemble, secret
 from exporter.config import ConfigError
 from exporter.metrics.collector import EngineCollector
 from exporter.metrics.rules import RuleError, load_rules
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
+    from exporter.assembly import Parts
     from exporter.config import Settings
 
 __all__ = ["Service", "ServiceError", "build", "run"]
@@ -48,10 +51,28 @@ class Service:
     Attributes:
         server: Serves HTTP until it is stopped.
         client: The connection to the engine.
+        parts: What works beside the server.
     """
 
     server: HttpServer
     client: EngineClient
+    parts: Parts
+
+    def start(self) -> None:
+        """Start what works beside the server."""
+        for part in self.parts.running:
+            part.start()
+
+    def stop(self) -> None:
+        """Ask it to end; `close` waits for that."""
+        for part in reversed(self.parts.running):
+            part.stop()
+
+    def close(self) -> None:
+        """End everything."""
+        for part in reversed(self.parts.running):
+            part.join()
+        self.client.close()
 
 
 def build(settings: Settings) -> Service:
@@ -74,13 +95,16 @@ def build(settings: Settings) -> Service:
     )
     telemetry = Telemetry(settings.engine, ROUTES)
     collector = EngineCollector(client.fetch, rules, budget=settings.request_timeout, observer=telemetry)
+    parts = assemble(settings, telemetry)
+    token = secret(settings.api_token_file, "--api-token-file")
     versions = {"version": __version__, "python": platform.python_version(), "engine": settings.engine}
     resources = {
         "/": LandingResource(collector, settings.model, settings.pod, versions),
         "/metrics": MetricsResource(collector, telemetry, instance=instance, raw=settings.raw_metrics),
         "/health": HealthResource(),
-        "/ready": ReadyResource(collector),
+        "/ready": ReadyResource(collector, parts.findings),
         "/version": VersionResource(versions),
+        **parts.resources,
     }
     listener = _listen(settings)
     port = listener.getsockname()[1]
@@ -91,7 +115,9 @@ def build(settings: Settings) -> Service:
             f"give it the engine's, or another port with --port"
         )
         raise ConfigError(message)
-    return Service(HttpServer(create_app(resources, telemetry), listener), client)
+    if token is None and not _is_loopback(listener):
+        _log.warning("whoever reaches this port may load adapters and download models: see --api-token-file")
+    return Service(HttpServer(create_app(resources, telemetry, token=token), listener), client, parts)
 
 
 def run(settings: Settings) -> None:
@@ -107,8 +133,9 @@ def run(settings: Settings) -> None:
     _on_end_signals(stop.set)
     with ExitStack() as cleanup:
         service = build(settings)
-        cleanup.callback(service.client.close)
+        cleanup.callback(service.close)
         _on_end_signals(stop.set, service.server.wake)
+        service.start()
         # What lives now lives on: keep the collector from going over it again and again.
         gc.collect()
         gc.freeze()
@@ -117,6 +144,8 @@ def run(settings: Settings) -> None:
             settings.engine_metrics_url,
         )  # fmt: skip
         service.server.serve(stop)
+        service.stop()
+        service.server.drain()
     _log.info("ended")
 
 
@@ -127,6 +156,10 @@ def _on_end_signals(*actions: Callable[[], object]) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
+
+
+def _is_loopback(listener: socket.socket) -> bool:
+    return ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
 
 
 def _listen(settings: Settings) -> socket.socket:

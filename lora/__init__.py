@@ -1,1 +1,6 @@
-"""LoRA adapters: the wanted set, kept true. No code yet; see docs/adr/0001."""
+"""LoRA adapters: the wanted set, loaded into the engine and kept loaded.
+
+calls, Model YAML --> manager --> desired (state file)
+                         |
+                   reconciler: downloads (storage), preflight, engine
+"""

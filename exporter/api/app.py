@@ -6,17 +6,35 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import falcon
+from falcon.media import JSONHandler
 
+from exporter.api.auth import BearerToken
 from exporter.api.errors import add_error_handlers
+from exporter.api.json_text import json_text
+from exporter.api.routing import Router
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from falcon import Request, Response
 
 __all__ = ["ROUTES", "RequestObserver", "create_app"]
 
-ROUTES: Final = ("/", "/metrics", "/health", "/ready", "/version")
+# Every route and the method that it is mostly asked with.
+ROUTES: Final = {
+    "/": "GET",
+    "/metrics": "GET",
+    "/health": "GET",
+    "/ready": "GET",
+    "/version": "GET",
+    "/v1/load_lora_adapter": "POST",
+    "/v1/unload_lora_adapter": "POST",
+    "/v1/lora_adapters": "GET",
+    "/v1/lora_adapters/{name:path}": "GET",
+    "/v1/download_model": "POST",
+    "/v1/downloads": "GET",
+    "/v1/downloads/{download}": "GET",
+}
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _UNMATCHED: Final = "unmatched"
@@ -47,15 +65,20 @@ class _Observe:
         )
 
 
-def create_app(resources: Mapping[str, Any], observer: RequestObserver) -> falcon.App[Request, Response]:
+def create_app(
+    resources: Mapping[str, Any], observer: RequestObserver, *, token: Callable[[], str] | None = None
+) -> falcon.App[Request, Response]:
     """Make the application.
 
     Args:
         resources: A Falcon resource for each of `ROUTES`.
         observer: Told of each answer.
+        token: Returns what callers of /v1 must bring, if anything.
     """
-    app: falcon.App[Request, Response] = falcon.App(middleware=[_Observe(observer)])
+    middleware: list[Any] = [_Observe(observer), *([BearerToken(token)] if token else [])]
+    app: falcon.App[Request, Response] = falcon.App(middleware=middleware, router=Router())
     app.req_options.strip_url_path_trailing_slash = True
+    app.resp_options.media_handlers[falcon.MEDIA_JSON] = JSONHandler(dumps=json_text)
     for route in ROUTES:
         app.add_route(route, resources[route])
     add_error_handlers(app)

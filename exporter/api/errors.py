@@ -8,14 +8,19 @@ The title and the status say the same as the status line.
 
 from __future__ import annotations
 
-import json
 import logging
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 import falcon
 
+from exporter.api.json_text import json_text
+from lora.errors import InvalidAdapterError, LoraError
+from storage.errors import StorageError, UsageError
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from falcon import Request, Response
 
 __all__ = ["PROBLEM_TYPE", "add_error_handlers", "problem"]
@@ -32,19 +37,48 @@ _CODES: Final = {
 }
 
 
-def problem(resp: Response, status: HTTPStatus, detail: str) -> None:
+# Domain errors by their own codes; the classes below say what the rest are.
+_STATUSES: Final[Mapping[str, HTTPStatus]] = {
+    "not_found": HTTPStatus.NOT_FOUND,
+    "unknown_adapter": HTTPStatus.NOT_FOUND,
+    "adapter_not_found": HTTPStatus.NOT_FOUND,
+    "denied": HTTPStatus.FORBIDDEN,
+    "gated": HTTPStatus.FORBIDDEN,
+    "no_credentials": HTTPStatus.FORBIDDEN,
+    "name_taken": HTTPStatus.CONFLICT,
+    "superseded": HTTPStatus.CONFLICT,
+    "locked": HTTPStatus.CONFLICT,
+    "cancelled": HTTPStatus.CONFLICT,
+    "source_changed": HTTPStatus.CONFLICT,
+    "lora_disabled": HTTPStatus.CONFLICT,
+    "lora_updating_disabled": HTTPStatus.CONFLICT,
+    "rank_too_large": HTTPStatus.BAD_REQUEST,
+    "no_space": HTTPStatus.INSUFFICIENT_STORAGE,
+    "timeout": HTTPStatus.GATEWAY_TIMEOUT,
+    "stalled": HTTPStatus.GATEWAY_TIMEOUT,
+    "busy": HTTPStatus.SERVICE_UNAVAILABLE,
+    "engine_unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
+    "internal": HTTPStatus.INTERNAL_SERVER_ERROR,
+}
+_CLASSES: Final = ((InvalidAdapterError, HTTPStatus.BAD_REQUEST), (UsageError, HTTPStatus.BAD_REQUEST))
+_RETRY_SECONDS: Final = "5"
+
+
+def problem(resp: Response, status: HTTPStatus, detail: str, *, code: str | None = None) -> None:
     """Answer with a problem document."""
-    code = _CODES.get(status, status.phrase.lower().replace(" ", "_"))
+    code = code or _CODES.get(status, status.phrase.lower().replace(" ", "_"))
     body = {"type": "about:blank", "title": status.phrase, "status": status, "code": code, "detail": detail}
     resp.status = falcon.code_to_http_status(status)
     resp.content_type = PROBLEM_TYPE
-    resp.text = json.dumps(body)
+    resp.text = json_text(body)
 
 
 def add_error_handlers(app: falcon.App[Request, Response]) -> None:
     """Answer every error, Falcon's and ours, as a problem document."""
     app.add_error_handler(Exception, _unexpected)
     app.add_error_handler(falcon.HTTPError, _http_error)
+    app.add_error_handler(LoraError, _domain_error)
+    app.add_error_handler(StorageError, _domain_error)
 
 
 def _http_error(req: Request, resp: Response, error: falcon.HTTPError, params: object) -> None:  # noqa: ARG001 - Falcon's signature
@@ -55,6 +89,15 @@ def _http_error(req: Request, resp: Response, error: falcon.HTTPError, params: o
     }
     resp.set_headers(error.headers or {})
     problem(resp, status, error.description or details.get(status, status.description))
+
+
+def _domain_error(req: Request, resp: Response, error: LoraError | StorageError, params: object) -> None:  # noqa: ARG001 - Falcon's signature
+    # What stands between us and a store or an engine is a gateway's trouble.
+    other = next((status for kind, status in _CLASSES if isinstance(error, kind)), HTTPStatus.BAD_GATEWAY)
+    status = _STATUSES.get(error.code, other)
+    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+        resp.set_header("Retry-After", _RETRY_SECONDS)
+    problem(resp, status, error.message, code=error.code)
 
 
 def _unexpected(req: Request, resp: Response, error: Exception, params: object) -> None:  # noqa: ARG001 - Falcon's signature

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import falcon
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from falcon import Request, Response
 
@@ -30,21 +30,39 @@ class HealthResource:
     on_head = on_get
 
 
+class Check(Protocol):
+    """How something fares: `ok`, `off`, `waiting` or `failing`, and why."""
+
+    @property
+    def status(self) -> str:
+        """One of the four."""
+
+    @property
+    def detail(self) -> str:
+        """A sentence for people."""
+
+
 class ReadyResource:
     """What of the things around the runtime works."""
 
-    def __init__(self, collector: EngineCollector) -> None:
-        """Ask `collector` about the engine."""
+    def __init__(self, collector: EngineCollector, checks: Callable[[], Mapping[str, Check]]) -> None:
+        """Ask `collector` about the engine, and `checks` about all else."""
         self._collector = collector
+        self._checks = checks
 
     def on_get(self, req: Request, resp: Response) -> None:  # noqa: ARG002 - Falcon's signature
         """Answer 200 when all works, 503 and which does not otherwise."""
         scrape = self._collector.scrape(PROBE_BUDGET)
-        engine: dict[str, Any] = {"status": "ok", "samples": scrape.page.samples}
+        present, missing = len(scrape.standard.present), len(scrape.standard.missing)
+        counts = {"samples": scrape.page.samples, "standard_metrics": f"{present} of {present + missing}"}
+        checks: dict[str, Any] = {"engine": {"status": "ok", **counts}}
         if scrape.error:
-            engine = {"status": "failing", "reason": scrape.error.reason, "detail": scrape.error.detail}
-        resp.media = {"status": "ready" if scrape.up else "not_ready", "checks": {"engine": engine}}
-        if not scrape.up:
+            checks["engine"] = {"status": "failing", "reason": scrape.error.reason, "detail": scrape.error.detail}
+        for name, check in self._checks().items():
+            checks[name] = {"status": check.status, "detail": check.detail}
+        ready = all(check["status"] != "failing" for check in checks.values())
+        resp.media = {"status": "ready" if ready else "not_ready", "checks": checks}
+        if not ready:
             resp.status = falcon.code_to_http_status(HTTPStatus.SERVICE_UNAVAILABLE)
 
     on_head = on_get

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
 from exporter.metrics.names import STANDARD
+from exporter.values import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,14 +27,17 @@ BUDGET: Final = 2.0
 class LandingResource:
     """The landing page."""
 
-    def __init__(self, collector: EngineCollector, model: str, pod: str, versions: Mapping[str, str]) -> None:
-        """Show what `collector` finds, for this model and pod."""
+    def __init__(
+        self, collector: EngineCollector, model: str, pod: str, versions: Mapping[str, str], *, metrics_url: str = ""
+    ) -> None:
+        """Show what `collector` finds at `metrics_url`, for this model and pod."""
         self._collector = collector
         self._fixed = {
             "model": escape(model),
             "pod": escape(pod),
             "engine": escape(versions["engine"]),
             "version": escape(versions["version"]),
+            "metrics_url": escape(shown(metrics_url)),
             "selected": escape("/metrics?" + urlencode([("name[]", name) for name in STANDARD])),
         }
 
@@ -58,9 +62,10 @@ def _seen(scrape: Scrape) -> dict[str, str]:
         "page": f"{scrape.size / 1024:,.1f} KiB",
         "last scrape": f"{scrape.duration * 1000:,.1f} ms",
     }
-    detail = f'<p class="detail">{escape(scrape.error.detail)}</p>' if scrape.error else ""
+    error = scrape.error
+    detail = f'<p class="detail"><code>{error.reason}</code>: {escape(error.detail)}</p>' if error else ""
     return {
-        "state": _mark("up", "down", good=scrape.up),
+        "state": _mark("up", "good") if scrape.up else _mark("down", "bad"),
         "facts": "".join(f"<tr><td>{name}</td><td>{value}</td></tr>" for name, value in facts.items()),
         "detail": detail,
         "metrics": "".join(_metric_rows(scrape)),
@@ -68,9 +73,11 @@ def _seen(scrape: Scrape) -> dict[str, str]:
 
 
 def _metric_rows(scrape: Scrape) -> Iterator[str]:
-    present = {family.full_name for family in scrape.standard.families} | set(scrape.standard.taken)
-    for name in sorted(present | set(scrape.standard.missing), key=_standard_first):
-        mark = _mark("present", "no source", good=name in present)
+    # Of an engine that cannot be read nothing is known, which is not the same as absent.
+    absent = _mark("not on the page", "bad") if scrape.up else _mark("–", "unknown")  # noqa: RUF001 - a dash
+    marks = dict.fromkeys(scrape.standard.missing, absent)
+    marks |= dict.fromkeys(scrape.standard.present, _mark("present", "good"))
+    for name, mark in sorted(marks.items(), key=lambda each: _standard_first(each[0])):
         yield f"<tr><td><code>{escape(name)}</code></td><td>{mark}</td></tr>"
 
 
@@ -78,5 +85,5 @@ def _standard_first(name: str) -> tuple[int, str]:
     return (STANDARD.index(name), "") if name in STANDARD else (len(STANDARD), name)
 
 
-def _mark(good_text: str, bad_text: str, *, good: bool) -> str:
-    return f'<span class="good">{good_text}</span>' if good else f'<span class="bad">{bad_text}</span>'
+def _mark(text: str, style: str) -> str:
+    return f'<span class="{style}">{text}</span>'

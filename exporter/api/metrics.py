@@ -7,6 +7,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from exporter.api.errors import problem
+from exporter.api.places import Places
 from exporter.metrics.exposition import (
     CONTENT_TYPE,
     MIN_COMPRESSED,
@@ -31,6 +32,10 @@ TIMEOUT_HEADER: Final = "X-Prometheus-Scrape-Timeout-Seconds"
 # What is left for the answer itself, before Prometheus gives up.
 TIMEOUT_OFFSET: Final = 0.5
 
+# How many may wait for the engine at once; they share its answer.
+SCRAPES: Final = 20
+# A burst of scrapers from a quick engine is through by then.
+PATIENCE: Final = 0.25
 # From here on, joining the page to the rest costs more than a second write.
 _STREAM_SIZE: Final = 1 << 20
 
@@ -53,6 +58,7 @@ class MetricsResource:
         self._telemetry = telemetry
         self._instance = instance
         self._raw = raw
+        self._places = Places(SCRAPES, "Too many scrapes wait for the engine.", patience=PATIENCE)
 
     def on_get(self, req: Request, resp: Response) -> None:
         """Answer 200 whatever the engine does: `engine_up` tells."""
@@ -60,7 +66,8 @@ class MetricsResource:
             detail = "The runtime is scraping itself: point --engine-base-url at the engine."
             problem(resp, HTTPStatus.LOOP_DETECTED, detail)
             return
-        scrape = self._collector.scrape(scrape_budget(req.get_header(TIMEOUT_HEADER)))
+        with self._places.take():
+            scrape = self._collector.scrape(scrape_budget(req.get_header(TIMEOUT_HEADER)))
         page = scrape.page if self._raw else _NO_PAGE
         families = chain(scrape.standard.families, scrape_families(scrape), self._telemetry.families())
         names = req.get_param_as_list("name[]")

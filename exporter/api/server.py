@@ -18,9 +18,13 @@ __all__ = ["HttpServer"]
 
 _log: Final = logging.getLogger(__name__)
 
-THREADS: Final = 8
+# Most of them wait for the engine when they have work at all. Slow requests have
+# fewer places (exporter.api.places), so that /health is never without a thread.
+THREADS: Final = 24
+# Idle clients cost a descriptor each; at waitress's own 100 they would keep others out.
+_CONNECTIONS: Final = 1000
 # Longer than a scrape takes that Prometheus still waits for is of no use to anyone.
-DRAIN_SECONDS: Final = 5.0
+DRAIN_SECONDS: Final = 4.0
 # The loop also closes idle connections: one wake-up every so often is enough for it.
 _IDLE_WAKE_UP: Final = 5.0
 
@@ -40,6 +44,7 @@ class HttpServer:
             map=self._map,
             sockets=[listener],
             threads=THREADS,
+            connection_limit=_CONNECTIONS,
             ident="kthena-runtime",
             # A page goes out from memory in few writes; spilling it to a file
             # and small sends were most of the cost (docs/benchmarks.md).
@@ -57,9 +62,12 @@ class HttpServer:
         self._server.pull_trigger()
 
     def serve(self, stop: Event) -> None:
-        """Serve until `stop` is set and `wake` called, then drain and close."""
+        """Serve until `stop` is set and `wake` called; `drain` must follow."""
         while not stop.is_set():
             self._loop_once(_IDLE_WAKE_UP)
+
+    def drain(self) -> None:
+        """Take no more requests, let those under way finish, and close."""
         # The listening socket only: the server's own close would take the trigger too.
         wasyncore.dispatcher.close(self._server)
         deadline = monotonic() + DRAIN_SECONDS

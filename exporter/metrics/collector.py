@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from exporter.metrics.errors import Reason, ScrapeError
 from exporter.metrics.names import OWN_PREFIX
+from exporter.metrics.news import ScrapeNews
 from exporter.metrics.openmetrics import as_text_format
 from exporter.metrics.reader import InvalidPageError, parse_page
 from exporter.metrics.standard import Standardized, standardize
@@ -115,7 +116,7 @@ class EngineCollector(Collector):
         self._lock = Lock()
         self._flight: _Flight | None = None
         self._shape: Shape | None = None
-        self._failing: Reason | None = None
+        self._news = ScrapeNews(rules.engine)
 
     def collect(self) -> Iterator[TextFamily]:
         """Scrape, and yield all raw families and the standard ones."""
@@ -198,14 +199,8 @@ class EngineCollector(Collector):
         return Scrape(_NO_PAGE, Standardized((), missing), 0, duration, error)
 
     def _tell(self, scrape: Scrape) -> None:
-        """Log once when the engine goes or comes back, and tell the observer."""
-        reason = scrape.error.reason if scrape.error else None
-        if reason is not self._failing:
-            if scrape.error:
-                _log.warning("engine metrics unavailable: %s", scrape.error)
-            else:
-                _log.info("engine metrics available again: %d samples", scrape.page.samples)
-            self._failing = reason
+        """Log what is new, and tell the observer."""
+        self._news.tell(scrape)
         if self._observer:
             self._observer.scraped(scrape)
 

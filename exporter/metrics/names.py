@@ -10,6 +10,13 @@ from typing import Final, Literal
 
 __all__ = [
     "BUILD_INFO",
+    "DOWNLOADS",
+    "DOWNLOADS_IN_PROGRESS",
+    "DOWNLOAD_BYTES",
+    "DOWNLOAD_COMPLETED_BYTES",
+    "DOWNLOAD_DURATION",
+    "DOWNLOAD_EXPECTED_BYTES",
+    "DOWNLOAD_RETRIES",
     "ENGINE_INFO",
     "ENGINE_PAGE_REPAIRS",
     "ENGINE_SCRAPE_DURATION",
@@ -20,12 +27,38 @@ __all__ = [
     "EXTENDED",
     "HTTP_REQUESTS",
     "HTTP_REQUEST_DURATION",
+    "KV",
+    "KV_CONNECTED",
+    "KV_DECODE_ERRORS",
+    "KV_DROPPED",
+    "KV_ENABLED",
+    "KV_EVENTS",
+    "KV_EVENT_BLOCKS",
+    "KV_GAPS",
+    "KV_INDEXED_BLOCKS",
+    "KV_LAG",
+    "KV_LAST_EVENT",
+    "KV_QUEUE_DEPTH",
+    "KV_REPLAYED",
+    "KV_RESYNCS",
+    "LORA",
+    "LORA_ADAPTERS",
+    "LORA_ADAPTER_INFO",
+    "LORA_OPERATIONS",
+    "LORA_OPERATION_DURATION",
+    "LORA_RECONCILES",
     "OWN",
     "OWN_PREFIX",
     "PROCESS",
     "PROCESS_PREFIX",
+    "REDIS_DURATION",
+    "REDIS_ERRORS",
+    "REDIS_UP",
     "STANDARD",
     "STANDARD_METRIC_PRESENT",
+    "STORAGE",
+    "STORAGE_FREE",
+    "STORAGE_SIZE",
     "Description",
 ]
 
@@ -108,6 +141,162 @@ HTTP_REQUEST_DURATION: Final = Description(
     ("route",),
 )
 
+KV_ENABLED: Final = Description(
+    "kthena_runtime_kv_enabled", "gauge", "Whether KV events are brought into Redis: 1, or 0 when none is configured."
+)
+KV_CONNECTED: Final = Description(
+    "kthena_runtime_kv_subscriber_connected",
+    "gauge",
+    "Whether there is a connection to the engine's KV events: 1 or 0.",
+    ("dp_rank",),
+)
+KV_EVENTS: Final = Description(
+    "kthena_runtime_kv_events_total", "counter", "KV events taken into the ledger, by type.", ("type",)
+)
+KV_EVENT_BLOCKS: Final = Description(
+    "kthena_runtime_kv_event_blocks_total", "counter", "Blocks in those events, by type of event.", ("type",)
+)
+KV_INDEXED_BLOCKS: Final = Description(
+    "kthena_runtime_kv_indexed_blocks", "gauge", "Fields of this pod that Redis has or is about to get."
+)
+KV_QUEUE_DEPTH: Final = Description(
+    "kthena_runtime_kv_queue_depth", "gauge", "Fields that wait to be written to Redis or removed from it."
+)
+KV_GAPS: Final = Description(
+    "kthena_runtime_kv_event_gaps_total", "counter", "Jumps of the events' sequence number, replayed or not."
+)
+KV_REPLAYED: Final = Description(
+    "kthena_runtime_kv_events_replayed_total", "counter", "Event batches that came from the engine's replay socket."
+)
+KV_DROPPED: Final = Description(
+    "kthena_runtime_kv_events_dropped_total",
+    "counter",
+    "Messages and events that were left out or lost, by reason.",
+    ("reason",),
+)
+KV_DECODE_ERRORS: Final = Description(
+    "kthena_runtime_kv_event_decode_errors_total", "counter", "Messages and events that could not be decoded."
+)
+KV_LAG: Final = Description(
+    "kthena_runtime_kv_event_lag_seconds", "histogram", "Time from an event batch's making to its entry in the ledger."
+)
+KV_LAST_EVENT: Final = Description(
+    "kthena_runtime_kv_last_event_timestamp_seconds", "gauge", "When the last event batch came, unix seconds; 0: never."
+)
+KV_RESYNCS: Final = Description(
+    "kthena_runtime_kv_resyncs_total",
+    "counter",
+    "Times that the ledger or everything in Redis was made anew, by reason.",
+    ("reason",),
+)
+REDIS_UP: Final = Description(
+    "kthena_runtime_redis_up", "gauge", "Whether the last operation on Redis succeeded: 1 or 0."
+)
+REDIS_DURATION: Final = Description(
+    "kthena_runtime_redis_operation_duration_seconds",
+    "histogram",
+    "Time of the operations on Redis that succeeded, each a pipeline, by operation.",
+    ("operation",),
+)
+REDIS_ERRORS: Final = Description(
+    "kthena_runtime_redis_errors_total",
+    "counter",
+    "Operations on Redis that failed, by operation and reason.",
+    ("operation", "reason"),
+)
+# Only there when KV events are brought into Redis.
+KV: Final = (
+    KV_CONNECTED,
+    KV_EVENTS,
+    KV_EVENT_BLOCKS,
+    KV_INDEXED_BLOCKS,
+    KV_QUEUE_DEPTH,
+    KV_GAPS,
+    KV_REPLAYED,
+    KV_DROPPED,
+    KV_DECODE_ERRORS,
+    KV_LAG,
+    KV_LAST_EVENT,
+    KV_RESYNCS,
+    REDIS_UP,
+    REDIS_DURATION,
+    REDIS_ERRORS,
+)
+
+LORA_ADAPTERS: Final = Description(
+    "kthena_runtime_lora_adapters", "gauge", "Adapters that this runtime was asked for, by state.", ("state",)
+)
+LORA_ADAPTER_INFO: Final = Description(
+    "kthena_runtime_lora_adapter_info",
+    "gauge",
+    "An adapter that this runtime was asked for, always 1.",
+    ("lora_name", "source_scheme", "state"),
+)
+LORA_OPERATIONS: Final = Description(
+    "kthena_runtime_lora_operations_total", "counter", "Loads and unloads, by outcome.", ("operation", "outcome")
+)
+LORA_OPERATION_DURATION: Final = Description(
+    "kthena_runtime_lora_operation_duration_seconds",
+    "histogram",
+    "Time of loads, their downloads included, and unloads.",
+    ("operation",),
+)
+LORA_RECONCILES: Final = Description(
+    "kthena_runtime_lora_reconciles_total",
+    "counter",
+    "Comparisons of the engine with the desired adapters, by outcome.",
+    ("outcome",),
+)
+LORA: Final = (
+    LORA_ADAPTERS,
+    LORA_ADAPTER_INFO,
+    LORA_OPERATIONS,
+    LORA_OPERATION_DURATION,
+    LORA_RECONCILES,
+)
+
+DOWNLOADS_IN_PROGRESS: Final = Description(
+    "kthena_runtime_downloads_in_progress", "gauge", "Downloads that run.", ("scheme",)
+)
+DOWNLOADS: Final = Description(
+    "kthena_runtime_downloads_total", "counter", "Downloads that ended, by outcome.", ("scheme", "outcome")
+)
+DOWNLOAD_BYTES: Final = Description(
+    "kthena_runtime_download_bytes_total", "counter", "Bytes fetched or copied.", ("scheme",)
+)
+DOWNLOAD_DURATION: Final = Description(
+    "kthena_runtime_download_duration_seconds", "histogram", "Time of downloads from start to end.", ("scheme",)
+)
+DOWNLOAD_RETRIES: Final = Description(
+    "kthena_runtime_download_retries_total",
+    "counter",
+    "Requests made again and workers started again, by reason.",
+    ("scheme", "reason"),
+)
+DOWNLOAD_EXPECTED_BYTES: Final = Description(
+    "kthena_runtime_download_expected_bytes", "gauge", "Bytes of a running download's copy.", ("download",)
+)
+DOWNLOAD_COMPLETED_BYTES: Final = Description(
+    "kthena_runtime_download_completed_bytes", "gauge", "Bytes of it that are there.", ("download",)
+)
+STORAGE_FREE: Final = Description(
+    "kthena_runtime_storage_free_bytes", "gauge", "Free space of a write root in use.", ("root",)
+)
+STORAGE_SIZE: Final = Description(
+    "kthena_runtime_storage_size_bytes", "gauge", "Size of a write root's file system.", ("root",)
+)
+STORAGE: Final = (
+    DOWNLOADS_IN_PROGRESS,
+    DOWNLOADS,
+    DOWNLOAD_BYTES,
+    DOWNLOAD_DURATION,
+    DOWNLOAD_RETRIES,
+    DOWNLOAD_EXPECTED_BYTES,
+    DOWNLOAD_COMPLETED_BYTES,
+    STORAGE_FREE,
+    STORAGE_SIZE,
+)
+
 PROCESS_PREFIX: Final = "kthena_runtime_process_"
 PROCESS: Final = (
     Description("kthena_runtime_process_virtual_memory_bytes", "gauge", "Virtual memory size in bytes."),
@@ -130,5 +319,7 @@ OWN: Final = (
     STANDARD_METRIC_PRESENT,
     HTTP_REQUESTS,
     HTTP_REQUEST_DURATION,
+    KV_ENABLED,
+    *KV,
     *PROCESS,
 )

@@ -133,6 +133,13 @@ class Page:
             return None
         return self._family(position)
 
+    def kind_of(self, name: str) -> str | None:
+        """Return the type of the family of this name if it has samples."""
+        position = self.shape.positions.get(name)
+        if position is None or not self.shape.families[position].samples:
+            return None
+        return self.shape.families[position].kind
+
     def samples_of(self, name: str) -> int:
         """Return the number of sample lines of a family that is there."""
         return self.shape.families[self.shape.positions[name]].samples

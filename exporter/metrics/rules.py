@@ -24,10 +24,12 @@ import re
 from dataclasses import dataclass, field
 from importlib import resources
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 
 import msgspec
-import yaml
+
+from exporter.metrics.rule_yaml import InvalidYamlError, read_yaml
+from exporter.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -43,17 +45,17 @@ __all__ = [
     "canonical",
     "engine_of",
     "load_rules",
+    "other_engine",
 ]
 
 Kind = Literal["counter", "gauge", "histogram"]
+KINDS: Final = get_args(Kind)
 
 # What kthena's controller calls a vLLM that splits prefill and decode.
 ENGINE_ALIASES: Final = {"vllmdisaggregated": "vllm"}
 
 _METRIC_NAME: Final = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _OWN_PREFIX: Final = "kthena_runtime_"
-# libyaml where it is there: the pure Python reader costs 40 ms at start.
-_YamlLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class RuleError(ValueError):
@@ -105,17 +107,17 @@ class RuleSet:
 
 class _SourceForm(msgspec.Struct, forbid_unknown_fields=True):
     name: str
-    where: dict[str, str] = {}
+    where: dict[str, Any] = {}  # of str; checked here, so that errors say what to do
     copies: list[str] = []
     scale: float = 1.0
-    type: Kind | None = None
+    type: str | None = None  # a Kind
 
     def source(self) -> Source:
-        return Source(self.name, self.where, tuple(self.copies), self.scale, self.type)
+        return Source(self.name, self.where, tuple(self.copies), self.scale, cast("Kind | None", self.type))
 
 
 class _RuleForm(msgspec.Struct, forbid_unknown_fields=True):
-    type: Kind
+    type: str  # a Kind
     help: str
     sources: list[str | _SourceForm]
 
@@ -124,6 +126,16 @@ class _FileForm(msgspec.Struct, forbid_unknown_fields=True):
     metrics: dict[str, Any]  # of _RuleForm | None; converted one by one, so that errors name the metric
     engine: str | None = None
     extends: str | None = None
+
+
+def _keys(form: type[msgspec.Struct]) -> str:
+    return ", ".join(form.__struct_fields__)
+
+
+_FILE_HELP: Final = f"the outermost keys are {_keys(_FileForm)}: are all rules indented below metrics?"
+_RULE_HELP: Final = (
+    f"a rule has {_keys(_RuleForm)}; a source is a name, or has {_keys(_SourceForm)}; is the indent right?"
+)
 
 
 def canonical(engine: str) -> str:
@@ -154,9 +166,11 @@ def load_rules(engine: str, path: Path | None = None) -> RuleSet:
         RuleError: No rules are known for `engine`, or the file is not valid.
     """
     own = _read_file(path) if path else None
-    base = _base_engine(engine, own)
+    base = _base_engine(engine, own, path)
     metrics: dict[str, _RuleForm | None] = dict(_read_builtin(base).metrics) if base else {}
-    metrics |= own.metrics if own else {}
+    if own:
+        _refuse_idle_nulls(own, metrics, path)
+        metrics |= own.metrics
     rules = tuple(_rule(name, form) for name, form in metrics.items() if form is not None)
     if not rules:
         message = f"no metric rules for engine {engine!r}"
@@ -164,18 +178,33 @@ def load_rules(engine: str, path: Path | None = None) -> RuleSet:
     return RuleSet(engine, rules)
 
 
-def _base_engine(engine: str, own: _FileForm | None) -> str | None:
+def other_engine(path: Path | None, declared: str, engine: str) -> RuleError:
+    """Make the error for a rule file that is for another engine than the one that was chosen."""
+    return RuleError(f"{path} is for engine {declared!r}, not for {engine!r}: change --engine, or 'engine' in the file")
+
+
+def _base_engine(engine: str, own: _FileForm | None, path: Path | None) -> str | None:
     """Return the built-in engine whose rules come first, if any."""
     declared = canonical(own.engine) if own and own.engine else None
-    if own and declared and declared != engine:
-        message = (
-            f"the rule file is for engine {declared!r}, not for {engine!r}: change --engine or the file's 'engine'"
-        )
-        raise RuleError(message)
+    if declared and declared != engine:
+        raise other_engine(path, declared, engine)
     if own and own.extends:
+        if canonical(own.extends) not in builtin_engines():
+            message = f"{path}: extends {own.extends!r}: it must be one of {', '.join(builtin_engines())}"
+            raise RuleError(message)
         return canonical(own.extends)
     # A new engine begins with nothing.
     return engine if not declared or engine in builtin_engines() else None
+
+
+def _refuse_idle_nulls(own: _FileForm, metrics: Mapping[str, object], path: Path | None) -> None:
+    """Refuse a null that takes nothing away: most likely the metric has another name."""
+    for name, form in own.metrics.items():
+        if form is None and name not in metrics:
+            message = (
+                f"{path}: metric {name!r} is null, but there is no such rule to take away{did_you_mean(name, metrics)}"
+            )
+            raise RuleError(message)
 
 
 def _read_builtin(engine: str) -> _FileForm:
@@ -196,17 +225,17 @@ def _read_file(path: Path) -> _FileForm:
 
 def _decode(text: bytes, where: str) -> _FileForm:
     try:
-        form = msgspec.convert(yaml.load(text, Loader=_YamlLoader), _FileForm)  # noqa: S506 - a safe loader
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" line {mark.line + 1}" if mark else ""
-        message = f"{where}{place}: not valid YAML: {getattr(error, 'problem', error)}"
+        content = read_yaml(text)
+    except InvalidYamlError as error:
+        message = f"{where}{error}"
         raise RuleError(message) from None
+    if content is None:
+        message = f"{where} is empty: it must have metrics (docs/metrics.md)"
+        raise RuleError(message)
+    try:
+        form = msgspec.convert(content, _FileForm)
     except msgspec.ValidationError as error:
-        message = f"{where}: {error}"
-        raise RuleError(message) from None
-    except (ValueError, LookupError, AttributeError) as error:  # 2024-13-45, !!int x
-        message = f"{where}: not valid YAML: a value that cannot be read: {error}"
+        message = f"{where}: {error}; {_FILE_HELP}"
         raise RuleError(message) from None
     for name, rule in form.metrics.items():
         form.metrics[name] = _convert(name, rule, where)
@@ -218,7 +247,7 @@ def _convert(name: str, rule: object, where: str) -> _RuleForm | None:
     try:
         return msgspec.convert(rule, _RuleForm | None)
     except msgspec.ValidationError as error:
-        message = f"{where}: metric {name!r}: {error}"
+        message = f"{where}: metric {name!r}: {error}; {_RULE_HELP}"
         raise RuleError(message) from None
 
 
@@ -236,19 +265,34 @@ def _problems(name: str, form: _RuleForm | None) -> Iterator[str]:
         yield f"is taken: {_OWN_PREFIX}* is the runtime's own"
     if form is None:
         return
+    yield from _type_problems(form.type)
     if form.type == "counter" and not name.endswith("_total"):
         yield "is a counter: its name must end in _total"
     if not form.sources:
         yield "has no sources: name at least one, or write null to take the rule away"
-    for source in map(_source, form.sources):
-        if not _METRIC_NAME.fullmatch(source.name):
-            yield f"has a source that is not a metric name: {source.name!r}"
-        if not 0 < source.scale < inf:
-            yield f"has a source with scale {source.scale:g}: it must be above 0 and finite"
+    for source in form.sources:
+        yield from _source_problems(source if isinstance(source, _SourceForm) else _SourceForm(source))
+
+
+def _type_problems(kind: str) -> Iterator[str]:
+    if kind not in KINDS:
+        yield f"has type {kind!r}: it must be {', '.join(KINDS[:-1])} or {KINDS[-1]}"
+
+
+def _source_problems(source: _SourceForm) -> Iterator[str]:
+    if not _METRIC_NAME.fullmatch(source.name):
+        yield f"has a source that is not a metric name: {source.name!r}"
+    if source.type is not None:
+        yield from _type_problems(source.type)
+    if not 0 < source.scale < inf:
+        yield f"has a source with scale {source.scale:g}: it must be above 0 and finite"
+    for label, value in source.where.items():
+        if not isinstance(value, str):
+            yield f'has a value of label {label} that is not text: put it in quotes, such as {label}: "0"'
 
 
 def _rule(name: str, form: _RuleForm) -> Rule:
-    return Rule(name, form.type, form.help, tuple(map(_source, form.sources)))
+    return Rule(name, cast("Kind", form.type), form.help, tuple(map(_source, form.sources)))
 
 
 def _source(item: str | _SourceForm) -> Source:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from exporter.metrics.errors import Reason, ScrapeError
+from exporter.values import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -221,7 +222,7 @@ class EngineClient:
         if response.status != HTTPStatus.OK:
             response.close()
             reason = Reason.LOOP if response.status == _LOOP_STATUS else Reason.HTTP_STATUS
-            raise ScrapeError(reason, f"{self.url} answered {response.status}")
+            raise ScrapeError(reason, f"{shown(self.url)} answered {response.status}")
         body = self._body(response)
         if response.will_close:
             self.close()

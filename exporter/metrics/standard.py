@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from decimal import Context, Decimal
 from functools import cache
-from typing import TYPE_CHECKING, Final
+from math import isfinite
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from exporter.metrics.families import TextFamily, sample_lines
 
@@ -19,12 +21,23 @@ if TYPE_CHECKING:
     from exporter.metrics.page import Page
     from exporter.metrics.rules import Rule, RuleSet, Source
 
-__all__ = ["Standardized", "standardize"]
+__all__ = ["Standardized", "WrongType", "standardize"]
 
 _LINE: Final = re.compile(rb'([^\s{]+)[ \t]*(\{(?:[^"}]|"(?:[^"\\]|\\.)*")*\})?[ \t]*(\S+)(.*)')
 _LABEL: Final = re.compile(rb'(\w+)[ \t]*=[ \t]*"((?:[^"\\]|\\.)*)"')
 _AGGREGATES: Final = ("_sum", "_count")
+# Two float64 have 17 digits each at most: their product is never rounded.
+_EXACT: Final = Context(prec=34)
 _ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+
+
+class WrongType(NamedTuple):
+    """A source that is on the page with another type than its rule wants: it is passed over."""
+
+    metric: str
+    source: str
+    kind: str
+    wanted: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +48,18 @@ class Standardized:
         families: The twins, in the order of the rules.
         missing: Standard names for which the page has no source.
         taken: Standard names that the page itself already has; left to it.
+        wrong_types: Sources that cannot be used because of their type.
     """
 
     families: tuple[TextFamily, ...]
     missing: tuple[str, ...] = ()
     taken: tuple[str, ...] = ()
+    wrong_types: tuple[WrongType, ...] = ()
+
+    @property
+    def present(self) -> tuple[str, ...]:
+        """The standard names that are exported, as twins or by the page itself."""
+        return (*(family.full_name for family in self.families), *self.taken)
 
 
 def standardize(page: Page, rules: RuleSet) -> Standardized:
@@ -55,7 +75,15 @@ def standardize(page: Page, rules: RuleSet) -> Standardized:
             missing.append(rule.name)
         else:
             twins.append(twin)
-    return Standardized(tuple(twins), tuple(missing), taken)
+    return Standardized(tuple(twins), tuple(missing), taken, tuple(_wrong_types(page, rules)))
+
+
+def _wrong_types(page: Page, rules: RuleSet) -> Iterator[WrongType]:
+    for rule in rules.rules:
+        for source in rule.sources:
+            kind, wanted = page.kind_of(source.name), source.kind or rule.kind
+            if kind not in (None, "untyped", wanted):
+                yield WrongType(rule.name, source.name, str(kind), wanted)
 
 
 def _first(twins: Iterable[TextFamily | None]) -> TextFamily | None:
@@ -148,5 +176,9 @@ def _scaled(line: bytes, kind: str, factor: float) -> bytes:
 
 
 def _times(value: bytes, factor: float) -> bytes:
-    number = float(value) * factor
-    return value if value.lower().lstrip(b"+-") in (b"inf", b"nan") else repr(number).encode()
+    """Return the number nearest to the product of two numbers as they are written: 100000 times 1e-6 is 0.1."""
+    number = float(value)
+    if not isfinite(number):
+        return value
+    product = _EXACT.multiply(Decimal(repr(number)), Decimal(repr(factor)))
+    return repr(float(product)).encode()

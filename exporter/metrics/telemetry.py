@@ -19,25 +19,33 @@ from exporter.metrics.instruments import Histogram, Value, header, series
 from exporter.metrics.process import ProcessFigures
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from exporter.metrics.collector import Scrape
     from exporter.metrics.names import Description
 
 __all__ = ["REPAIRS", "Telemetry", "scrape_families"]
 
-REPAIRS: Final = ("duplicate_family", "escape", "openmetrics", "reserved_name", "standard_name_taken")
+REPAIRS: Final = (
+    "duplicate_family",
+    "escape",
+    "openmetrics",
+    "reserved_name",
+    "shadowed_header",
+    "standard_name_taken",
+    "trailing_blank",
+)
 
 
 class Telemetry:
     """The runtime's own counters, and what implements its observers."""
 
-    def __init__(self, engine: str, routes: Iterable[str]) -> None:
+    def __init__(self, engine: str, routes: Mapping[str, str]) -> None:
         """Start all known label values at 0.
 
         Args:
             engine: The engine whose rules are in use.
-            routes: The HTTP routes, as their templates.
+            routes: The HTTP routes, as their templates, with the method that each is mostly asked with.
         """
         self._engine = engine
         build = Value(names.BUILD_INFO)
@@ -52,11 +60,16 @@ class Telemetry:
             self._repairs.add(kind, amount=0)
         self._requests = Value(names.HTTP_REQUESTS)
         self._latency = Histogram(names.HTTP_REQUEST_DURATION)
-        for route in routes:
-            self._requests.add(route, "GET", "200", amount=0)
+        for route, method in routes.items():
+            self._requests.add(route, method, "200", amount=0)
             self._latency.make(route)
         self._instruments = (build, info, self._scrape_errors, self._repairs, self._requests, self._latency)
         self._process = ProcessFigures()
+        self._sources: list[Callable[[], Iterator[TextFamily]]] = []
+
+    def add(self, source: Callable[[], Iterator[TextFamily]]) -> None:
+        """Let `families` yield those of `source` too."""
+        self._sources.append(source)
 
     def scraped(self, scrape: Scrape) -> None:
         """Count a fetch of the engine's page."""
@@ -74,6 +87,8 @@ class Telemetry:
         """Yield the families that are kept here, and the process's."""
         for instrument in self._instruments:
             yield instrument.family()
+        for source in self._sources:
+            yield from source()
         values = self._process.read()
         for description in names.PROCESS:
             name = description.name.removeprefix(names.PROCESS_PREFIX)
@@ -92,8 +107,7 @@ def scrape_families(scrape: Scrape) -> Iterator[TextFamily]:
     yield _family(names.ENGINE_SCRAPE_DURATION, {(): scrape.duration})
     yield _family(names.ENGINE_SCRAPE_SIZE, {(): float(scrape.size)})
     yield _family(names.ENGINE_SCRAPE_SAMPLES, {(): float(scrape.page.samples)})
-    there = [family.full_name for family in scrape.standard.families]
-    yield _presence((*there, *scrape.standard.taken), scrape.standard.missing)
+    yield _presence(scrape.standard.present, scrape.standard.missing)
 
 
 @lru_cache(maxsize=4)  # it hardly ever changes from one scrape to the next

@@ -71,7 +71,7 @@ def test_help_has_the_ordered_flags(entries: list[str], entry: str) -> None:
     assert [found for found in entries if re.fullmatch(entry, f"-{found}")]
 
 
-@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
+@pytest.mark.parametrize("option", [option for option in OPTIONS if option.flags], ids=lambda option: option.name)
 def test_help_has_every_option(entries: list[str], option: Option) -> None:
     """Its flags, its sentence, its default and its variable stand together."""
     (entry,) = [f"-{entry}" for entry in entries if option.help in entry]
@@ -82,24 +82,50 @@ def test_help_has_every_option(entries: list[str], option: Option) -> None:
     assert not option.required or "[required]" in entry
 
 
-@pytest.mark.parametrize("flag", ["-E", "-I", "-N"])
-def test_a_missing_flag_is_named(flag: str) -> None:
-    """By both its names."""
-    position = REQUIRED.index(flag)
-    names = {"-E": "-E/--engine", "-I": "-I/--pod", "-N": "-N/--model"}
+def test_help_names_the_variables_without_a_flag() -> None:
+    """All of them, in the order of the table; no flag is made up for them."""
+    ended = run_to_end("--help", variables={"COLUMNS": "1000"})
 
-    error = error_of(*REQUIRED[:position], *REQUIRED[position + 2 :], code=USAGE)
+    named = re.findall(r"Variables without a flag: ([\w, ]+)\.", ended.stdout)
+    assert named == [", ".join(option.variable for option in OPTIONS if not option.flags)]
+    assert not re.findall(r"--(?:redis|kv)", ended.stdout)
 
-    assert error.startswith(f"{names[flag]} is required: ")
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ((), "-E/--engine NAME, -I/--pod POD, -N/--model MODEL"),
+        (REQUIRED[:2], "-I/--pod POD, -N/--model MODEL"),
+        (REQUIRED[2:], "-E/--engine NAME"),
+    ],
+)
+def test_all_missing_flags_are_named_at_once(given: tuple[str, ...], missing: str) -> None:
+    """By both their names, with the way to learn more."""
+    assert error_of(*given, code=USAGE) == f"missing: {missing}; see --help"
 
 
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (("--nope",), "unrecognized arguments: --nope"),
-        (("--nope=1", "extra"), "unrecognized arguments: --nope=1 extra"),
-        (("--engine-base", "http://e"), "unrecognized arguments: --engine-base http://e"),
-        (("--port",), "argument -P/--port: expected one argument"),
+        (("--nope",), "no such flag: --nope; see --help"),
+        (("--redis-password", "s3cret"), "no such flag: --redis-password; see --help"),
+        (("--nope=s3cret", "extra"), "no such flag: --nope; see --help"),
+        (
+            ("--egine=x", "-prot"),
+            "no such flag: --egine (did you mean --engine?), -prot (did you mean --port?); see --help",
+        ),
+        (("--rules", "x"), "no such flag: --rules (did you mean --metric-rules?); see --help"),
+        (("serve",), "unknown argument 'serve': all is said with flags, see --help"),
+        (("http://u:p@e",), "unknown argument 'http://***@e': all is said with flags, see --help"),
+        (("--port",), "-P/--port needs a value"),
+        (("--no-raw-metrics=true",), "--no-raw-metrics takes no value"),
+        (
+            ("-I", "$(POD_NAME).$(NAMESPACE)"),
+            (
+                "--pod has a variable that Kubernetes did not expand: define it in the container's env, above what uses it "
+                "(docs/deployment.md), got '$(POD_NAME).$(NAMESPACE)'"
+            ),
+        ),
         (("-P", "http"), "--port must be a number from 0 to 65535 (0 takes a free port), got 'http'"),
         (("-P", "70000"), "--port must be a number from 0 to 65535 (0 takes a free port), got '70000'"),
         (
@@ -126,6 +152,22 @@ def test_a_wrong_variable_is_named() -> None:
     error = error_of(*REQUIRED, code=USAGE, RUNTIME_PORT="tcp://10.96.0.7:80")
 
     assert error == "RUNTIME_PORT must be a number from 0 to 65535 (0 takes a free port), got 'tcp://10.96.0.7:80'"
+
+
+def test_a_wrong_variable_of_redis_is_named() -> None:
+    """Before anything is started; the secret in it is not shown."""
+    error = error_of(*REQUIRED, code=USAGE, REDIS_URL="http://user:s3cret@redis")
+
+    assert error == "REDIS_URL must be a URL such as redis://host:6379/0 or rediss://user:password@host:6379/0"
+
+
+def test_ranks_that_cannot_be_counted_are_named() -> None:
+    """A further rank is a port on, which an endpoint without a port does not have."""
+    variables = {"REDIS_HOST": "redis", "KV_EVENTS_ENDPOINT": "ipc:///run/kv", "DATA_PARALLEL_SIZE": "2"}
+
+    error = error_of(*REQUIRED, "-P", "0", code=USAGE, **variables)
+
+    assert error == "KV events: 'ipc:///run/kv' has no port to count ranks from: use tcp://host:port"
 
 
 def test_a_port_in_use_is_named() -> None:
@@ -185,9 +227,9 @@ def test_a_base_url_with_the_machines_own_address_is_refused() -> None:
     [
         ("missing.yaml", None, "--metric-rules cannot read metric rules FILE: No such file or directory"),
         ("", None, "--metric-rules cannot read metric rules FILE: Is a directory"),
-        ("rules.yaml", RULE + "  x", "--metric-rules FILE line 7: not valid YAML: could not find expected ':'"),
-        ("rules.yaml", RULE.replace("help", "hepl"), "--metric-rules FILE: metric 'kthena:x': Object contains unknown field `hepl`"),
-        ("rules.yaml", "engine: sglang\n" + RULE, "--metric-rules the rule file is for engine 'sglang', not for 'vllm': change --engine or the file's 'engine'"),
+        ("rules.yaml", RULE + "  x", "--metric-rules FILE line 7: not valid YAML: while scanning a simple key: could not find expected ':'; check indent and quotes there"),
+        ("rules.yaml", RULE.replace("help", "hepl"), "--metric-rules FILE: metric 'kthena:x': Object contains unknown field `hepl`; a rule has type, help, sources; a source is a name, or has name, where, copies, scale, type; is the indent right?"),
+        ("rules.yaml", "engine: sglang\n" + RULE, "--metric-rules FILE is for engine 'sglang', not for 'vllm': change --engine, or 'engine' in the file"),
     ],
 )  # fmt: skip
 def test_rules_that_cannot_be_used_are_named(tmp_path: Path, name: str, text: str | None, error: str) -> None:

@@ -167,9 +167,7 @@ def test_the_log_is_text_lines(start_runtime: Callable[..., Runtime]) -> None:
     assert re.fullmatch(
         start_line("127.0.0.1", int(runtime.url.rpartition(":")[2]), "vllm", f"{NO_ENGINE}/metrics"), start
     )
-    assert re.fullmatch(
-        TIME + r" WARNING exporter\.metrics\.collector: engine metrics unavailable: refused: .+\n", away
-    )
+    assert re.fullmatch(TIME + r" WARNING exporter\.metrics\.news: engine metrics unavailable: refused: .+\n", away)
     assert re.fullmatch(TIME + r" INFO    exporter\.service: ended\n", end)
 
 
@@ -183,7 +181,7 @@ def test_the_log_can_be_json_lines(start_runtime: Callable[..., Runtime]) -> Non
 
     assert [(entry["level"], entry["logger"]) for entry in entries] == [
         ("info", "exporter.service"),
-        ("warning", "exporter.metrics.collector"),
+        ("warning", "exporter.metrics.news"),
         ("info", "exporter.service"),
     ]
     assert all(set(entry) == {"time", "level", "logger", "message"} for entry in entries)

@@ -6,12 +6,14 @@ import os
 import re
 import signal
 import socket
+import subprocess
 from typing import TYPE_CHECKING, Final
 
 import pytest
 import requests
 
 from exporter.metrics.names import STANDARD
+from tests.documents import ROOT
 from tests.functional.demo_process import DemoProcess
 from tests.peers.demo_programs import HOST, RUNTIME_PORT
 from tests.peers.ports import free_port
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 FIGURES: Final = r"tokens/s [1-9][\d,]*  waiting \d+  running \d+  KV cache \d+%  TTFT [\d./]+ m?s"
 EACH_FIGURE: Final = (r"tokens/s ([\d,]+)", r"TTFT ([\d./]+) ", r"TPOT ([\d./]+) ", r"e2e ([\d./]+) ")
 LANDING: Final = r"Landing page +(http://127\.0\.0\.1:(\d+))/"
-PROMETHEUS: Final = r"Prometheus +(http://127\.0\.0\.1:\d+)/\S*\?g0\.expr="
+PROMETHEUS: Final = r"Prometheus +(http://127\.0\.0\.1:\d+)/\S*"
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 
 
@@ -85,6 +87,28 @@ def test_a_signal_ends_it_while_it_starts(tmp_path: Path) -> None:
         assert_nothing_left(demo)
 
 
+def test_a_demo_that_is_killed_takes_its_children_along(tmp_path: Path) -> None:
+    """Nothing keeps running that nobody would end."""
+    with DemoProcess(folder=tmp_path) as demo:
+        demo.wait_for(FIGURES)
+
+        demo.process.kill()
+
+        demo.process.wait(timeout=10)
+        wait_until(lambda: not demo.left(), "its children have ended")
+
+
+@pytest.mark.parametrize("engine", ["foo", ""])
+def test_make_refuses_an_unknown_engine(engine: str) -> None:
+    """In one line that says which there are."""
+    done = subprocess.run(
+        ["make", "demo", f"ENGINE={engine}"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(rf"Makefile:\d+: \*\*\* ENGINE must be vllm or sglang, not '{engine}'\.  Stop\.\n", done.stderr)
+
+
 @pytest.mark.parametrize(
     ("child", "name"), [("tests.peers.engine", "engine"), ("kthena-runtime", "runtime"), ("/prometheus ", "prometheus")]
 )
@@ -122,7 +146,7 @@ def test_it_steps_aside_from_the_usual_port(tmp_path: Path) -> None:
 
 
 def test_a_prometheus_scrapes_the_runtime(tmp_path: Path) -> None:
-    """The metrics of the linked query are there to be looked at."""
+    """The metric of the query beside the link is there to be looked at."""
     with DemoProcess(folder=tmp_path) as demo:
         url = demo.wait_for(PROMETHEUS)[1]
         query = {"query": "kthena:num_requests_running"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from copy import deepcopy
 from typing import Final
@@ -29,7 +30,14 @@ from tests.functional.published import compose_errors, kubernetes_errors, pod_mo
 
 FLAGS: Final = {flag for option in OPTIONS for flag in option.flags}
 VARIABLES: Final = {option.variable for option in OPTIONS}
-OTHER_PROGRAMS_FLAGS: Final = {"--build", "--build-arg", "--from-literal", "--served-model-name"}
+OTHER_PROGRAMS_FLAGS: Final = {
+    "--block-size",
+    "--build",
+    "--build-arg",
+    "--from-literal",
+    "--kv-events-config",
+    "--served-model-name",
+}
 OTHER_READERS_VARIABLES: Final = {"ENDPOINT", "POD_NAME", "NAMESPACE", "VLLM_USE_V1"}
 
 # The container as the pods in use today have it; in deploy/ its port has a name besides.
@@ -48,6 +56,26 @@ env:
 envFrom: [{secretRef: {name: test-secret}}]
 readinessProbe: {httpGet: {path: /health, port: 8900}, initialDelaySeconds: 5, periodSeconds: 10}
 """)
+# What its controller adds for Redis, and what deploy/ adds besides.
+REDIS: Final = yaml.safe_load("""
+- {name: REDIS_HOST, valueFrom: {configMapKeyRef: {name: redis-config, key: REDIS_HOST, optional: true}}}
+- {name: REDIS_PORT, valueFrom: {configMapKeyRef: {name: redis-config, key: REDIS_PORT, optional: true}}}
+- {name: REDIS_PASSWORD, valueFrom: {secretKeyRef: {name: redis-secret, key: REDIS_PASSWORD, optional: true}}}
+""")
+REPLAYS: Final = "KV_EVENTS_REPLAY_ENDPOINT"
+
+
+def kv_config(words: list[str]) -> Document:
+    """Return what an engine is told about KV events."""
+    config: Document = json.loads(words[words.index("--kv-events-config") + 1])
+    return config
+
+
+def compose_with_redis() -> Document:
+    """Return compose.yaml with a real engine, and what its comments have for Redis taken in."""
+    text = (ROOT / "deploy/compose.yaml").read_text()
+    document: Document = yaml.safe_load(re.sub(r"(?m)^(  |      )# (?=[A-Z_]+: |redis:|  )", r"\1", text))
+    return document | {"services": document["services"] | {"engine": real_engine_instead()["services"]["engine"]}}
 
 
 # The newest that the schemas know, and the oldest on which restartPolicy of an init container is on by default.
@@ -63,9 +91,13 @@ def test_the_operator_accepts_the_pod_monitor() -> None:
     assert pod_monitor_errors(POD_MONITOR) == []
 
 
-@pytest.mark.parametrize("document", [COMPOSE, real_engine_instead()], ids=["embedded engine", "real engine"])
+@pytest.mark.parametrize(
+    "document",
+    [COMPOSE, real_engine_instead(), compose_with_redis()],
+    ids=["embedded engine", "real engine", "real engine and Redis"],
+)
 def test_compose_accepts_the_file(document: Document) -> None:
-    """Both ways to run it validate against the Compose Specification."""
+    """All ways to run it validate against the Compose Specification."""
     assert compose_errors(document) == []
     assert "image" in document["services"]["engine"]
 
@@ -83,10 +115,13 @@ def test_the_schemas_see_a_misspelt_field() -> None:
 
 
 def test_the_runtime_container_is_the_one_in_use() -> None:
-    """Arguments, variables, secret and readiness probe are those of today's pods, unchanged."""
+    """Arguments, variables, secret and readiness probe are those of today's pods, unchanged; KV events come on top."""
     unnamed = [{key: value for key, value in port.items() if key != "name"} for port in RUNTIME["ports"]]
+    count = len(TODAY["env"])
 
-    assert {key: RUNTIME[key] for key in TODAY} | {"ports": unnamed} == TODAY
+    assert {key: RUNTIME[key] for key in TODAY} | {"ports": unnamed, "env": RUNTIME["env"][:count]} == TODAY
+    assert RUNTIME["env"][count:-1] == REDIS
+    assert RUNTIME["env"][-1]["name"] == REPLAYS
 
 
 def test_the_runtime_container_has_no_privileges() -> None:
@@ -116,6 +151,22 @@ def test_the_runtime_is_told_the_name_the_engine_serves() -> None:
 
     assert flags_of(RUNTIME["args"])["--model"] == served
     assert shared[0]["models"] == shared[1]["models"]
+
+
+def test_the_engine_publishes_where_the_runtime_listens() -> None:
+    """Events at the runtime's default, replays where it is told, in blocks of the router's size; in Compose too."""
+    config, words = kv_config(ENGINE["args"]), ENGINE["args"]
+    default = next(option.default for option in OPTIONS if option.name == "kv_endpoint")
+    services = compose_with_redis()["services"]
+    told = services["runtime"]["environment"]
+
+    assert config["endpoint"].replace("*", "localhost") == default
+    assert config["replay_endpoint"].replace("*", "localhost") == RUNTIME["env"][-1]["value"]
+    assert words[words.index("--block-size") + 1] == "16"
+    assert kv_config(services["engine"]["command"]) == config
+    assert told["KV_EVENTS_ENDPOINT"] == config["endpoint"].replace("*", "engine")
+    assert told[REPLAYS] == config["replay_endpoint"].replace("*", "engine")
+    assert told["REDIS_HOST"] in services
 
 
 def test_the_pod_monitor_finds_the_pod() -> None:
@@ -165,7 +216,7 @@ def test_every_flag_of_the_guide_exists() -> None:
 def test_every_variable_has_a_reader() -> None:
     """No manifest sets a variable that nothing reads."""
     sidecar = {variable["name"] for variable in RUNTIME["env"]}
-    compose = COMPOSE["services"]["runtime"]["environment"].keys()
+    compose = compose_with_redis()["services"]["runtime"]["environment"].keys()
 
     assert sidecar | compose <= VARIABLES | OTHER_READERS_VARIABLES
 

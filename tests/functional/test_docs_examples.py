@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from itertools import count
+from threading import Event, Thread
+from time import time
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -14,8 +17,12 @@ from exporter import __version__
 from tests.documents import DOCUMENTS, blocks, commands, read, section
 from tests.peers.bad_engine import BadEngine
 from tests.peers.engine import Engine
+from tests.peers.kv_frames import Store
+from tests.peers.kv_publisher import KvPublisher
+from tests.peers.kv_running import connect
 from tests.peers.ports import free_port
 from tests.peers.prometheus import Prometheus, binary
+from tests.peers.redis_server import RedisServer
 from tests.peers.runtime import SCRIPT, Runtime, environment
 from tests.peers.waiting import wait_until
 
@@ -26,8 +33,14 @@ if TYPE_CHECKING:
     from tests.documents import Block
 
 ADDRESS: Final = "http://localhost:9000"
+REDIS: Final = "-h redis"
 ANYTHING: Final = "…"
 AWAY: Final = "engine-away"
+KV: Final = "kv-events"
+KV_SILENT: Final = "kv-silent"
+KV_AWAY: Final = "kv-away"
+BLOCK: Final = Store([1], range(1, 17))
+BLOCK_KEY: Final = b"matrix:kv:block:test-model@6615856733697512468"
 BUSY_PORT: Final = "8100"
 END_OF_OUTPUT: Final = "\x1e"
 
@@ -48,13 +61,38 @@ QUERIES: Final = sorted(
 
 @pytest.fixture(scope="module")
 def addresses() -> Iterator[dict[str, str]]:
-    """Return the runtimes' addresses by what the block says: one before an engine that is there, one before none."""
+    """Return the runtimes' addresses by what the block says, and how to reach the Redis of some of them."""
     with ExitStack() as running:
         engine = running.enter_context(Engine(model="test-model"))
         engine.run_requests(20)
         nobody = running.enter_context(BadEngine("refused"))
-        runtimes = {"": engine.url, AWAY: nobody.url}
-        yield {note: running.enter_context(Runtime(url)).url for note, url in runtimes.items()}
+        server = running.enter_context(RedisServer())
+        publisher, silent = (running.enter_context(KvPublisher()) for _ in range(2))
+        runtimes = {
+            "": Runtime(engine.url),
+            AWAY: Runtime(nobody.url),
+            KV: Runtime(engine.url, variables=kv_variables(server.url, publisher.endpoint)),
+            KV_SILENT: Runtime(
+                engine.url, "--pod", "pod-1.default", variables=kv_variables(server.url, silent.endpoint)
+            ),
+            KV_AWAY: Runtime(engine.url, variables=kv_variables(*gone())),
+        }
+        urls = {note: running.enter_context(runtime).url for note, runtime in runtimes.items()}
+        for each in (publisher, silent):
+            each.wait_for_subscriber()
+        publisher.publish(BLOCK)
+        wait_until(lambda: server.keys_of("pod-0.default"), "the block is in Redis")
+        wait_until(lambda: runtimes[KV_SILENT].get("/ready").ok, "Redis takes the index of the silent one")
+        yield urls | {REDIS: f"-p {server.port}"}
+
+
+def kv_variables(redis_url: str, endpoint: str) -> dict[str, str]:
+    return {"REDIS_URL": redis_url, "KV_EVENTS_ENDPOINT": endpoint}
+
+
+def gone() -> tuple[str, str]:
+    """Return a Redis and an endpoint where nobody is."""
+    return f"redis://127.0.0.1:{free_port()}", f"tcp://127.0.0.1:{free_port()}"
 
 
 def run(lines: list[str]) -> list[list[str]]:
@@ -79,6 +117,8 @@ def run(lines: list[str]) -> list[list[str]]:
 def steady(line: str) -> str:
     """Return a line without what differs from one run and one machine to another."""
     line = re.sub(r'("samples": )\d+', r"\g<1>N", line)
+    line = re.sub(r"tcp://[\w.]+:\d+", "ENDPOINT", line)
+    line = re.sub(r"^\d{10}$", "SECONDS", line)
     return re.sub(r'("(?:version|python)": )"[\d.]+"', r'\1"V"', line).strip()
 
 
@@ -92,7 +132,7 @@ def first_that_is_missing(shown: list[str], printed: list[str]) -> str | None:
 def test_a_command_prints_what_is_shown(block: Block, addresses: dict[str, str]) -> None:
     """The status is the one shown, and every line shown comes, in that order."""
     port = str(free_port())
-    text = block.text.replace(BUSY_PORT, port).replace(ADDRESS, addresses[block.note])
+    text = block.text.replace(BUSY_PORT, port).replace(ADDRESS, addresses[block.note]).replace(REDIS, addresses[REDIS])
     examples = commands(type(block)(block.language, block.note, text))
 
     printed = run([command for command, _ in examples])
@@ -102,7 +142,7 @@ def test_a_command_prints_what_is_shown(block: Block, addresses: dict[str, str])
         if shown[0].startswith("HTTP/"):
             assert lines[0].strip() == shown[0]
         elif not command.startswith("curl"):
-            assert lines == shown
+            assert list(map(steady, lines)) == list(map(steady, shown))
 
 
 def test_every_curl_of_the_http_api_shows_its_status() -> None:
@@ -113,13 +153,68 @@ def test_every_curl_of_the_http_api_shows_its_status() -> None:
     assert "curl" not in "".join(block.text for block in blocks(read("docs/http-api.md"), "sh"))
 
 
+def test_the_rights_of_redis_suffice() -> None:
+    """The user of kv-events.md can do all that the runtime does, and Redis notes no refusal."""
+    (rule,) = (block.text for block in blocks(read("docs/kv-events.md"), "text") if block.text.startswith("ACL"))
+    words = rule.replace("PASSWORD", "secret").split()
+    with RedisServer() as server, KvPublisher() as publisher, Engine() as engine:
+        server.client.execute_command(*words)
+        url = server.url.replace("//", f"//{words[2]}:secret@").removesuffix("/0") + "/3"
+        with Runtime(engine.url, variables=kv_variables(url, publisher.endpoint)) as runtime:
+            publisher.wait_for_subscriber()
+            publisher.publish(BLOCK)
+            wait_until(lambda: keys(server, 3) == [b"kthena:kv:pod:pod-0.default", BLOCK_KEY], "it writes")
+            wait_until(lambda: server.calls().get("info", 0) > 2, "it looks after Redis")
+            assert runtime.get("/ready").json()["checks"]["redis"]["status"] == "ok"
+
+        assert keys(server, 3) == []
+        assert server.client.acl_log() == []
+
+
+def keys(server: RedisServer, database: int) -> list[bytes]:
+    """Return all keys of a database."""
+    with connect(server.url.replace("/0", f"/{database}")) as client:
+        return sorted(client.scan_iter("*"))
+
+
+@contextmanager
+def keep_publishing(publisher: KvPublisher) -> Iterator[None]:
+    """Publish another block ten times a second, and leave every second message out."""
+    stopping = Event()
+
+    def publish() -> None:
+        numbers = count()
+        while not stopping.wait(0.1):
+            for send in (False, True):
+                number = next(numbers)
+                block = Store([number], range(number, number + 16))
+                publisher.publish_payload(publisher.form.batch(block, ts=time()), send=send)
+
+    thread = Thread(target=publish)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        thread.join()
+
+
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """Scrape a busy engine, one that is away, and one that is taken for another."""
+    """Scrape a busy engine, one that is away, one that is taken for another, and two with KV events, good and bad."""
     with ExitStack() as running:
         engine = running.enter_context(Engine(load=50.0)).url
         nobody = running.enter_context(BadEngine("refused")).url
-        runtimes = [Runtime(engine), Runtime(nobody), Runtime(engine, engine="sglang")]
+        server = running.enter_context(RedisServer())
+        publisher = running.enter_context(KvPublisher())
+        runtimes = [
+            Runtime(engine),
+            Runtime(nobody),
+            Runtime(engine, engine="sglang"),
+            Runtime(engine, variables=kv_variables(server.url, publisher.endpoint)),
+            Runtime(engine, variables=kv_variables(*gone())),
+        ]
+        running.enter_context(keep_publishing(publisher))
         urls = [running.enter_context(runtime).url for runtime in runtimes]
         yield running.enter_context(Prometheus(tmp_path_factory.mktemp("prometheus"), {"kthena-runtime": urls}))
 

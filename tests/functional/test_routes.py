@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from exporter.api.app import ROUTES
 from exporter.metrics.names import EXTENDED, STANDARD
 from tests.peers.bad_engine import BadEngine
 from tests.peers.engine import Engine
@@ -22,6 +21,8 @@ from tests.peers.runtime import Runtime
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+# The routes that can be read by anyone, at any time.
+ROUTES: Final = ("/", "/metrics", "/health", "/ready", "/version")
 PROBLEM: Final = "application/problem+json"
 REQUESTS: Final = "kthena_runtime_http_requests_total"
 
@@ -81,7 +82,18 @@ def test_ready_when_the_engine_can_be_read(runtime: Runtime, engine: Engine) -> 
 
     assert answer.status_code == 200
     assert answer.json()["status"] == "ready"
-    assert answer.json()["checks"]["engine"] == {"status": "ok", "samples": count}
+    assert answer.json()["checks"]["engine"] == {"status": "ok", "samples": count, "standard_metrics": "11 of 11"}
+
+
+def test_ready_tells_of_a_wrong_engine(start_runtime: Callable[..., Runtime], engine: Engine) -> None:
+    """It is ready, because the page can be read, and shows that hardly anything is found on it."""
+    runtime = start_runtime(engine.url, engine="sglang")
+    answer = runtime.get("/ready")
+    runtime.get("/ready")
+
+    assert answer.status_code == 200
+    assert answer.json()["checks"]["engine"]["standard_metrics"] == "0 of 10"
+    assert runtime.log.count("is --engine sglang right?") == 1
 
 
 @pytest.mark.parametrize(
@@ -135,7 +147,19 @@ def test_the_landing_page_of_an_engine_that_is_away(start_runtime: Callable[...,
         page = Landing(start_runtime(bad.url).get("/").text)
 
     assert "down\n" in page.words
+    assert "http_status\n" in page.words
     assert "answered 404" in page.words
+    assert page.words.count("–\n") == len((*STANDARD, *EXTENDED))  # noqa: RUF001 - a dash
+    assert not {"present\n", "not on the page\n"} & set(page.words.splitlines(keepends=True))
+
+
+def test_the_landing_page_tells_what_is_absent(start_runtime: Callable[..., Runtime], engine: Engine) -> None:
+    """Of an engine that is read, what is not found is not on its page."""
+    page = Landing(start_runtime(engine.url, engine="sglang").get("/").text)
+
+    assert "up\n" in page.words
+    assert page.words.count("not on the page\n") == 10
+    assert "–" not in page.words  # noqa: RUF001 - a dash
 
 
 def test_the_landing_page_escapes_what_it_is_given(start_runtime: Callable[..., Runtime], engine: Engine) -> None:
@@ -193,10 +217,32 @@ def test_a_wrong_method_is_a_problem(runtime: Runtime, route: str, method: str) 
     assert method in answer.json()["detail"]
 
 
+@pytest.mark.parametrize("route", ROUTES)
+def test_options_says_what_a_wrong_method_is_told(runtime: Runtime, route: str) -> None:
+    """The Allow header is the same, with OPTIONS in it, and there is no body."""
+    answer = runtime.session.options(runtime.url + route, timeout=60)
+    refused = runtime.session.patch(runtime.url + route, timeout=60)
+
+    assert (answer.status_code, refused.status_code, answer.content) == (204, 405, b"")
+    assert answer.headers["Allow"] == refused.headers["Allow"]
+    assert "OPTIONS" in answer.headers["Allow"].split(", ")
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready", "/version", "/nowhere"])
+def test_json_ends_its_line(runtime: Runtime, path: str) -> None:
+    """So that a shell's prompt does not stand behind it."""
+    content = runtime.get(path).content
+
+    assert content.endswith(b"}\n")
+    assert content.count(b"\n") == 1
+
+
 def test_requests_are_counted_by_route(start_runtime: Callable[..., Runtime], engine: Engine) -> None:
     """All known routes are there from the start; each answer is counted under its own."""
     runtime = start_runtime(engine.url)
-    assert counted(runtime) == {(route, "GET", "200"): 0 for route in ROUTES}
+    before = counted(runtime)
+    assert {(route, "GET", "200") for route in ROUTES} <= set(before)
+    assert set(before.values()) == {0}
     for path in ("/health", "/health/", "/health?verbose=1", "/version"):
         runtime.get(path)
     runtime.session.post(f"{runtime.url}/health", timeout=60)
@@ -211,6 +257,7 @@ def test_requests_are_counted_by_route(start_runtime: Callable[..., Runtime], en
 def test_unknown_paths_share_one_series(start_runtime: Callable[..., Runtime], engine: Engine) -> None:
     """Who tries paths at random makes no series: they count as one, whatever they and their methods are called."""
     runtime = start_runtime(engine.url)
+    known = len(counted(runtime))
     for _ in range(50):
         runtime.get(f"/{secrets.token_hex(8)}")
     for _ in range(5):
@@ -218,7 +265,7 @@ def test_unknown_paths_share_one_series(start_runtime: Callable[..., Runtime], e
 
     requests = counted(runtime)
     assert requests["unmatched", "GET", "404"] == 50
-    assert len(requests) <= len(ROUTES) + 2
+    assert len(requests) <= known + 2
     assert "unmatched" in runtime.page(params={"name[]": "kthena_runtime_http_request_duration_seconds"})
 
 

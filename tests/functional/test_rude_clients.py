@@ -9,7 +9,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import pytest
+import requests
 
+from exporter.api.metrics import SCRAPES
 from tests.peers.bad_pages import PAGE
 from tests.peers.engine import Engine
 from tests.peers.gated_engine import GatedEngine
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 Start: TypeAlias = "Callable[..., Runtime]"
 
+PROBLEM: Final = "application/problem+json"
 UP: Final = "kthena_runtime_engine_up"
 HEALTH: Final = b"GET /health HTTP/1.1\r\nHost: runtime\r\n\r\n"
 END: Final = b"Host: runtime\r\nConnection: close\r\n\r\n"
@@ -144,7 +147,7 @@ def test_a_client_that_does_not_read_does_not_matter(start_runtime: Start) -> No
     """Pages that nobody takes wait in their connection; others are served, and the end comes in time."""
     with Engine() as engine, ExitStack() as clients:
         runtime = start_runtime(engine.url)
-        for _ in range(20):
+        for _ in range(SCRAPES // 2):
             client = clients.enter_context(socket.socket())
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
             client.connect(address(runtime))
@@ -171,6 +174,21 @@ def test_slow_scrapes_do_not_hold_up_the_probes(start_runtime: Start) -> None:
             engine.gate.set()
 
         assert [samples(page.result(timeout=30))[UP] for page in pages] == [1] * 12
+
+
+def test_a_flood_of_scrapes_is_dammed(start_runtime: Start) -> None:
+    """Beyond the places for them, scrapes are told at once to come later; those that wait get their page."""
+    excess = 4
+    with GatedEngine() as engine, ThreadPoolExecutor(SCRAPES + excess) as scrapers:
+        url = f"{start_runtime(engine.url).url}/metrics"
+        answers = [scrapers.submit(requests.get, url, timeout=60) for _ in range(SCRAPES + excess)]
+        wait_until(lambda: sum(answer.done() for answer in answers) == excess, "some are sent away")
+        refused = [answer.result() for answer in answers if answer.done()]
+        engine.gate.set()
+
+        assert {(answer.status_code, answer.headers["Content-Type"]) for answer in refused} == {(503, PROBLEM)}
+        assert all(int(answer.headers["Retry-After"]) > 0 for answer in refused)
+        assert sorted(answer.result().status_code for answer in answers) == [200] * SCRAPES + [503] * excess
 
 
 def test_the_end_waits_for_a_scrape_under_way(start_runtime: Start) -> None:

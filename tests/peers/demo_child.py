@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import signal
 import subprocess
 from time import monotonic
@@ -21,6 +22,8 @@ _START_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.05
 _END_SECONDS: Final = 10.0
 _LAST_LINES: Final = 8
+_LIBC: Final = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG: Final = 1
 
 T = TypeVar("T")
 
@@ -44,7 +47,8 @@ class Child:
     def __enter__(self) -> Self:
         with self._log.open("wb") as log:
             try:
-                # A session of its own: Ctrl-C is for the demo, which ends its children in order.
+                # A session of its own: Ctrl-C is for the demo, which ends its children in order. When it
+                # cannot, because it was killed itself, the kernel does.
                 self._process = subprocess.Popen(
                     self._command,
                     cwd=self._folder,
@@ -53,6 +57,7 @@ class Child:
                     stdout=log,
                     stderr=log,
                     start_new_session=True,
+                    preexec_fn=_end_with_parent,  # noqa: PLW1509 -- the demo has no other threads
                 )
             except OSError as error:
                 raise DemoError(f"the {self.name} does not start: {self._command[0]}: {error.strerror}") from None
@@ -86,6 +91,11 @@ class Child:
 
     def _output(self) -> str:
         return self._log.read_text(errors="replace")
+
+
+def _end_with_parent() -> None:
+    """Let the kernel send SIGTERM to this process when the one that started it dies; see prctl(2)."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def wait_for(condition: Callable[[], T | None], child: Child, pauses: Pauses) -> T:

@@ -84,12 +84,15 @@ class History:
         while self._window[0].time < snapshot.time - WINDOW_SECONDS - _SLACK_SECONDS:
             self._window.popleft()
         self.scrapes += 1
+        if self.scrapes == 1:
+            # A rate needs two scrapes: with the second one all trends begin, in the same column.
+            return
         for metric in METRICS:
             self._trends[metric.name].append(_point(metric, self._window))
 
     def readings(self) -> tuple[Reading, ...]:
         """Return what to show of each metric."""
-        before = max(0, self.scrapes - TREND_LENGTH)
+        before = max(1, self.scrapes - TREND_LENGTH)
         return tuple(
             Reading(metric, _cells(metric, self._window), tuple(self._trends[metric.name]), before)
             for metric in METRICS

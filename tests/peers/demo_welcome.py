@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlencode
 
 from exporter.metrics.names import STANDARD
 from tests.peers.demo_history import METRICS, WINDOW_SECONDS
@@ -17,7 +16,7 @@ __all__ = ["farewell", "legend", "links", "title"]
 
 _ENGINES: Final = {"vllm": "vLLM", "sglang": "SGLang"}
 _GRAPH: Final = "kthena:num_requests_running"
-_GET_PROMETHEUS: Final = "not on the PATH: `apt-get install prometheus` or prometheus.io/download adds one to the demo"
+_GET_PROMETHEUS: Final = "not on the PATH: `apt-get install prometheus` adds it here"
 
 
 def title(engine: str, load: float) -> list[Line]:
@@ -28,12 +27,16 @@ def title(engine: str, load: float) -> list[Line]:
 
 def links(url: str, graphs: str | None) -> list[Line]:
     """Say where to look, once all is there."""
-    query = urlencode({"g0.expr": _GRAPH, "g0.tab": "0", "g0.range_input": "5m"}, safe=":")
+    prometheus = (
+        [_link("Prometheus", graphs), _label("", Span(f"query {_GRAPH}"))]
+        if graphs
+        else [_label("Prometheus", Span(_GET_PROMETHEUS))]
+    )
     return [
         _link("Landing page", f"{url}/"),
         _link("Metrics", f"{url}/metrics"),
         _link("Readiness", f"{url}/ready"),
-        _link("Prometheus", f"{graphs}?{query}") if graphs else _label("Prometheus", Span(_GET_PROMETHEUS)),
+        *prometheus,
         _label("Try", Span(f"curl -g '{url}/metrics?name[]={STANDARD[1]}'")),
         (),
     ]

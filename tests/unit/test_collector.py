@@ -194,6 +194,48 @@ def test_the_log_tells_when_the_engine_goes_and_comes_back(caplog: pytest.LogCap
     ]
 
 
+def warnings_of(caplog: pytest.LogCaptureFixture, *answers: bytes | Exception) -> list[str]:
+    """Return what is logged, good news left out, while an engine gives these answers."""
+    collector = EngineCollector(Engine(*answers), RULES)
+    for _ in answers:
+        collector.scrape()
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+
+NO_STANDARD = (
+    "none of the standard metrics is on the engine's page ({} samples): is --engine test right? "
+    "It may be: some engines, SGLang for one, show most metrics only after their first request"
+)
+
+
+@pytest.mark.parametrize(
+    ("answers", "warnings"),
+    [
+        ([PAGE, PAGE], []),
+        ([b"other 1\n"] * 3, [NO_STANDARD.format(1)]),
+        ([b"", b""], [NO_STANDARD.format(0)]),
+        ([b"", b"other 1\n", b""], [NO_STANDARD.format(0)]),
+        ([PAGE, b"", PAGE, b"other 1\n"], [NO_STANDARD.format(0), NO_STANDARD.format(1)]),
+        ([b"", REFUSED, b""], [NO_STANDARD.format(0), f"engine metrics unavailable: {REFUSED}"]),
+        ([b"k:wait 1\n"], []),
+    ],
+)
+def test_a_page_without_any_standard_metric_is_doubted_once(
+    answers: list[bytes | Exception], warnings: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It looks healthy and may be another engine's; a failure in between is no news about it."""
+    assert warnings_of(caplog, *answers) == warnings
+
+
+def test_a_source_of_the_wrong_type_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    """When it is first seen, however the page changes later."""
+    tokens = b"# TYPE e:tokens_total gauge\ne:tokens_total 1\n"
+
+    warnings = warnings_of(caplog, PAGE + tokens, PAGE + tokens + b"other 1\n", PAGE, PAGE + tokens)
+
+    assert warnings == ["k:tokens_total: e:tokens_total is a gauge, the rule wants a counter"]
+
+
 def test_the_observer_is_told_of_each_fetch() -> None:
     """With the very result that the scraper gets, failures too."""
     observer = Observer()

@@ -5,12 +5,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
+from redis.connection import parse_url
 
 from exporter.cli import build_parser
 from exporter.config import OPTIONS, ConfigError, Settings, resolve
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from exporter.config import Option
+
+PORT = "must be a number from 0 to 65535 (0 takes a free port)"
+SECRET_URLS = (
+    "http://me:s3cret@redis",
+    "me:s3cret@redis",
+    "s3cret@redis",
+    "//:s3cret@redis:6379",
+    "redis://:s3cret/x@redis",
+    "redis://me:s3cret#x@redis",
+    "redis://:s3cret℀@redis",
+    "redis://:s3cret@[::1",
+    "redis://:s3cret@redis:99999",
+)
 
 REQUIRED = ("-E", "vllm", "-I", "pod-0.default", "-N", "test-model")
 
@@ -41,6 +57,11 @@ def test_what_is_not_given_has_its_default() -> None:
         raw_metrics=True,
         log_format="text",
         log_level="info",
+        redis_url=None,
+        kv_endpoint="tcp://localhost:5557",
+        kv_topic="",
+        kv_replay_endpoint=None,
+        data_parallel_size=1,
     )
 
 
@@ -110,7 +131,121 @@ def test_these_are_all_the_variables() -> None:
     """A new one needs a row in the table above."""
     known = {option.variable for option in OPTIONS if option.variable}
 
-    assert known == {case.variable for case in VARIABLES}
+    assert known == {case.variable for case in VARIABLES} | {*KV_VARIABLES, *REDIS_PARTS, "REDIS_URL"}
+
+
+REDIS_PARTS = ("REDIS_HOST", "REDIS_PORT", "REDIS_DB", "REDIS_USERNAME", "REDIS_PASSWORD")
+# Variable -> its field, two values, and the names it had.
+KV_VARIABLES = {
+    "KV_EVENTS_ENDPOINT": (
+        "kv_endpoint",
+        ("tcp://engine:5557", "ipc:///run/kv/events"),
+        ("VLLM_ZMQ_ENDPOINT", "SGLANG_ZMQ_ENDPOINT"),
+    ),
+    "KV_EVENTS_TOPIC_FILTER": (
+        "kv_topic",
+        ("kv-events", "kv@pod-0"),
+        ("VLLM_ZMQ_TOPIC_FILTER", "SGLANG_ZMQ_TOPIC_FILTER"),
+    ),
+    "KV_EVENTS_REPLAY_ENDPOINT": ("kv_replay_endpoint", ("tcp://[::1]:5558", "tcp://10.0.0.1:5558"), ()),
+    "DATA_PARALLEL_SIZE": ("data_parallel_size", ("1024", "2"), ()),
+}
+
+
+@pytest.mark.parametrize("variable", KV_VARIABLES)
+def test_a_variable_wins_over_its_older_names(variable: str) -> None:
+    """The older ones count from left to right; what is set but empty does not."""
+    field, texts, older = KV_VARIABLES[variable]
+    names = (variable, *older)
+
+    for place, name in enumerate(names):
+        later = dict.fromkeys(names[place + 1 :], texts[1])
+        earlier = dict.fromkeys(names[:place], " ")
+        assert str(getattr(settings(**{**earlier, name: texts[0], **later}), field)) == texts[0]
+    assert getattr(settings(**{variable: ""}), field) == getattr(settings(), field)
+
+
+def redis_url(**environ: str) -> str | None:
+    return settings(**environ).redis_url
+
+
+@pytest.mark.parametrize(
+    ("parts", "url"),
+    [
+        pytest.param({}, None, id="nothing"),
+        pytest.param({"PORT": "6380", "PASSWORD": "secret", "USERNAME": "me"}, None, id="no host"),
+        pytest.param({"HOST": "redis"}, "redis://redis:6379/0", id="host only"),
+        pytest.param({"HOST": "redis", "PORT": "6380", "DB": "3"}, "redis://redis:6380/3", id="port and database"),
+        pytest.param({"HOST": "redis", "PORT": ""}, "redis://redis:6379/0", id="empty port"),
+        pytest.param(
+            {"HOST": "redis", "PORT": "tcp://10.96.0.7:6380"}, "redis://redis:6380/0", id="port of a service link"
+        ),
+        pytest.param({"HOST": "::1"}, "redis://[::1]:6379/0", id="IPv6"),
+        pytest.param({"HOST": "redis", "PASSWORD": "secret"}, "redis://:secret@redis:6379/0", id="password only"),
+        pytest.param({"HOST": "redis", "PASSWORD": ""}, "redis://redis:6379/0", id="empty password"),
+        pytest.param(
+            {"HOST": "fd00::7", "USERNAME": "me@home", "PASSWORD": "p@ss:/?#[%41] ü"},
+            "redis://me%40home:p%40ss%3A%2F%3F%23%5B%2541%5D%20%C3%BC@[fd00::7]:6379/0",
+            id="all quoted",
+        ),
+    ],
+)
+def test_redis_is_composed_of_its_parts(parts: dict[str, str], url: str | None) -> None:
+    """Without a host there is none, whatever else is set."""
+    assert redis_url(**{f"REDIS_{name}": value for name, value in parts.items()}) == url
+
+
+@pytest.mark.parametrize("secret", ["plain", "p@ss:/?#[%41] ü", "%", "a:b@c", "[::1]"])
+def test_the_client_gets_the_parts_as_they_were(secret: str) -> None:
+    """redis-py reads the URL as it was meant: what is quoted here is unquoted there."""
+    url = redis_url(REDIS_HOST="fd00::7", REDIS_PORT="6380", REDIS_DB="2", REDIS_USERNAME=secret, REDIS_PASSWORD=secret)
+
+    assert parse_url(url) == {"host": "fd00::7", "port": 6380, "db": 2, "username": secret, "password": secret}
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://other", "rediss://me:p%40ss@other:6380/1?ssl_ca_certs=/ca.pem", "unix:///run/redis.sock"]
+)
+def test_a_url_wins_over_the_parts(url: str) -> None:
+    """It is taken as it is, and nothing is added to it."""
+    assert redis_url(REDIS_URL=f" {url} ", **dict.fromkeys(REDIS_PARTS, "1")) == url
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "problem"),
+    [
+        ("REDIS_PORT", "redis", PORT),
+        ("REDIS_PORT", "tcp://10.0.0.1", PORT),
+        *[("REDIS_DB", value, "must be a number from 0 on") for value in ("-1", "main", "1.5", "²")],
+        *[("DATA_PARALLEL_SIZE", value, "must be a number from 1 to 1024") for value in ("0", "1025", "two", "-1")],
+        *[
+            (variable, value, "must be a ZeroMQ endpoint such as tcp://localhost:5557")
+            for variable in ("KV_EVENTS_ENDPOINT", "VLLM_ZMQ_ENDPOINT", "SGLANG_ZMQ_ENDPOINT", "KV_EVENTS_REPLAY_ENDPOINT")
+            for value in ("localhost:5557", "tcp://localhost", "http://localhost:5557", "tcp://my host:5557", "ipc://")
+        ],
+    ],
+)  # fmt: skip
+def test_a_bad_value_of_a_variable_is_named(variable: str, value: str, problem: str) -> None:
+    """By the name that was set, which may be an older one; even when there is no Redis."""
+    assert error_of(**{variable: value}) == f"{variable} {problem}, got {value!r}"
+
+
+@pytest.mark.parametrize("url", SECRET_URLS)
+def test_a_secret_is_never_shown(url: str) -> None:
+    """Neither in an error nor where the settings are printed."""
+    assert "s3cret" not in error_of(REDIS_URL=url)
+    for known in ({"REDIS_URL": "redis://me:s3cret@redis"}, {"REDIS_HOST": "redis", "REDIS_PASSWORD": "s3cret"}):
+        assert "s3cret" not in repr(settings(**known))
+
+
+@pytest.mark.parametrize("pod", ["pod-0", "pod-0.", ".default", "pod 0.default"])
+def test_with_redis_a_pod_has_a_namespace(pod: str) -> None:
+    """The router knows pods by both; without Redis any name will do."""
+    assert settings("--pod", pod).pod == pod
+    for variables in ({"REDIS_HOST": "redis"}, {"REDIS_URL": "redis://redis"}):
+        assert error_of("--pod", pod, **variables) == (
+            f"--pod must look like name.namespace: the router knows pods by it, got {pod!r}"
+        )
 
 
 @pytest.mark.parametrize(
@@ -183,7 +318,6 @@ def test_ports_have_a_range(text: str, port: int) -> None:
     assert settings("--port", text).port == port
 
 
-PORT = "must be a number from 0 to 65535 (0 takes a free port)"
 URL = "must be an http or https URL such as http://localhost:8000"
 PATH = "must be a path that begins with '/', such as /metrics"
 SECONDS = "must be a number of seconds above 0 and up to 3600"
@@ -197,10 +331,8 @@ SIZE = "must be a size in bytes above 0, such as 67108864 or 64Mi"
         ("--port", "RUNTIME_PORT", "tcp://10.0.0.1:80", PORT),
         *[("--engine-base-url", "RUNTIME_URL", value, URL) for value in ("localhost:8000", "ftp://e", "http://", "http://:80")],
         *[("--engine-base-url", "RUNTIME_URL", value, URL) for value in ("http://my host", "http://a\tb", "http://a%zz", "http://ü")],
-        ("--engine-base-url", "RUNTIME_URL", "http://u:p@e", "must not hold credentials"),
-        *[("--engine-base-url", "RUNTIME_URL", f"http://e{end}", "must not have a query or a fragment") for end in ("?a=1", "#a", "?")],
-        ("--engine-base-url", "RUNTIME_URL", "http://e:99999", "is not a URL: Port out of range 0-65535"),
-        ("--engine-base-url", "RUNTIME_URL", "http://[::1", "is not a URL: Invalid IPv6 URL"),
+        *[("--engine-base-url", "RUNTIME_URL", f"http://e{end}", "must not have a query or a fragment") for end in ("#a", "?")],
+        *[("--engine-base-url", "RUNTIME_URL", value, URL) for value in ("http://e:99999", "http://e:port", "http://[::1")],
         *[("--engine-metrics-path", "RUNTIME_METRICS_PATH", value, PATH) for value in ("metrics", "/my metrics", "/a#b")],
         *[("--request-timeout", "REQUEST_TIMEOUT", value, SECONDS) for value in ("soon", "0", "-1", "3601", "nan", "inf")],
     ],
@@ -227,23 +359,101 @@ def test_a_bad_value_of_a_flag_is_named(flag: str, value: str, problem: str) -> 
     assert error_of(f"{flag}={value}") == f"{flag} {problem}, got {value!r}"
 
 
-def test_an_unknown_engine_is_told_the_known_ones(tmp_path: Path) -> None:
-    """Those that a rule file declares are among them."""
+@pytest.mark.parametrize(
+    ("rules", "way"),
+    [(None, "bring rules for it with --metric-rules"), ("metrics: {}\n", "write 'engine: other' into FILE")],
+)
+def test_an_unknown_engine_is_told_the_known_ones(tmp_path: Path, rules: str | None, way: str) -> None:
+    """And how to bring another."""
+    path = tmp_path / "rules.yaml"
+    path.write_text(rules or "")
+    flags = ("--metric-rules", str(path)) if rules else ()
+
+    assert error_of("-E", "other", *flags) == (
+        "--engine 'other' is not known: use one of dynamo, llamacpp, lmdeploy, mindie, ray, sglang, tgi, trtllm, vllm, "
+        f"or {way.replace('FILE', str(path))}"
+    )
+
+
+@pytest.mark.parametrize("engine", ["other", "vllm"])
+def test_a_rule_file_of_another_engine_is_refused(tmp_path: Path, engine: str) -> None:
+    """Whichever of the two is wrong, the error names both."""
     path = tmp_path / "rules.yaml"
     path.write_text("engine: mine\nmetrics: {}\n")
 
-    assert error_of("-E", "other", "--metric-rules", str(path)) == (
-        "--engine 'other' is not known: use one of dynamo, llamacpp, lmdeploy, mindie, mine, ray, sglang, tgi, trtllm, vllm, "
-        "or bring rules for it with --metric-rules"
+    assert error_of("-E", engine, "--metric-rules", str(path)) == (
+        f"--metric-rules {path} is for engine 'mine', not for {engine!r}: change --engine, or 'engine' in the file"
     )
 
 
 @pytest.mark.parametrize(
-    ("missing", "names"), [("engine", "-E/--engine"), ("pod", "-I/--pod"), ("model", "-N/--model")]
+    ("missing", "names"), [("engine", "-E/--engine NAME"), ("pod", "-I/--pod POD"), ("model", "-N/--model MODEL")]
 )
-def test_a_missing_value_is_named_with_its_meaning(missing: str, names: str) -> None:
-    """Both names of the flag, and what it is for."""
+def test_a_missing_value_is_named(missing: str, names: str) -> None:
+    """By both names of its flag; the help has the rest."""
     flags = {"engine": "vllm", "pod": "p.n", "model": "m", missing: None}
 
-    with pytest.raises(ConfigError, match=rf"^{names} is required: [A-Z].+\.$"):
+    with pytest.raises(ConfigError, match=rf"^missing: {names}; see --help$"):
         resolve(flags, {})
+
+
+URLS_WITH_SECRETS = (
+    "http://me:s3cret@e",
+    "me:s3cret@e:80",
+    "http://me:s3cret/x@e",
+    "http://s3cret:x@e:99999",
+    "//s3cret@e",
+    "ht:s3cret://x@e",
+    "http://me:s3@cret:s3cret@[::1",
+    "http://e?token=s3cret",
+    "http://me:a?b@e?token=s3cret",
+)
+
+
+@pytest.mark.parametrize("value", URLS_WITH_SECRETS)
+@pytest.mark.parametrize("option", [option for option in OPTIONS if option.variable], ids=lambda option: option.name)
+def test_no_error_shows_what_may_be_a_secret(option: Option, value: str) -> None:
+    """A login or a token in any variable's value, right or wrong there, is hidden."""
+    problem = ""
+    try:
+        settings(**{option.variable: value})
+    except ConfigError as error:
+        problem = str(error)
+
+    assert "s3cret" not in problem
+
+
+@pytest.mark.parametrize("flag", ["--engine", "--engine-base-url", "--port", "--log-level", "--request-timeout"])
+@pytest.mark.parametrize("value", URLS_WITH_SECRETS)
+def test_no_flags_error_shows_what_may_be_a_secret(flag: str, value: str) -> None:
+    """The same for flags, whose error says what is wrong all the same."""
+    error = error_of(f"{flag}={value}")
+
+    assert error.startswith(flag)
+    assert "s3cret" not in error
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [("http://u:p@localhost:8000", "http://***@localhost:8000"), ("http://e/x?a=1", "http://e/x?***")],
+)
+def test_a_base_url_is_shown_without_its_secret(value: str, shown: str) -> None:
+    """What is left tells which value is meant."""
+    assert error_of("-B", value).endswith(f", got {shown!r}")
+
+
+@pytest.mark.parametrize("flag", ["--pod", "--model"])
+def test_a_variable_that_is_not_expanded_is_refused(flag: str) -> None:
+    """Kubernetes leaves $(NAME) as it is when the container's env lacks it."""
+    assert error_of(flag, "$(POD_NAME).default") == (
+        f"{flag} has a variable that Kubernetes did not expand: define it in the container's env, above what uses it "
+        "(docs/deployment.md), got '$(POD_NAME).default'"
+    )
+
+
+def test_a_pod_without_a_namespace_is_worth_a_warning() -> None:
+    """It can be used where there is no router."""
+    assert settings().warnings == ()
+    assert settings("--pod", "pod-0").warnings == (
+        "--pod 'pod-0' has no namespace: give it as name.namespace, by which the router knows pods",
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Final
 
 import pytest
@@ -125,7 +126,17 @@ def test_a_rate_is_between_two_scrapes() -> None:
         history.add(snapshot(time, tokens=tokens))
 
     assert reading(history, TOKENS).cells == (50.0, 150.0, 300.0)
-    assert reading(history, TOKENS).trend == (None, 100.0, 300.0, 50.0)
+    assert reading(history, TOKENS).trend == (100.0, 300.0, 50.0)
+
+
+def test_all_trends_begin_together() -> None:
+    """With the second scrape, the first that a rate has; a gauge's trend stands below it, second by second."""
+    history = History()
+    for time in range(3):
+        history.add(snapshot(float(time), tokens=100.0 * time, waiting=1.0))
+
+    trends = [reading(history, name) for name in (TOKENS, WAITING)]
+    assert [(each.trend, each.first) for each in trends] == [((100.0, 100.0), 1), ((1.0, 1.0), 1)]
 
 
 def test_the_window_forgets() -> None:
@@ -267,9 +278,11 @@ def test_styles_are_escape_sequences_that_end_with_their_span() -> None:
 def test_links_lead_to_everything_there_is() -> None:
     """Without a Prometheus one line says how to get it."""
     with_one = plain(links("http://h:1", "http://h:2/graph"))
+    longest = plain(links("http://h:1", "http://127.0.0.1:65535/classic/graph"))
     without = plain(links("http://h:1", None))
 
-    assert "http://h:2/graph?g0.expr=kthena:num_requests_running&g0.tab=0&g0.range_input=5m" in with_one
+    assert re.search("http://h:2/graph\n +query kthena:num_requests_running\n", with_one)
+    assert max(len(line) for line in f"{longest}{without}".splitlines() if "rometheus" in line or "query" in line) < 80
     for text in (with_one, without):
         for url in (
             "http://h:1/\n",

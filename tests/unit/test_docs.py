@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
-from itertools import pairwise
+from itertools import pairwise, product
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -13,16 +15,23 @@ import yaml
 from exporter.api.app import _METHODS, ROUTES
 from exporter.cli import build_parser
 from exporter.config import OPTIONS, resolve
+from exporter.kv import diagnosis
+from exporter.kv.blockhash import hash_blocks
+from exporter.kv.decode import Drop
+from exporter.kv.events import LABELS
+from exporter.kv.pump import REASONS
 from exporter.metrics.errors import Reason
-from exporter.metrics.names import EXTENDED, OWN, STANDARD
+from exporter.metrics.names import EXTENDED, KV, KV_ENABLED, OWN, STANDARD
 from exporter.metrics.reader import parse_page
 from exporter.metrics.rules import ENGINE_ALIASES, builtin_engines, load_rules
 from exporter.metrics.standard import standardize
 from exporter.metrics.telemetry import REPAIRS
+from exporter.service import KV_ENGINES, _kv_is_off
 from tests.documents import DOCUMENTS, ROOT, anchors, blocks, cells, code, links, read, section
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Any
 
     from exporter.config import Option
     from exporter.metrics.rules import Source
@@ -31,11 +40,27 @@ README: Final = read("README.md")
 CONFIGURATION: Final = read("docs/configuration.md")
 ENGINES: Final = read("docs/engines.md")
 HTTP_API: Final = read("docs/http-api.md")
+KV_EVENTS: Final = read("docs/kv-events.md")
 METRICS: Final = read("docs/metrics.md")
 OPERATIONS: Final = read("docs/operations.md")
 RECORDS: Final = sorted(path.name for path in (ROOT / "docs/adr").glob("[0-9]*.md"))
 
+# The metrics of each section of docs/metrics.md that has a table of them, in order.
+METRIC_SECTIONS: Final = {
+    "The runtime's own metrics": [own for own in OWN if own not in (KV_ENABLED, *KV)],
+    "Metrics of KV events": [KV_ENABLED, *KV],
+}
+# Flaws by the names that the code counts them under.
+FLAWS: Final = sorted(
+    {
+        kind
+        for path in (ROOT / "exporter/metrics").glob("*.py")
+        for kind in re.findall(r'repairs\["(\w+)"\]', path.read_text())
+    }
+)
 KINDS: Final = {rule.name: rule.kind for rule in load_rules("vllm").rules}
+FLAGGED: Final = [option for option in OPTIONS if option.flags]
+UNFLAGGED: Final = [option for option in OPTIONS if not option.flags]
 FLAGS: Final = {flag for option in OPTIONS for flag in option.flags} | {"-h", "--help", "--version"}
 # Flags of other programs that the documents may name.
 FOREIGN_FLAGS: Final = {
@@ -45,16 +70,22 @@ FOREIGN_FLAGS: Final = {
     "llama.cpp": {"--metrics"},
     "lmdeploy": {"--disable-metrics"},
     "ray": {"--metrics-export-port"},
+    "redis-cli": {"--pattern", "--scan"},
     "sglang": {
         "--enable-metrics",
         "--enable-metrics-for-all-schedulers",
         "--enable-priority-scheduling",
+        "--kv-events-config",
+        "--model-path",
+        "--page-size",
         "--smg-http-sidecar-port",
     },
     "triton": {"--metrics-config"},
     "vllm": {
         "--api-server-count",
+        "--block-size",
         "--disable-log-stats",
+        "--kv-events-config",
         "--served-model-name",
         "--show-hidden-metrics-for-version",
     },
@@ -87,8 +118,8 @@ def default(option: Option) -> str:
 
 
 def test_configuration_has_each_option_as_it_is() -> None:
-    """The table is the one of the code: same rows, same order, same words."""
-    rows = [
+    """The tables are the one of the code: same rows, same order, same words."""
+    flagged = [
         [
             named(option),
             in_code(option.variable or ""),
@@ -96,16 +127,27 @@ def test_configuration_has_each_option_as_it_is() -> None:
             default(option),
             option.help,
         ]
-        for option in OPTIONS
+        for option in FLAGGED
+    ]
+    unflagged = [
+        [in_code(option.variable or ""), ", ".join(map(in_code, option.older)), default(option), option.help]
+        for option in UNFLAGGED
     ]
 
-    assert cells(CONFIGURATION, "flag", "variable", "value", "default", "meaning") == rows
+    assert cells(CONFIGURATION, "flag", "variable", "value", "default", "meaning") == flagged
+    assert cells(CONFIGURATION, "variable", "older names", "default", "meaning") == unflagged
 
 
-def test_configuration_says_what_each_value_may_be() -> None:
+@pytest.mark.parametrize(
+    ("head", "options"),
+    [
+        pytest.param("value", {option.metavar: option for option in OPTIONS if option.metavar}, id="flags"),
+        pytest.param("variable", {option.variable: option for option in UNFLAGGED}, id="variables"),
+    ],
+)
+def test_configuration_says_what_each_value_may_be(head: str, options: dict[str, Option]) -> None:
     """What is called accepted is accepted by every option of that kind, the rest refused."""
-    rows = [[code(cell) for cell in row] for row in cells(CONFIGURATION, "value", "what it may be")]
-    options = {option.metavar: option for option in OPTIONS if option.metavar}
+    rows = [[code(cell) for cell in row] for row in cells(CONFIGURATION, head, "what it may be")]
 
     assert {value for values, *_ in rows for value in values} == set(options)
     for values, _, accepted, refused in rows:
@@ -127,7 +169,7 @@ def test_configuration_lists_each_engine() -> None:
 def test_what_is_called_unread_is_unread() -> None:
     """No variable of the list is an option's, and none that the manifest sets is missing."""
     unread = {name for row in cells(CONFIGURATION, "variable", "whose") for name in code(row[0])}
-    variables = {option.variable for option in OPTIONS if option.variable}
+    variables = {variable for option in OPTIONS for variable in option.variables}
     pod = yaml.safe_load(read("deploy/sidecar.yaml"))["spec"]["template"]["spec"]
     (runtime,) = (container for container in pod["containers"] if container["name"] == "runtime")
 
@@ -140,7 +182,7 @@ def test_readme_has_the_startup_arguments() -> None:
     rows = cells(README, "flag", "default", "meaning")
 
     assert [row[:2] for row in rows] == [[named(option), default(option)] for option in OPTIONS[: len(rows)]]
-    assert {option.flags[-1] for option in OPTIONS} <= set(code(section(README, "Startup arguments")))
+    assert {option.flags[-1] for option in FLAGGED} <= set(code(section(README, "Startup arguments")))
 
 
 def test_readme_shows_the_sidecar_of_the_manifest() -> None:
@@ -175,7 +217,7 @@ def test_no_metric_is_made_up(name: str) -> None:
     """A name in a document that is of the project's form is one of its metrics."""
     known = {*STANDARD, *EXTENDED, *(own.name for own in OWN)}
     known |= {f"{metric}{suffix}" for metric in known for suffix in ("_bucket", "_sum", "_count")}
-    found = set(re.findall(r"\bkthena(?:_runtime_|:)\w+(?<!_)(?![\w*.])", read(name)))
+    found = set(re.findall(r"\bkthena(?:_runtime_|:)\w+(?<!_)(?![\w*.:])", read(name)))
 
     assert found - known == set()
 
@@ -228,36 +270,65 @@ def test_engines_repeats_the_standard_metrics() -> None:
 
 
 def test_own_metrics_have_their_types_and_labels() -> None:
-    """Each name of the runtime's is a row, and no other."""
-    rows = cells(METRICS, "metric", "type", "labels", "meaning")
+    """Each name of the runtime's is a row of its section, and no other."""
+    for heading, metrics in METRIC_SECTIONS.items():
+        rows = cells(section(METRICS, heading), "metric", "type", "labels", "meaning")
 
-    assert [(*code(row[0]), row[1], code(row[2])) for row in rows] == [
-        (own.name, own.kind, list(own.labels)) for own in OWN
-    ]
+        assert [(*code(row[0]), row[1], code(row[2])) for row in rows] == [
+            (own.name, own.kind, list(own.labels)) for own in metrics
+        ]
+
+
+def values_of_labels(heading: str) -> dict[tuple[str, str], set[str]]:
+    """Return what a section calls the values of a label, by metric and label."""
+    rows = [list(map(code, row)) for row in cells(section(METRICS, heading), "metric", "label", "values")]
+    found = [(pair, set(values)) for metrics, labels, values in rows for pair in product(metrics, labels)]
+
+    assert len(found) == len(dict(found)), "a label of a metric is explained twice"
+    return dict(found)
 
 
 @pytest.mark.parametrize(
-    ("label", "values"),
+    ("metric", "label", "values"),
     [
-        ("engine", set(builtin_engines())),
-        ("reason", set(Reason)),
-        ("kind", set(REPAIRS)),
-        ("route", {*ROUTES, "unmatched"}),
-        ("method", {*_METHODS, "other"}),
+        ("engine_info", "engine", set(builtin_engines())),
+        ("engine_scrape_errors_total", "reason", set(Reason)),
+        ("engine_page_repairs_total", "kind", set(FLAWS)),
+        ("http_requests_total", "route", {*ROUTES, "unmatched"}),
+        ("http_requests_total", "method", {*_METHODS, "other"}),
+        ("kv_events_total", "type", set(LABELS["event_types"])),
+        ("kv_event_blocks_total", "type", set(LABELS["event_types"])),
+        ("kv_events_dropped_total", "reason", set(LABELS["drop_reasons"])),
+        ("kv_resyncs_total", "reason", set(LABELS["resync_reasons"])),
+        ("redis_operation_duration_seconds", "operation", set(LABELS["operations"])),
+        ("redis_errors_total", "operation", set(LABELS["operations"])),
+        ("redis_errors_total", "reason", set(LABELS["redis_reasons"])),
     ],
 )
-def test_each_label_value_is_listed(label: str, values: set[str]) -> None:
+def test_each_label_value_is_listed(metric: str, label: str, values: set[str]) -> None:
     """The values of a label are those of the code, all of them."""
-    rows = {code(row[0])[0]: code(row[1]) for row in cells(METRICS, "label", "values")}
+    (found,) = (
+        rows[f"kthena_runtime_{metric}", label]
+        for rows in map(values_of_labels, METRIC_SECTIONS)
+        if (f"kthena_runtime_{metric}", label) in rows
+    )
 
-    assert set(rows[label]) == values
+    assert found == values
 
 
-def test_each_label_is_explained() -> None:
-    """Every label of the runtime's own metrics has its values described, but those of the build."""
-    labels = {label for own in OWN for label in own.labels} - {"version", "python"}
+@pytest.mark.parametrize("heading", METRIC_SECTIONS)
+def test_each_label_is_explained(heading: str) -> None:
+    """Every label of every metric has its values described, but those of the build."""
+    labels = {(own.name, label) for own in METRIC_SECTIONS[heading] for label in own.labels}
 
-    assert {code(row[0])[0] for row in cells(METRICS, "label", "values")} == labels
+    assert set(values_of_labels(heading)) == {pair for pair in labels if pair[1] not in {"version", "python"}}
+
+
+def test_what_cannot_be_decoded_is_named() -> None:
+    """The counter of decoding errors lists the reasons that it adds up."""
+    rows = {code(row[0])[0]: row for row in cells(section(METRICS, "Metrics of KV events"), "metric", "type", "labels")}
+
+    assert code(rows["kthena_runtime_kv_event_decode_errors_total"][3]) == list(LABELS["undecodable"])
 
 
 def test_each_reason_says_what_to_do() -> None:
@@ -272,8 +343,98 @@ def test_each_repair_is_explained() -> None:
     """The table of metrics.md has every kind, and something in each cell."""
     rows = cells(METRICS, "kind", "flaw", "what is done", "counts")
 
-    assert [code(row[0]) for row in rows] == [[kind] for kind in REPAIRS]
+    assert [code(row[0]) for row in rows] == [[kind] for kind in FLAWS]
     assert all(all(row) for row in rows)
+    assert set(REPAIRS) <= set(FLAWS)
+
+
+def test_each_drop_says_what_to_do() -> None:
+    """The table of kv-events.md has every reason, in the order of the code, and something in each cell."""
+    rows = cells(KV_EVENTS, "dropped", "counts", "what it was", "what to do")
+
+    assert [code(row[0]) for row in rows] == [[reason] for reason in Drop]
+    assert all(all(row) for row in rows)
+
+
+def test_each_resync_has_its_cause() -> None:
+    """The table of what happens when names every reason once."""
+    rows = cells(KV_EVENTS, "when", "what the runtime does", "counted as")
+
+    assert sorted(reason for row in rows for reason in code(row[2])) == sorted(LABELS["resync_reasons"])
+    assert all(row[0] and row[1] for row in rows)
+
+
+def findings() -> list[tuple[str, str, str]]:
+    """Return everything that /ready can say about KV events, as check, status and detail."""
+
+    def subscriber(
+        *, connected: bool = True, filtered: int = 0, received: bool = True, replay: str | None = None
+    ) -> Any:
+        stream = SimpleNamespace(received=received, replay_failure=replay)
+        return SimpleNamespace(rank=0, endpoint="tcp://e:1", connected=connected, filtered=filtered, stream=stream)
+
+    off = [_kv_is_off(SimpleNamespace(redis_url=url, engine="tgi"))()["kv_events"] for url in (None, "redis://r")]
+    subscribers = [
+        subscriber(connected=False),
+        subscriber(received=False, filtered=1),
+        subscriber(replay="no answer"),
+        subscriber(received=False),
+        subscriber(),
+    ]
+    engine = [*off, *(diagnosis.diagnose_engine("vllm", [one]) for one in subscribers)]
+    failures = ["not asked yet", *REASONS, "internal", None]
+    redis = [diagnosis.diagnose_redis(SimpleNamespace(failure=failure)) for failure in failures]
+    return [(check, *found) for check, some in (("kv_events", engine), ("redis", redis)) for found in some]
+
+
+def test_everything_that_ready_says_has_its_remedy() -> None:
+    """A row of kv-events.md has a check, its status and words of one detail; no detail is without a row."""
+    rows = [[*map(code, row[:3]), row[3]] for row in cells(KV_EVENTS, "check", "status", "detail", "what to do")]
+    said = findings()
+    fitting = [
+        [one for one in said if one[:2] == (check, status) and words in one[2]]
+        for (check,), (status,), (words,), _ in rows
+    ]
+
+    assert [len(some) for some in fitting] == [1] * len(rows)
+    assert sorted(one for some in fitting for one in some) == sorted(said)
+    assert all(remedy for *_, remedy in rows)
+
+
+def test_a_redis_error_is_named_as_its_metric_names_it() -> None:
+    """What /ready says about Redis stands beside the `reason` that the counter has."""
+    rows = cells(KV_EVENTS, "check", "status", "detail", "what to do")
+    reasons = {found[1]: code(row[2])[0] for row in rows if (found := re.match(r"reason `(\w+)`", row[3]))}
+
+    assert set(reasons) == set(REASONS) - {"other"}
+    for reason, words in reasons.items():
+        assert words in diagnosis.diagnose_redis(SimpleNamespace(failure=reason)).detail
+
+
+def configurations(text: str) -> list[dict[str, object]]:
+    """Return what the engines are given as --kv-events-config."""
+    return [json.loads(found) for found in re.findall(r"--kv-events-config '(\{.+?\})'", text, re.DOTALL)]
+
+
+def test_the_engines_are_told_what_the_runtime_reads() -> None:
+    """The flags of the documents have all that /ready advises, and ports that the runtime is told."""
+    advised = [configurations(diagnosis._FLAGS[engine])[0] for engine in KV_ENGINES]
+    shown = configurations("".join(block.text for block in blocks(KV_EVENTS, "sh")))
+    endpoint = next(option.default for option in OPTIONS if option.name == "kv_endpoint")
+
+    assert len(shown) == len(advised)
+    for told, least in zip(shown, advised, strict=True):
+        assert least.items() <= told.items()
+        assert told["endpoint"] == endpoint.replace("localhost", "*")
+        assert f"KV_EVENTS_REPLAY_ENDPOINT={told['replay_endpoint'].replace('*', 'localhost')}" in code(KV_EVENTS)
+    assert configurations(README) == shown[:1]
+
+
+def test_the_hash_of_the_example_is_the_routers() -> None:
+    """Tokens 1 to 16, by which other implementations can be checked."""
+    (block,) = hash_blocks(range(1, 17), 16)
+
+    assert f"Tokens 1 to 16 give {block}." in KV_EVENTS
 
 
 def test_each_route_has_a_section() -> None:
@@ -381,6 +542,6 @@ def test_each_page_is_named_in_the_readme() -> None:
 def test_the_changelog_has_what_users_see() -> None:
     """Nothing is released yet: each standard metric, variable and route stands under Unreleased."""
     unreleased = section(read("CHANGELOG.md"), "[Unreleased]")
-    variables = {option.variable for option in OPTIONS if option.variable}
+    variables = {variable for option in OPTIONS for variable in option.variables}
 
     assert {*STANDARD, *variables, *ROUTES} <= set(code(unreleased))

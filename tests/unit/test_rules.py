@@ -19,6 +19,11 @@ metrics:
     help: Help.
     sources: [my_x]
 """
+SYNTAX = "check indent and quotes there"
+FILE_KEYS = "the outermost keys are metrics, engine, extends: are all rules indented below metrics?"
+RULE_KEYS = (
+    "a rule has type, help, sources; a source is a name, or has name, where, copies, scale, type; is the indent right?"
+)
 KNOWN = "dynamo, llamacpp, lmdeploy, mindie, ray, sglang, tgi, trtllm, vllm"
 
 
@@ -114,25 +119,67 @@ def test_all_that_a_source_can_say_is_read(rule_file: Callable[[str], Path]) -> 
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
-        ("[my_x]", "[my_x", "rules.yaml line 6: not valid YAML: did not find expected ',' or ']'"),
-        ("    help", "   help", "rules.yaml line 4: not valid YAML: did not find expected key"),
-        ("Help.", "%x", "rules.yaml line 4: not valid YAML: found character that cannot start any token"),
-        ("gauge", "gauge\n    kind: gauge", "rules.yaml: metric 'kthena:x': Object contains unknown field `kind`"),
+        (
+            "[my_x]",
+            "[my_x",
+            f"rules.yaml line 6: not valid YAML: while parsing a flow sequence: did not find expected ',' or ']'; {SYNTAX}",
+        ),
+        (
+            "    help",
+            "   help",
+            f"rules.yaml line 4: not valid YAML: while parsing a block mapping: did not find expected key; {SYNTAX}",
+        ),
+        (
+            "Help.",
+            "%x",
+            f"rules.yaml line 4: not valid YAML: while scanning for the next token: found character that cannot start any token; {SYNTAX}",
+        ),
+        (
+            "    help: Help.",
+            "    type: gauge",
+            "rules.yaml line 4: not valid YAML: the key 'type' stands twice, first in line 3",
+        ),
+        (
+            "[my_x]",
+            "[{name: y, name: z}]",
+            "rules.yaml line 5: not valid YAML: the key 'name' stands twice, first in line 5",
+        ),
+        (
+            "[my_x]\n",
+            "[my_x]\n  kthena:x: null\n",
+            "rules.yaml line 6: not valid YAML: the key 'kthena:x' stands twice, first in line 2",
+        ),
+        (
+            "gauge",
+            "gauge\n    kind: gauge",
+            f"rules.yaml: metric 'kthena:x': Object contains unknown field `kind`; {RULE_KEYS}",
+        ),
         (
             "[my_x]",
             "[my_x, {name: y, wher: {a: b}}]",
-            "rules.yaml: metric 'kthena:x': Object contains unknown field `wher` - at `$.sources[1]`",
+            f"rules.yaml: metric 'kthena:x': Object contains unknown field `wher` - at `$.sources[1]`; {RULE_KEYS}",
         ),
         (
             "[my_x]",
             "[{name: y, where: {rank: 0}}]",
-            "rules.yaml: metric 'kthena:x': Expected `str`, got `int` - at `$.sources[0].where[...]`",
+            "rules.yaml: metric 'kthena:x' has a value of label rank that is not text: put it in quotes, such as rank: \"0\"",
         ),
-        ("[my_x]", "my_x", "rules.yaml: metric 'kthena:x': Expected `array`, got `str` - at `$.sources`"),
-        ("    help: Help.\n", "", "rules.yaml: metric 'kthena:x': Object missing required field `help`"),
-        ("gauge", "guage", "rules.yaml: metric 'kthena:x': Invalid enum value 'guage' - at `$.type`"),
-        ("metrics", "metric", "rules.yaml: Object contains unknown field `metric`"),
-        ("metrics", "engine: 5\nmetrics", "rules.yaml: Expected `str | null`, got `int` - at `$.engine`"),
+        ("[my_x]", "my_x", f"rules.yaml: metric 'kthena:x': Expected `array`, got `str` - at `$.sources`; {RULE_KEYS}"),
+        (
+            "    type",
+            "  type",
+            f"rules.yaml line 4: not valid YAML: mapping values are not allowed in this context; {SYNTAX}",
+        ),
+        ("  kthena:x", "kthena:x", f"rules.yaml: Expected `object`, got `null` - at `$.metrics`; {FILE_KEYS}"),
+        ("    help: Help.\n", "", f"rules.yaml: metric 'kthena:x': Object missing required field `help`; {RULE_KEYS}"),
+        ("gauge", "guage", "rules.yaml: metric 'kthena:x' has type 'guage': it must be counter, gauge or histogram"),
+        (
+            "[my_x]",
+            "[{name: y, type: guage}]",
+            "rules.yaml: metric 'kthena:x' has type 'guage': it must be counter, gauge or histogram",
+        ),
+        ("metrics", "metric", f"rules.yaml: Object contains unknown field `metric`; {FILE_KEYS}"),
+        ("metrics", "engine: 5\nmetrics", f"rules.yaml: Expected `str | null`, got `int` - at `$.engine`; {FILE_KEYS}"),
         (
             "kthena:x",
             "kthena-x",
@@ -179,17 +226,55 @@ def test_a_mistake_is_named_with_its_place(rule_file: Callable[[str], Path], old
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("", "rules.yaml: Expected `object`, got `null`"),
-        ("# nothing yet\n", "rules.yaml: Expected `object`, got `null`"),
-        ("- kthena:x\n", "rules.yaml: Expected `object`, got `array`"),
-        ("kthena:x\n", "rules.yaml: Expected `object`, got `str`"),
-        ("engine: mine\n", "rules.yaml: Object missing required field `metrics`"),
-        (RULE + "---\n" + RULE, "rules.yaml line 6: not valid YAML: but found another document"),
+        ("", "rules.yaml is empty: it must have metrics (docs/metrics.md)"),
+        ("# nothing yet\n", "rules.yaml is empty: it must have metrics (docs/metrics.md)"),
+        ("- kthena:x\n", f"rules.yaml: Expected `object`, got `array`; {FILE_KEYS}"),
+        ("kthena:x\n", f"rules.yaml: Expected `object`, got `str`; {FILE_KEYS}"),
+        ("engine: mine\n", f"rules.yaml: Object missing required field `metrics`; {FILE_KEYS}"),
+        (
+            RULE + "---\n" + RULE,
+            "rules.yaml line 6: not valid YAML: expected a single document in the stream: but found another document",
+        ),
     ],
 )
 def test_what_is_no_rule_file_is_refused(rule_file: Callable[[str], Path], text: str, problem: str) -> None:
     """Empty files, lists and plain texts among them."""
     assert error_of(rule_file(text)) == problem
+
+
+@pytest.mark.parametrize("value", ["0", "1.5", "true", "2024-01-31", "", "[a]"])
+def test_a_label_value_needs_quotes(rule_file: Callable[[str], Path], value: str) -> None:
+    """What YAML takes for something else than text is refused with the way to write it."""
+    problem = error_of(rule_file(RULE.replace("[my_x]", f"[{{name: x, where: {{rank: {value}}}}}]")))
+
+    assert problem.endswith('has a value of label rank that is not text: put it in quotes, such as rank: "0"')
+
+
+def test_keys_may_repeat_in_different_mappings(rule_file: Callable[[str], Path]) -> None:
+    """An alias or a merge may bring a key again, and what stands beside it wins as YAML has it."""
+    text = RULE.replace("kthena:x:", "kthena:x: &x") + '  kthena:y: {<<: *x, help: "Other."}\n  kthena:z: *x\n'
+
+    rules = {rule.name: rule.help for rule in load_rules("vllm", rule_file(text)).rules}
+
+    assert [rules[name] for name in ("kthena:x", "kthena:y", "kthena:z")] == ["Help.", "Other.", "Help."]
+
+
+@pytest.mark.parametrize(
+    ("engine", "name", "hint"),
+    [
+        ("vllm", "kthena:num_requests_wating", " (did you mean kthena:num_requests_waiting?)"),
+        ("vllm", "x", ""),
+        ("mine", "kthena:num_requests_waiting", ""),
+    ],
+)
+def test_a_null_that_takes_nothing_away_is_refused(
+    rule_file: Callable[[str], Path], engine: str, name: str, hint: str
+) -> None:
+    """Most likely the name is wrong, and the rule that was meant is still there."""
+    path = rule_file(f"engine: {engine}\nmetrics:\n  {name}: null\n")
+
+    problem = f"rules.yaml: metric {name!r} is null, but there is no such rule to take away{hint}"
+    assert error_of(path, engine) == problem
 
 
 def test_a_file_that_is_not_utf8_is_refused(rule_file: Callable[[bytes], Path]) -> None:
@@ -219,10 +304,10 @@ def test_a_file_that_cannot_be_read_is_named(rule_file: Callable[[str], Path], n
     [
         (
             "engine: other\n" + RULE,
-            "the rule file is for engine 'other', not for 'vllm': change --engine or the file's 'engine'",
+            "rules.yaml is for engine 'other', not for 'vllm': change --engine, or 'engine' in the file",
         ),
-        ("extends: nope\n" + RULE, f"no metric rules for engine 'nope'; known: {KNOWN}"),
-        ("extends: ../rules/vllm\n" + RULE, f"no metric rules for engine '../rules/vllm'; known: {KNOWN}"),
+        ("extends: nope\n" + RULE, f"rules.yaml: extends 'nope': it must be one of {KNOWN}"),
+        ("extends: ../rules/vllm\n" + RULE, f"rules.yaml: extends '../rules/vllm': it must be one of {KNOWN}"),
     ],
 )
 def test_an_engine_that_does_not_fit_is_refused(rule_file: Callable[[str], Path], text: str, problem: str) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
+from math import isfinite
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from exporter.metrics.reader import parse_page
 from exporter.metrics.rules import Rule, RuleSet, Source
-from exporter.metrics.standard import Standardized, standardize
-from tests.strategies import pages
+from exporter.metrics.standard import Standardized, WrongType, standardize
+from tests.strategies import pages, values
 
 HISTOGRAM = b"""\
 # TYPE e:ms histogram
@@ -98,6 +100,37 @@ def test_the_first_source_that_is_present_wins(page: bytes, expected: str | None
 def test_other_names_and_types_are_no_source(page: bytes, kind: str, source: str) -> None:
     """Whole names only, and a histogram is not a counter whatever its name ends in."""
     assert twin(page, kind, source) is None
+
+
+@pytest.mark.parametrize(
+    ("page", "source", "found"),
+    [
+        (b"# TYPE e summary\ne_sum 1\ne_count 1\n", Source("e"), [WrongType("k:x", "e", "summary", "histogram")]),
+        (b"# TYPE e gauge\ne 1\n", Source("e", kind="counter"), [WrongType("k:x", "e", "gauge", "counter")]),
+        (b"# TYPE e gauge\ne 1\n", Source("e", kind="gauge"), []),
+        (b"# TYPE e gauge\n", Source("e"), []),
+        (b"e 1\n", Source("e"), []),
+        (HISTOGRAM, Source("e:ms"), []),
+        (HISTOGRAM, Source("e:ms_sum"), []),
+    ],
+)
+def test_a_source_of_the_wrong_type_is_reported(page: bytes, source: Source, found: list[WrongType]) -> None:
+    """It is there, and yet no source: its owner would look for the reason in vain."""
+    result = standardized(page, Rule("k:x", "histogram", "Help.", (source,)))
+
+    assert list(result.wrong_types) == found
+
+
+def test_what_is_present_is_told_apart_from_what_is_missing() -> None:
+    """A twin and a name that the engine has itself are present."""
+    page = b"# TYPE e gauge\ne 1\n# TYPE k:x gauge\nk:x 9\n"
+    rules = [
+        Rule(name, "gauge", "Help.", (Source(source),)) for name, source in [("k:x", "e"), ("k:y", "e"), ("k:z", "f")]
+    ]
+
+    result = standardized(page, *rules)
+
+    assert (result.present, result.missing) == (("k:y", "k:x"), ("k:z",))
 
 
 @pytest.mark.parametrize("kind", ["counter", "gauge"])
@@ -195,6 +228,39 @@ def test_a_scaled_histogram_has_scaled_bounds_and_sum() -> None:
         'k:x_sum{a="x"} 2.5 1764000000000\n'
         'k:x_count{a="x"} 3 1764000000000\n'
     )
+
+
+@pytest.mark.parametrize(
+    ("bound", "scale", "expected"),
+    [
+        ("100000", 0.000001, "0.1"),
+        ("9", 0.001, "0.009"),
+        ("0.3", 10.0, "3.0"),
+        ("1e5", 1e-6, "0.1"),
+        ("1e300", 1e-6, "1e+294"),
+        ("+Inf", 1e-6, "+Inf"),
+        ("inf", 2.0, "inf"),
+    ],
+)
+def test_a_scaled_bound_is_what_people_would_write(bound: str, scale: float, expected: str) -> None:
+    """Numbers are multiplied as they are written, not as binary fractions near them."""
+    page = f'# TYPE e histogram\ne_bucket{{le="{bound}"}} 1\n'.encode()
+
+    assert twin(page, "histogram", Source("e", scale=scale)) == f'k:x_bucket{{le="{expected}"}} 1\n'
+
+
+@given(values(), st.floats(min_value=1e-12, max_value=1e12, exclude_min=True))
+def test_a_scaled_value_is_the_exact_product(value: str, scale: float) -> None:
+    """Law: the float64 nearest to the product of the decimal numbers, in its shortest form; NaN and Inf stay."""
+    lines = twin(f"e {value}\n".encode(), "gauge", Source("e", scale=scale))
+
+    if not isfinite(float(value)) or scale == 1.0:
+        assert lines == f"k:x {value}\n"
+    else:
+        product = Fraction(repr(float(value))) * Fraction(repr(scale))
+        assume(abs(product) < 10**308)
+        scaled = lines.split()[1]
+        assert (float(scaled), scaled) == (float(product), repr(float(scaled)))
 
 
 def test_only_the_bound_itself_is_scaled() -> None:

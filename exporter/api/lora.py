@@ -1,0 +1,181 @@
+"""POST /v1/load_lora_adapter, /v1/unload_lora_adapter, GET /v1/lora_adapters and /v1/lora_adapters/{name}."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from hashlib import sha256
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+import falcon
+import msgspec
+
+from exporter.api.bodies import decode
+from exporter.api.places import Places
+from lora.adapter import Wanted, check_name
+from lora.errors import EngineUnavailableError, InvalidAdapterError, LoraError
+from lora.steps import Extras
+from storage.config import Config
+from storage.source import parse_source
+from storage.targets import check_target
+
+if TYPE_CHECKING:
+    from falcon import Request, Response
+
+    from lora.adapter import Status
+    from lora.manager import Manager
+
+__all__ = ["AdapterResource", "AdaptersResource", "LoadResource", "UnloadResource"]
+
+# Callers that wait for a download or an engine; fewer than threads.
+PLACES: Final = 8
+ADVICE: Final = "Too many callers wait for downloads and loads: use async_download, or try again."
+WAIT_SECONDS: Final = 3600.0
+MOST_WORKERS: Final = 64
+
+
+class LoadForm(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of a load: ours, the reference's, and vLLM's own."""
+
+    lora_name: str
+    source: str | None = None
+    output_dir: str | None = None
+    config: dict[str, Any] | str | None = None
+    max_workers: int = 8
+    async_download: bool = False
+    allow_pickle: bool = False
+    lora_path: str | None = None
+    load_inplace: bool = False
+
+
+class UnloadForm(msgspec.Struct):
+    """The body of an unload; vLLM's callers send more, which is passed over."""
+
+    lora_name: str
+
+
+class LoadResource:
+    """Downloads and loads an adapter."""
+
+    def __init__(self, manager: Manager, *, config: Config, lora_dir: Path, write_roots: tuple[str, ...]) -> None:
+        """Serve `manager`.
+
+        Args:
+            manager: Holds the adapters.
+            config: The pod's own credentials and endpoints.
+            lora_dir: Where adapters go that name no directory.
+            write_roots: Directories that downloads must lie in.
+        """
+        self._manager = manager
+        self._config = config
+        self._lora_dir = lora_dir
+        self._write_roots = write_roots
+        self._places = Places(PLACES, ADVICE)
+
+    def on_post(self, req: Request, resp: Response) -> None:
+        """Answer 200 when the engine has it, 202 when it is to be loaded in the background."""
+        form = decode(req, LoadForm)
+        wanted, extras = self._wanted(form), self._extras(form)
+        if form.async_download:
+            self._manager.load(wanted, kept=True, extras=extras)
+            resp.status = falcon.code_to_http_status(HTTPStatus.ACCEPTED)
+            resp.set_header("Location", f"/v1/lora_adapters/{quote(form.lora_name, safe='')}")
+            resp.media = {"status": "accepted", "lora_name": form.lora_name}
+            return
+        with self._places.take():
+            goal = self._manager.load(wanted, kept=False, extras=extras)
+            if not goal.done.wait(WAIT_SECONDS):
+                raise LoraError("timeout", "the adapter is not loaded yet: ask for it at /v1/lora_adapters")
+        if goal.error:
+            raise goal.error
+        resp.media = {
+            "status": "success",
+            "message": f"adapter {form.lora_name} is loaded",
+            "lora_name": form.lora_name,
+        }
+
+    def _wanted(self, form: LoadForm) -> Wanted:
+        name = check_name(form.lora_name)
+        if form.lora_path and (form.source or form.output_dir):
+            raise InvalidAdapterError(
+                "invalid_path", "lora_path is for an adapter that is there: leave source and output_dir out"
+            )
+        directory = form.lora_path or form.output_dir
+        if directory and not Path(directory).is_absolute():
+            raise InvalidAdapterError("invalid_path", f"the directory must be absolute, not {directory!r}")
+        if form.source is None:
+            if not directory:
+                raise InvalidAdapterError("invalid_source", "give a source, or the output_dir where the adapter is")
+            return Wanted(name, Path(directory), allow_pickle=form.allow_pickle)
+        source = parse_source(form.source).uri
+        path = Path(directory) if directory else self._lora_dir / sha256(source.encode()).hexdigest()[:32]
+        return Wanted(name, check_target(str(path), self._write_roots), form.source, allow_pickle=form.allow_pickle)
+
+    def _extras(self, form: LoadForm) -> Extras:
+        if not 1 <= form.max_workers <= MOST_WORKERS:
+            raise falcon.HTTPBadRequest(description=f"max_workers must be from 1 to {MOST_WORKERS}.")
+        caller = Config.from_mapping(form.config) if form.config else Config()
+        return Extras(self._config.for_caller(caller), form.max_workers)
+
+
+class UnloadResource:
+    """Unloads an adapter."""
+
+    def __init__(self, manager: Manager) -> None:
+        """Serve `manager`."""
+        self._manager = manager
+        self._places = Places(PLACES, ADVICE)
+
+    def on_post(self, req: Request, resp: Response) -> None:
+        """Answer 200 when the engine does not have it any more, or will not when it is back."""
+        name = decode(req, UnloadForm).lora_name
+        with self._places.take():
+            goal = self._manager.unload(name)
+            goal.done.wait(WAIT_SECONDS)
+        if goal.error and not isinstance(goal.error, EngineUnavailableError):
+            raise goal.error
+        state = "unloading" if goal.error else "unloaded"
+        resp.media = {"status": "success", "message": f"adapter {name} is {state}", "lora_name": name, "state": state}
+
+
+class AdaptersResource:
+    """All adapters."""
+
+    def __init__(self, manager: Manager) -> None:
+        """Serve `manager`."""
+        self._manager = manager
+
+    def on_get(self, req: Request, resp: Response) -> None:  # noqa: ARG002 - Falcon's signature
+        """Answer with how each stands."""
+        resp.media = {"adapters": [_shown(status) for status in self._manager.statuses()]}
+
+    on_head = on_get
+
+
+class AdapterResource:
+    """One adapter; its name may hold slashes."""
+
+    def __init__(self, manager: Manager) -> None:
+        """Serve `manager`."""
+        self._manager = manager
+
+    def on_get(self, req: Request, resp: Response, name: str) -> None:  # noqa: ARG002 - Falcon's signature
+        """Answer with how it stands."""
+        resp.media = _shown(self._manager.status(name))
+
+    on_head = on_get
+
+
+def _shown(status: Status) -> dict[str, Any]:
+    shown = asdict(status)
+    facts = shown.pop("facts") or {"rank": None, "base_model": None, "size": None}
+    code, message = shown.pop("error_code"), shown.pop("error")
+    error = {"code": code, "message": message} if code else None
+    return shown | {
+        "base_model": facts["base_model"],
+        "rank": facts["rank"],
+        "bytes": facts["size"],
+        "last_error": error,
+    }

@@ -1,0 +1,102 @@
+"""POST /v1/download_model, GET /v1/downloads, GET and DELETE /v1/downloads/{id}."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+import falcon
+import msgspec
+
+from exporter.api.bodies import decode
+from exporter.api.places import Places
+from storage.config import Config
+from storage.request import DownloadRequest
+
+if TYPE_CHECKING:
+    from falcon import Request, Response
+
+    from storage.jobs import Supervisor
+
+__all__ = ["DownloadModelResource", "DownloadResource", "DownloadsResource"]
+
+PLACES: Final = 4
+ADVICE: Final = "Too many callers wait for downloads: use async_download, or try again."
+
+
+class DownloadForm(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of a download."""
+
+    source: str
+    output_dir: str
+    config: dict[str, Any] | str | None = None
+    max_workers: int = 8
+    async_download: bool = False
+    allow_patterns: list[str] | None = None
+    ignore_patterns: list[str] | None = None
+
+
+class DownloadModelResource:
+    """Downloads a model."""
+
+    def __init__(self, supervisor: Supervisor, config: Config) -> None:
+        """Serve `supervisor`, with the pod's own credentials and endpoints."""
+        self._supervisor = supervisor
+        self._config = config
+        self._places = Places(PLACES, ADVICE)
+
+    def on_post(self, req: Request, resp: Response) -> None:
+        """Answer 200 when it is there, 202 with where to look when it is fetched in the background."""
+        form = decode(req, DownloadForm)
+        request = DownloadRequest(
+            form.source,
+            form.output_dir,
+            config=self._config.for_caller(Config.from_mapping(form.config) if form.config else Config()),
+            max_workers=form.max_workers,
+            include=tuple(form.allow_patterns or ()),
+            exclude=tuple(form.ignore_patterns or ()),
+        )
+        if form.async_download:
+            job = self._supervisor.submit(request)
+            resp.status = falcon.code_to_http_status(HTTPStatus.ACCEPTED)
+            resp.set_header("Location", f"/v1/downloads/{job.id}")
+            resp.media = {"status": "accepted", "download": job.to_json()}
+            return
+        with self._places.take():
+            job = self._supervisor.submit(request)
+            job = self._supervisor.wait(job.id)
+        if job.error:
+            raise job.error
+        resp.media = {"status": "success", "download": job.to_json()}
+
+
+class DownloadsResource:
+    """All downloads that are remembered."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        """Serve `supervisor`."""
+        self._supervisor = supervisor
+
+    def on_get(self, req: Request, resp: Response) -> None:  # noqa: ARG002 - Falcon's signature
+        """Answer with all of them, the oldest first."""
+        resp.media = {"downloads": [job.to_json() for job in self._supervisor.list()]}
+
+    on_head = on_get
+
+
+class DownloadResource:
+    """One download."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        """Serve `supervisor`."""
+        self._supervisor = supervisor
+
+    def on_get(self, req: Request, resp: Response, download: str) -> None:  # noqa: ARG002 - Falcon's signature
+        """Answer with how it stands."""
+        resp.media = self._supervisor.get(download).to_json()
+
+    on_head = on_get
+
+    def on_delete(self, req: Request, resp: Response, download: str) -> None:  # noqa: ARG002 - Falcon's signature
+        """Ask it to end."""
+        resp.media = self._supervisor.cancel(download).to_json()

@@ -1,0 +1,246 @@
+"""What the composition root puts together besides metrics: KV events, downloads, adapters.
+
+Each part brings its routes, its metrics, its line in `/ready`, and what has to
+be started and stopped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+from exporter.api.lora import AdapterResource, AdaptersResource, LoadResource, UnloadResource
+from exporter.api.models import DownloadModelResource, DownloadResource, DownloadsResource
+from exporter.api.unsupported import UnsupportedResource
+from exporter.config import KV_ENGINES, ConfigError
+from exporter.metrics.download_telemetry import DownloadTelemetry
+from exporter.metrics.kv_telemetry import KvLabels, KvTelemetry, enabled_family
+from exporter.metrics.lora_telemetry import LoraTelemetry
+from exporter.secret_file import SecretFile
+from lora.adapter import Origin, State
+from lora.desired import Forgetful, StateFile
+from lora.engine import APIS, EngineClient
+from lora.manager import Manager
+from lora.model_source import ModelSource
+from storage.jobs import Limits, Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from exporter.api.health import Check
+    from exporter.config import Settings
+    from exporter.metrics.telemetry import Telemetry
+
+__all__ = ["Finding", "Part", "Parts", "assemble", "secret"]
+
+_STOP_SECONDS: Final = 5.0
+
+
+class Finding(NamedTuple):
+    """How something fares: `ok`, `off`, `waiting` or `failing`, and why."""
+
+    status: str
+    detail: str
+
+
+class Part(Protocol):
+    """Something that works beside the server."""
+
+    def start(self) -> None:
+        """Begin."""
+
+    def stop(self) -> None:
+        """Ask it to end."""
+
+    def join(self) -> None:
+        """Wait for its end, some seconds at most."""
+
+
+@dataclass(slots=True)
+class Parts:
+    """All of them.
+
+    Attributes:
+        resources: Falcon resources by route.
+        checks: Their lines in `/ready`.
+        running: What is started and stopped, in order.
+    """
+
+    resources: dict[str, Any] = field(default_factory=dict)
+    checks: list[Callable[[], Mapping[str, Check]]] = field(default_factory=list)
+    running: list[Part] = field(default_factory=list)
+
+    def findings(self) -> dict[str, Check]:
+        """Return how everything fares."""
+        return dict(chain.from_iterable(check().items() for check in self.checks))
+
+
+def assemble(settings: Settings, telemetry: Telemetry) -> Parts:
+    """Build all parts; nothing is started yet.
+
+    Raises:
+        ConfigError: The settings do not fit together.
+    """
+    parts = Parts()
+    _add_kv(parts, settings, telemetry)
+    supervisor = _add_downloads(parts, settings, telemetry)
+    _add_lora(parts, settings, telemetry, supervisor)
+    return parts
+
+
+def secret(path: Path | None, flag: str) -> Callable[[], str] | None:
+    """Return what reads a secret file, if there is one.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+    if path is None:
+        return None
+    try:
+        return SecretFile(path).read
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        message = f"{flag} {path}: {reason}"
+        raise ConfigError(message) from None
+
+
+def _add_kv(parts: Parts, settings: Settings, telemetry: Telemetry) -> None:
+    if not settings.redis_url or settings.engine not in KV_ENGINES:
+        telemetry.add(lambda: iter((enabled_family(enabled=False),)))
+        detail = "no Redis is configured (REDIS_HOST or REDIS_URL)"
+        if settings.redis_url:
+            detail = f"not for engine {settings.engine}: it is known for {', '.join(KV_ENGINES)}"
+        parts.checks.append(lambda: {"kv_events": Finding("off", detail)})
+        return
+    # Imported here: ZeroMQ and redis-py cost 13 MB that most pods do not need.
+    from exporter.kv import events as kv_events  # noqa: PLC0415
+
+    options = kv_events.KvOptions(
+        engine=settings.engine,
+        model=settings.model,
+        pod=settings.pod,
+        redis_url=settings.redis_url,
+        endpoint=settings.kv_endpoint,
+        topic=settings.kv_topic,
+        replay_endpoint=settings.kv_replay_endpoint,
+        ranks=settings.data_parallel_size,
+    )
+    observer = KvTelemetry(KvLabels(ranks=range(settings.data_parallel_size), **kv_events.LABELS))
+    try:
+        kv = kv_events.KvEvents(options, observer)
+    except ValueError as error:
+        message = f"KV events: {error}"
+        raise ConfigError(message) from None
+    telemetry.add(lambda: chain((enabled_family(enabled=True),), observer.families(kv.ledger)))
+    parts.checks.append(kv.findings)
+    parts.running.append(kv)
+
+
+class _Downloads:
+    """The supervisor as a part."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+
+    def start(self) -> None:
+        """Nothing runs before it is asked for."""
+
+    def stop(self) -> None:
+        """`join` does it all."""
+
+    def join(self) -> None:
+        """End the workers."""
+        self._supervisor.stop(_STOP_SECONDS)
+
+
+def _add_downloads(parts: Parts, settings: Settings, telemetry: Telemetry) -> Supervisor:
+    observer = DownloadTelemetry()
+    limits = Limits(write_roots=settings.write_roots, stall_timeout=settings.stall_timeout)
+    supervisor = Supervisor(limits, observer=observer)
+    telemetry.add(lambda: observer.families(settings.write_roots))
+    parts.resources["/v1/download_model"] = DownloadModelResource(supervisor, settings.storage)
+    parts.resources["/v1/downloads"] = DownloadsResource(supervisor)
+    parts.resources["/v1/downloads/{download}"] = DownloadResource(supervisor)
+    parts.running.append(_Downloads(supervisor))
+    return supervisor
+
+
+class _Lora:
+    """The manager and the Model file as a part."""
+
+    def __init__(self, manager: Manager, source: ModelSource | None) -> None:
+        self._manager = manager
+        self._source = source
+
+    def start(self) -> None:
+        """Take up what was wanted, then what the Model wants."""
+        self._manager.start()
+        if self._source:
+            self._source.start()
+
+    def stop(self) -> None:
+        """Begin nothing more."""
+        if self._source:
+            self._source.stop()
+        self._manager.stop()
+
+    def join(self) -> None:
+        """Wait for what is under way, but not for long: the engine may hang."""
+        self._manager.join(1.0)
+
+    def findings(self) -> dict[str, Finding]:
+        """Return whether the Model's adapters are loaded, and what is known of the others."""
+        if self._source and self._source.problem:
+            return {"lora": Finding("failing", self._source.problem)}
+        missing = [one for one in self._manager.managed() if one.state is not State.LOADED]
+        of_model = [one.name for one in missing if one.origin is Origin.MODEL]
+        if of_model:
+            return {"lora": Finding("failing", f"adapters of the Model that are not loaded: {', '.join(of_model)}")}
+        if missing:
+            return {
+                "lora": Finding("waiting", f"adapters that are not loaded: {', '.join(one.name for one in missing)}")
+            }
+        return {"lora": Finding("ok", "all wanted adapters are loaded")}
+
+
+def _add_lora(parts: Parts, settings: Settings, telemetry: Telemetry, supervisor: Supervisor) -> None:
+    routes = ("/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/v1/lora_adapters", "/v1/lora_adapters/{name:path}")
+    api = APIS.get(settings.engine)
+    if api is None:
+        detail = f"LoRA adapters are managed for {', '.join(APIS)}, not for {settings.engine}"
+        parts.resources.update(dict.fromkeys(routes, UnsupportedResource(detail)))
+        parts.checks.append(lambda: {"lora": Finding("off", detail)})
+        return
+    observer = LoraTelemetry()
+    key = secret(settings.engine_api_key_file, "--engine-api-key-file")
+    manager = Manager(
+        EngineClient(settings.engine_base_url, api, api_key=key or (lambda: None)),
+        supervisor,
+        _desired(settings.state_dir),
+        observer,
+        config=settings.storage,
+        cancel=supervisor.cancel,
+        interval=settings.reconcile_interval,
+    )
+    source = None
+    if settings.model_config:
+        source = ModelSource(
+            settings.model_config, backend=settings.backend, lora_dir=settings.lora_dir, manager=manager
+        )
+    part = _Lora(manager, source)
+    load = LoadResource(manager, config=settings.storage, lora_dir=settings.lora_dir, write_roots=settings.write_roots)
+    resources = (load, UnloadResource(manager), AdaptersResource(manager), AdapterResource(manager))
+    parts.resources.update(zip(routes, resources, strict=True))
+    telemetry.add(lambda: observer.families(manager.managed()))
+    parts.checks.append(part.findings)
+    parts.running.append(part)
+
+
+def _desired(state_dir: Path | None) -> Forgetful | StateFile:
+    try:
+        return StateFile(state_dir) if state_dir else Forgetful()
+    except OSError as error:
+        message = f"--state-dir {state_dir}: {error.strerror}"
+        raise ConfigError(message) from None

@@ -1,0 +1,248 @@
+"""Decode the engines' event batches, in every form they have had.
+
+    vLLM 0.9 to 0.23, SGLang 0.4.9 to 0.5.19    ["BlockStored", hashes, parent, tokens, ...]
+    vLLM 0.24 on, SGLang 0.5.20 on              {"type": "BlockStored", "block_hashes": ..., ...}
+
+around them `[ts, [event, ...], rank]`. New fields, new event types and further
+elements are passed over; one bad event never costs the others of its batch.
+
+What leaves this module holds no token ids: they are the users' prompts.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from math import isfinite
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+
+import msgspec
+
+from exporter.kv.blockhash import hash_blocks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = [
+    "CLEARED",
+    "REMOVED",
+    "STORED",
+    "Batch",
+    "Cleared",
+    "Drop",
+    "EngineHash",
+    "Event",
+    "PayloadError",
+    "Removed",
+    "Stored",
+    "decode",
+]
+
+EngineHash: TypeAlias = int | bytes
+
+
+class Drop(StrEnum):
+    """Why a message or an event is left out: the `reason` label of the metric."""
+
+    FRAMES = "frames"
+    TOO_LARGE = "too_large"
+    SEQUENCE = "sequence"
+    TOPIC = "topic"
+    DUPLICATE = "duplicate"
+    LOST = "lost"
+    PAYLOAD = "payload"
+    INVALID = "invalid"
+    UNKNOWN_TYPE = "unknown_type"
+    TIER = "tier"
+    NO_TOKENS = "no_tokens"
+    UNNAMED_ADAPTER = "unnamed_adapter"
+
+
+class PayloadError(ValueError):
+    """A message is not an event batch."""
+
+
+# The events' names on the wire.
+STORED: Final = "BlockStored"
+REMOVED: Final = "BlockRemoved"
+CLEARED: Final = "AllBlocksCleared"
+
+
+class Stored(NamedTuple):
+    """Blocks that the engine now holds.
+
+    Attributes:
+        hashes: The engine's name of each block.
+        blocks: The router's hash of each block, in the same order.
+        adapter: The LoRA adapter's name; `None` for the base model.
+        group: The KV-cache group, 0 without groups.
+        kind: The group's kind of attention, if the engine says it.
+    """
+
+    hashes: list[EngineHash]
+    blocks: list[int]
+    adapter: str | None = None
+    group: int = 0
+    kind: str | None = None
+
+
+class Removed(NamedTuple):
+    """Blocks that the engine holds once less."""
+
+    hashes: list[EngineHash]
+    group: int = 0
+
+
+class Cleared(NamedTuple):
+    """The engine holds no block any more."""
+
+
+Event: TypeAlias = Stored | Removed | Cleared
+
+
+class Batch(NamedTuple):
+    """One message.
+
+    Attributes:
+        timestamp: When the engine made it, unix seconds.
+        events: What happened, in order.
+        dropped: How many events were left out, by reason.
+    """
+
+    timestamp: float
+    events: list[Event]
+    dropped: Mapping[Drop, int]
+
+
+_STORED_FIELDS: Final = (
+    "block_hashes", "parent_block_hash", "token_ids", "block_size", "lora_id", "medium", "lora_name", "extra_keys",
+    "group_idx", "kv_cache_spec_kind",
+)  # fmt: skip
+_REMOVED_FIELDS: Final = ("block_hashes", "medium", "group_idx")
+
+# Where the router's requests can use a block at once; others must be brought in first.
+_USABLE_MEDIA: Final = frozenset({None, "GPU"})
+
+_HASH_TYPES: Final = frozenset({int, bytes})
+
+_decoder: Final = msgspec.msgpack.Decoder()
+
+
+class _DropError(Exception):
+    def __init__(self, reason: Drop) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def decode(payload: bytes) -> Batch:
+    """Decode a message.
+
+    Raises:
+        PayloadError: It is no event batch at all; the text holds nothing of it.
+    """
+    timestamp, raw_events = _open(payload)
+    events: list[Event] = []
+    dropped: dict[Drop, int] = {}
+    for raw in raw_events:
+        try:
+            events.append(_event(raw))
+        except _DropError as drop:
+            dropped[drop.reason] = dropped.get(drop.reason, 0) + 1
+        except (TypeError, ValueError, OverflowError, KeyError):
+            dropped[Drop.INVALID] = dropped.get(Drop.INVALID, 0) + 1
+    return Batch(timestamp, events, dropped)
+
+
+def _open(payload: bytes) -> tuple[float, list[Any]]:
+    try:
+        batch = _decoder.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        message = "not MessagePack"
+        raise PayloadError(message) from None
+    if isinstance(batch, dict):
+        batch = [batch.get("ts"), batch.get("events")]
+    if not isinstance(batch, list) or len(batch) < 2:  # noqa: PLR2004 - time and events
+        message = "not an event batch"
+        raise PayloadError(message)
+    timestamp, events = batch[:2]
+    if not isinstance(timestamp, (int, float)) or not isfinite(timestamp) or not isinstance(events, list):
+        message = "a batch without time or events"
+        raise PayloadError(message)
+    return float(timestamp), events
+
+
+def _event(raw: Any) -> Event:  # noqa: ANN401 - whatever MessagePack holds
+    tag = raw["type"] if isinstance(raw, dict) else raw[0] if isinstance(raw, list) and raw else None
+    kind = _KINDS.get(tag) if isinstance(tag, str) else None
+    if kind is None:
+        raise _DropError(Drop.UNKNOWN_TYPE if isinstance(tag, str) else Drop.INVALID)
+    fields, make = kind
+    return make(raw if isinstance(raw, dict) else dict(zip(fields, raw[1:], strict=False)))
+
+
+def _stored(fields: Mapping[str, Any]) -> Stored:
+    _check_tier(fields)
+    hashes = _hashes(fields)
+    tokens = fields["token_ids"]
+    if not tokens:
+        # Offload placeholders: blocks that were stored elsewhere before.
+        raise _DropError(Drop.NO_TOKENS)
+    adapter = fields.get("lora_name")
+    if not isinstance(adapter, str):
+        adapter = None  # SGLang's arrays have a map in its place
+        if fields.get("lora_id") is not None:
+            raise _DropError(Drop.UNNAMED_ADAPTER)
+    if not isinstance(tokens, list):
+        message = "tokens are a list"
+        raise TypeError(message)
+    if isinstance(tokens[0], list):
+        # SGLang's pairs (EAGLE): the first of each is the token at that place.
+        tokens = [first for first, _ in tokens]
+    size = _block_size(len(tokens), len(hashes), fields.get("block_size"))
+    kind = fields.get("kv_cache_spec_kind")
+    return Stored(
+        hashes, hash_blocks(tokens, size), adapter, _group(fields), kind if isinstance(kind, str) else None
+    )  # fmt: skip
+
+
+def _removed(fields: Mapping[str, Any]) -> Removed:
+    _check_tier(fields)
+    return Removed(_hashes(fields), _group(fields))
+
+
+def _cleared(fields: Mapping[str, Any]) -> Cleared:  # noqa: ARG001 - one of three alike
+    return Cleared()
+
+
+_KINDS: Final[Mapping[str, tuple[tuple[str, ...], Callable[[Mapping[str, Any]], Event]]]] = {
+    STORED: (_STORED_FIELDS, _stored),
+    REMOVED: (_REMOVED_FIELDS, _removed),
+    CLEARED: ((), _cleared),
+}
+
+
+def _check_tier(fields: Mapping[str, Any]) -> None:
+    if fields.get("medium") not in _USABLE_MEDIA or fields.get("locality") == "REMOTE":
+        raise _DropError(Drop.TIER)
+
+
+def _hashes(fields: Mapping[str, Any]) -> list[EngineHash]:
+    hashes: Any = fields["block_hashes"]
+    if not isinstance(hashes, list) or not _HASH_TYPES.issuperset(map(type, hashes)):
+        message = "hashes are integers or bytes"
+        raise TypeError(message)
+    return hashes
+
+
+def _group(fields: Mapping[str, Any]) -> int:
+    group = fields.get("group_idx")
+    return group if isinstance(group, int) else 0
+
+
+def _block_size(tokens: int, blocks: int, declared: object) -> int:
+    """Return how many tokens a block has; the last block may have fewer."""
+    if isinstance(declared, int) and declared > 0 and -(-tokens // declared) == blocks:
+        return declared
+    if blocks and tokens % blocks == 0:
+        return tokens // blocks
+    message = "the tokens do not make up the blocks"
+    raise ValueError(message)

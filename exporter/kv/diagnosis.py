@@ -1,0 +1,86 @@
+"""Which link from the engine to Redis is missing, in words that say what to do.
+
+Configuration that parses, and then no event: the usual way in which KV events
+fail. `/ready` shows this, and the log says it once when it changes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from exporter.kv.pump import Pump
+    from exporter.kv.subscriber import Subscriber
+
+__all__ = ["Finding", "diagnose_engine", "diagnose_redis"]
+
+OK: Final = "ok"
+WAITING: Final = "waiting"
+FAILING: Final = "failing"
+
+# The flag with which each engine publishes its events; the endpoint is the engine's side of ours.
+_FLAGS: Final[Mapping[str, str]] = {
+    "vllm": """--kv-events-config '{"enable_kv_cache_events": true, "publisher": "zmq", "endpoint": "tcp://*:5557"}'""",
+    "sglang": """--kv-events-config '{"publisher": "zmq", "endpoint": "tcp://*:5557"}' --page-size 16""",
+}
+
+_REDIS: Final[Mapping[str, str]] = {
+    "auth": "Redis refuses the credentials: check REDIS_PASSWORD and REDIS_USERNAME, and the user's rights",
+    "connection": "no connection to Redis: check REDIS_HOST, REDIS_PORT or REDIS_URL",
+    "timeout": "Redis does not answer in time",
+    "loading": "Redis is still loading its data",
+    "read_only": "this Redis is a replica: point REDIS_HOST at the primary",
+    "out_of_memory": "Redis is out of memory (maxmemory)",
+}
+
+
+class Finding(NamedTuple):
+    """How one link fares: `ok`, `waiting` or `failing`, and why."""
+
+    status: str
+    detail: str
+
+    @property
+    def fails(self) -> bool:
+        """Whether somebody must do something."""
+        return self.status == FAILING
+
+
+def diagnose_engine(engine: str, subscribers: Iterable[Subscriber]) -> Finding:
+    """Return the worst of what the ranks' subscriptions show."""
+    findings = [_diagnose_rank(engine, subscriber) for subscriber in subscribers]
+    return max(findings, key=lambda finding: (OK, WAITING, FAILING).index(finding.status))
+
+
+def _diagnose_rank(engine: str, subscriber: Subscriber) -> Finding:
+    rank, endpoint, stream = subscriber.rank, subscriber.endpoint, subscriber.stream
+    if not subscriber.connected:
+        return Finding(
+            FAILING, f"no connection to {endpoint} (dp_rank {rank}): start the engine with {_FLAGS.get(engine, '')}"
+        )
+    if not stream.received and subscriber.filtered:
+        return Finding(
+            FAILING, f"{subscriber.filtered} messages came, all of another topic: check KV_EVENTS_TOPIC_FILTER"
+        )
+    if stream.replay_failure:
+        return Finding(
+            FAILING,
+            f"the replay socket gives nothing ({stream.replay_failure}): set the engine's replay_endpoint to match "
+            "KV_EVENTS_REPLAY_ENDPOINT, or leave that unset",
+        )
+    if not stream.received:
+        return Finding(
+            WAITING,
+            f"connected to {endpoint} (dp_rank {rank}), no event yet: the first comes when a request fills a block; "
+            "prefix caching must be on",
+        )
+    return Finding(OK, "events come")
+
+
+def diagnose_redis(pump: Pump) -> Finding:
+    """Return whether Redis takes what it is sent."""
+    if pump.failure is None:
+        return Finding(OK, "Redis takes the index")
+    return Finding(FAILING, _REDIS.get(pump.failure, f"Redis does not take the index: {pump.failure}"))

@@ -1,0 +1,284 @@
+"""The ledger: which blocks the engine holds, and which of them Redis knows.
+
+The engine names a block by a hash of its own; the router by one of the block's
+tokens. Several of the engine's blocks may have the same tokens, on one rank or
+several: they share one entry, which is there as long as one of them is.
+
+    engine hash --(rank, group)--> Entry(model, block, holders, written) <--(model, block)-- router's key
+
+The engine reports a block that it stores twice twice, and removes it twice, so
+holders are counted. Repeats without a further block (`kv_cache_report_mode:
+full`) make an entry stay too long rather than go too early.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import IntEnum
+from threading import Condition, Lock
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+from exporter.kv.decode import Cleared, Removed, Stored
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from exporter.kv.decode import EngineHash, Event
+
+__all__ = ["Change", "Entry", "Ledger", "Written"]
+
+# Groups of these kinds hold only part of a prefix: beside a group that holds
+# all of it they say nothing about what can be reused.
+_PARTIAL_KINDS: Final = frozenset({
+    "sliding_window", "sliding_window_mla", "chunked_local_attention", "mamba", "encoder_only_attention",
+    "cross_attention",
+})  # fmt: skip
+
+# Entries that wait to be written although they are gone again, before they are swept out.
+_MOST_DEAD: Final = 1000
+
+_Source: TypeAlias = tuple[int, int]  # rank, group
+
+
+class Written(IntEnum):
+    """What Redis has of an entry."""
+
+    NO = 0
+    YES = 1
+    UNKNOWN = 2
+
+
+_WRITTEN: Final = {False: Written.NO, True: Written.YES}
+
+
+class Entry:
+    """One field in Redis: `model@block` of this pod."""
+
+    __slots__ = ("block", "holders", "model", "queued", "written")
+
+    def __init__(self, model: str, block: int, written: Written) -> None:
+        """Make an entry that nothing holds."""
+        self.model = model
+        self.block = block
+        self.holders = 0
+        self.written = written
+        self.queued = False
+
+
+class Change(NamedTuple):
+    """What has to be done about an entry in Redis."""
+
+    entry: Entry
+    present: bool
+
+
+class Ledger:
+    """Thread-safe: subscribers apply events, the pump takes changes and settles them."""
+
+    def __init__(self, model: str) -> None:
+        """Keep the blocks of `model` and of its adapters, which go by their own names."""
+        self._model = model
+        self._lock = Lock()
+        self._changed = Condition(self._lock)
+        self._waiting = False
+        self._entries: dict[str, dict[int, Entry]] = {}
+        self._held: dict[_Source, dict[EngineHash, Entry]] = {}
+        self._repeats: dict[_Source, dict[EngineHash, int]] = {}
+        self._partial: dict[_Source, bool] = {}
+        self._pending: deque[Entry] = deque()
+        self._dead = 0  # of those pending, how many nobody knows any more
+
+    def apply(self, rank: int, events: Iterable[Event]) -> None:
+        """Take note of what happened on a rank, in order."""
+        with self._lock:
+            for event in events:
+                match event:
+                    case Stored():
+                        self._store(rank, event)
+                    case Removed():
+                        self._remove((rank, event.group), event.hashes)
+                    case Cleared():
+                        self._clear(rank)
+            self._notify()
+
+    def clear(self, rank: int) -> None:
+        """Forget all blocks of a rank: its engine restarted."""
+        self.apply(rank, (Cleared(),))
+
+    def clear_all(self) -> None:
+        """Forget all blocks of all ranks: the runtime ends."""
+        with self._lock:
+            for rank in {rank for rank, _ in self._partial}:
+                self._clear(rank)
+            self._notify()
+
+    def adopt(self, model: str, block: int) -> None:
+        """Take over an entry that Redis has from before; it goes unless the engine holds it."""
+        with self._lock:
+            entry = self._entry(model, block)
+            entry.written = Written.UNKNOWN
+            self._queue(entry)
+            self._notify()
+
+    def doubt(self) -> None:
+        """Write every entry again: Redis may have lost any of them."""
+        with self._lock:
+            for entries in self._entries.values():
+                for entry in entries.values():
+                    entry.written = Written.UNKNOWN
+                    self._queue(entry)
+            self._notify()
+
+    def take(self, limit: int) -> list[Change]:
+        """Return up to `limit` entries that differ from what Redis has; each must be settled."""
+        changes: list[Change] = []
+        with self._lock:
+            while self._pending and len(changes) < limit:
+                entry = self._pending.popleft()
+                entry.queued = False
+                present = entry.holders > 0
+                if entry.written is not _WRITTEN[present]:
+                    entry.written = Written.UNKNOWN  # until it is settled
+                    changes.append(Change(entry, present))
+                elif not present:
+                    self._dead -= 1
+        return changes
+
+    def settle(self, changes: Iterable[Change], *, done: bool) -> None:
+        """Note that changes are in Redis, or that nobody knows whether they are."""
+        with self._lock:
+            for entry, present in changes:
+                if done:
+                    entry.written = _WRITTEN[present]
+                if entry.written is not _WRITTEN[entry.holders > 0]:
+                    self._queue(entry)
+                elif not entry.holders:
+                    self._drop(entry)
+
+    def wait(self, timeout: float, *, unless: Callable[[], bool]) -> None:
+        """Wait until there is something to take, or `unless` is true after a `wake`."""
+        with self._lock:
+            self._waiting = True
+            self._changed.wait_for(lambda: self.pending > 0 or unless(), timeout)
+            self._waiting = False
+
+    def wake(self) -> None:
+        """Let those who wait look again."""
+        with self._lock:
+            self._notify()
+
+    @property
+    def pending(self) -> int:
+        """Entries that wait to be written."""
+        return len(self._pending) - self._dead
+
+    @property
+    def size(self) -> int:
+        """Entries there are."""
+        return sum(map(len, list(self._entries.values())))
+
+    def held(self) -> set[tuple[str, int]]:
+        """Return the model and block of every entry that is held."""
+        with self._lock:
+            return {
+                (model, entry.block)
+                for model, entries in self._entries.items()
+                for entry in entries.values()
+                if entry.holders
+            }
+
+    def _notify(self) -> None:
+        if self._waiting:  # seldom; telling nobody costs as much as a block
+            self._changed.notify_all()
+
+    def _store(self, rank: int, event: Stored) -> None:
+        source = (rank, event.group)
+        if self._ignores(source, event.kind):
+            return
+        model = self._model if event.adapter is None else event.adapter
+        held = self._held.setdefault(source, {})
+        entries = self._entries.setdefault(model, {})
+        for name, block in zip(event.hashes, event.blocks, strict=True):
+            entry = entries.get(block)
+            if entry is None:
+                entry = entries[block] = Entry(model, block, Written.NO)
+            before = held.get(name)
+            if before is entry:
+                repeats = self._repeats.setdefault(source, {})
+                repeats[name] = repeats.get(name, 0) + 1
+                continue
+            if before is not None:  # the engine uses the name for other tokens now
+                self._release(before)
+                self._repeats.get(source, {}).pop(name, None)
+            held[name] = entry
+            entry.holders += 1
+            if entry.holders == 1:
+                self._queue(entry)
+
+    def _remove(self, source: _Source, names: Iterable[EngineHash]) -> None:
+        held = self._held.get(source)
+        if held is None:
+            return
+        repeats = self._repeats.get(source)
+        for name in names:
+            if repeats and name in repeats:
+                repeats[name] -= 1
+                if not repeats[name]:
+                    del repeats[name]
+            elif (entry := held.pop(name, None)) is not None:
+                self._release(entry)
+
+    def _clear(self, rank: int) -> None:
+        for source in [source for source in self._partial if source[0] == rank]:
+            self._forget(source)
+            del self._partial[source]
+
+    def _forget(self, source: _Source) -> None:
+        self._repeats.pop(source, None)
+        for entry in self._held.pop(source, {}).values():
+            self._release(entry)
+
+    def _ignores(self, source: _Source, kind: str | None) -> bool:
+        """Tell whether a group counts for nothing beside the others of its rank."""
+        if source not in self._partial:
+            self._partial[source] = kind in _PARTIAL_KINDS
+            if not self._partial[source]:
+                for other, partial in self._partial.items():
+                    if partial and other[0] == source[0]:
+                        self._forget(other)
+        return self._partial[source] and any(
+            not partial for other, partial in self._partial.items() if other[0] == source[0]
+        )
+
+    def _entry(self, model: str, block: int) -> Entry:
+        entries = self._entries.setdefault(model, {})
+        entry = entries.get(block)
+        if entry is None:
+            entry = entries[block] = Entry(model, block, Written.NO)
+        return entry
+
+    def _queue(self, entry: Entry) -> None:
+        if not entry.queued:
+            entry.queued = True
+            self._pending.append(entry)
+
+    def _release(self, entry: Entry) -> None:
+        entry.holders -= 1
+        if entry.holders:
+            return
+        if entry.written is Written.NO:
+            self._drop(entry)  # an outage of Redis must not keep all that the engine ever had
+        else:
+            self._queue(entry)
+
+    def _drop(self, entry: Entry) -> None:
+        """Forget an entry that nothing holds and Redis does not have."""
+        entries = self._entries[entry.model]
+        del entries[entry.block]
+        if not entries:
+            del self._entries[entry.model]
+        if entry.queued:
+            self._dead += 1
+            if self._dead > max(_MOST_DEAD, len(self._pending) // 2):
+                self._pending = deque(each for each in self._pending if each.holders or each.written is not Written.NO)
+                self._dead = 0

@@ -1,0 +1,264 @@
+"""The pump: one thread that makes Redis match the ledger, whatever happens to Redis.
+
+While Redis is away events go on into the ledger, which the engine's own cache
+bounds; what differs is written when Redis is back. A Redis that lost data (it
+was emptied, restarted, or failed over) gets everything again, and fields that
+should not be there are taken out.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from threading import Event, Thread
+from time import monotonic, time
+from typing import TYPE_CHECKING, Final, Protocol
+
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+)
+from redis.exceptions import (
+    ConnectionError as RedisConnectionError,
+)
+from redis.exceptions import (
+    TimeoutError as RedisTimeoutError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from exporter.kv.index import PodIndex
+    from exporter.kv.ledger import Change, Ledger
+
+__all__ = ["OPERATIONS", "REASONS", "RESYNCS", "Pump", "PumpObserver"]
+
+_log: Final = logging.getLogger(__name__)
+
+# The `reason` of a Redis error: the first class that fits (subclasses first).
+_REASONS: Final[tuple[tuple[type[RedisError], str], ...]] = (
+    (AuthenticationError, "auth"),
+    (NoPermissionError, "auth"),
+    (BusyLoadingError, "loading"),
+    (ReadOnlyError, "read_only"),
+    (OutOfMemoryError, "out_of_memory"),
+    (RedisTimeoutError, "timeout"),
+    (RedisConnectionError, "connection"),
+)
+REASONS: Final = (*dict.fromkeys(reason for _, reason in _REASONS), "other")
+OPERATIONS: Final = ("write", "check", "resync")
+RESYNCS: Final = ("start", "emptied", "restarted", "refresh")
+
+# Commands a pipeline: enough to hide the round trip, few enough not to hold a shared server up.
+BATCH: Final = 1000
+# How long a first change waits for more: a pipeline of its own costs ten times what the change does.
+GATHER_SECONDS: Final = 0.005
+CHECK_SECONDS: Final = 5.0
+# The router takes a field for stale after 24 h.
+REFRESH_SECONDS: Final = 6 * 3600.0
+FIRST_PAUSE: Final = 0.5
+LONGEST_PAUSE: Final = 10.0
+
+
+class PumpObserver(Protocol):
+    """Told what the pump does; must not raise."""
+
+    def redis_done(self, *, operation: str, seconds: float) -> None:
+        """An operation succeeded."""
+
+    def redis_failed(self, *, operation: str, reason: str) -> None:
+        """An operation failed."""
+
+    def resynced(self, *, reason: str) -> None:
+        """Everything is written again."""
+
+
+class Pump:
+    """Owns the thread that writes to Redis.
+
+    Attributes:
+        failure: Why Redis does not take what it is sent, for people; `None` when it does.
+    """
+
+    def __init__(  # noqa: PLR0913 - three collaborators, two clocks and three periods
+        self,
+        ledger: Ledger,
+        index: PodIndex,
+        observer: PumpObserver,
+        *,
+        clock: Callable[[], float] = monotonic,
+        now: Callable[[], float] = time,
+        check_every: float = CHECK_SECONDS,
+        refresh_every: float = REFRESH_SECONDS,
+        pauses: tuple[float, float] = (FIRST_PAUSE, LONGEST_PAUSE),
+    ) -> None:
+        """Write `ledger` to `index`.
+
+        Args:
+            ledger: What the engine holds.
+            index: Redis.
+            observer: Told of each operation.
+            clock: A monotonic clock in seconds.
+            now: Unix seconds, for the fields' values.
+            check_every: Seconds between two looks at whether Redis still has everything.
+            refresh_every: Seconds after which all fields are written anew.
+            pauses: Seconds to wait after a first failure, and at most.
+        """
+        self._ledger = ledger
+        self._index = index
+        self._observer = observer
+        self._clock = clock
+        self._now = now
+        self._check_every = check_every
+        self._refresh_every = refresh_every
+        self.failure: str | None = "not asked yet"
+        self._server: str | None = None
+        self._resync_reason: str | None = "start"
+        self._check_at = self._refresh_at = clock()
+        self._first_pause, self._longest_pause = pauses
+        self._pause = self._first_pause
+        self._stopping = Event()
+        self._deadline = 0.0
+        self._thread = Thread(target=self._run, name="kv-pump")
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._refresh_at = self._clock() + self._refresh_every
+        self._thread.start()
+
+    def stop(self, seconds: float) -> None:
+        """Ask the thread to take this pod's fields out of Redis and to end within `seconds`."""
+        self._deadline = self._clock() + seconds
+        self._ledger.clear_all()
+        self._stopping.set()
+        self._ledger.wake()
+
+    def join(self, timeout: float) -> None:
+        """Wait for the end that `stop` asked for."""
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        try:
+            while not self._is_over():
+                self._step()
+        except Exception:  # noqa: BLE001 - the outermost frame of a thread
+            _log.exception("the KV index is no longer kept: a defect of the runtime")
+            self.failure = "internal"
+        finally:
+            self._index.close()
+
+    def _is_over(self) -> bool:
+        if not self._stopping.is_set():
+            return False
+        if self._clock() >= self._deadline:
+            _log.warning("%d fields of this pod stay in Redis until its next start", self._ledger.size)
+            return True
+        if self.failure is not None and not self._ledger.size:
+            return True  # nothing of ours is there, as far as anybody knows
+        if self._resync_reason is not None or self._ledger.pending:
+            return False
+        if self._do("write", self._index.forget):
+            return True
+        self._rest()
+        return False
+
+    def _step(self) -> None:
+        if self._resync() and self._check() and self._write():
+            self._pause = self._first_pause
+            if self.failure is not None:  # over only now: a full Redis answers checks and refuses writes
+                _log.info("Redis takes the KV index")
+                self.failure = None
+            self._ledger.wait(max(self._check_at - self._clock(), 0.0), unless=self._stopping.is_set)
+            if self._ledger.pending:
+                self._stopping.wait(GATHER_SECONDS)
+        else:
+            self._rest()
+
+    def _rest(self) -> None:
+        """Pause after a failure, longer each time; the end is near when `stop` was called."""
+        if self._stopping.is_set():
+            Event().wait(min(self._first_pause, max(self._deadline - self._clock(), 0.0)))
+        else:
+            self._stopping.wait(self._pause)
+        self._pause = min(self._pause * 2, self._longest_pause)
+
+    def _resync(self) -> bool:
+        if self._resync_reason is None:
+            return True
+        if not self._do("resync", self._adopt):
+            return False
+        self._observer.resynced(reason=self._resync_reason)
+        self._resync_reason = None
+        return True
+
+    def _adopt(self) -> None:
+        """Make the ledger and Redis know of each other's entries."""
+        self._server = self._index.server_id()
+        self._ledger.doubt()
+        for model, block in self._index.remembered():
+            self._ledger.adopt(model, block)
+        self._index.claim()
+
+    def _check(self) -> bool:
+        """Notice that Redis lost what was written, and what is due to be written anew."""
+        now = self._clock()
+        if now >= self._refresh_at:
+            self._refresh_at = now + self._refresh_every
+            self._ledger.doubt()
+            self._observer.resynced(reason="refresh")
+        if now < self._check_at:
+            return True
+        if not self._do("check", self._look):
+            return False
+        self._check_at = now + self._check_every
+        return self._resync()
+
+    def _look(self) -> None:
+        if not self._index.is_claimed():
+            self._resync_reason = "emptied"
+        elif self._index.server_id() != self._server:
+            self._resync_reason = "restarted"
+        else:
+            self._index.renew()
+
+    def _write(self) -> bool:
+        while changes := self._ledger.take(BATCH):
+            if not self._put(changes):
+                return False
+            if len(changes) < BATCH or self._clock() >= self._check_at:
+                break
+        return True
+
+    def _put(self, changes: Sequence[Change]) -> bool:
+        """Write changes; what goes, goes first and by itself: a Redis out of memory still lets go."""
+        now, done = int(self._now()), True
+        for present in (False, True):
+            part = [change for change in changes if change.present is present]
+            done = done and (not part or self._do("write", partial(self._index.write, part, now)))
+            self._ledger.settle(part, done=done)
+        return done
+
+    def _do(self, operation: str, action: Callable[[], None]) -> bool:
+        """Run one operation against Redis; count it, and say once when Redis goes."""
+        started = self._clock()
+        try:
+            action()
+        except RedisError as error:
+            self._failed(operation, next((reason for kind, reason in _REASONS if isinstance(error, kind)), "other"))
+            return False
+        self._observer.redis_done(operation=operation, seconds=self._clock() - started)
+        return True
+
+    def _failed(self, operation: str, reason: str) -> None:
+        self._observer.redis_failed(operation=operation, reason=reason)
+        if reason != self.failure:
+            _log.warning("Redis does not take the KV index (%s): events are kept and written later", reason)
+        self.failure = reason
+        # Whatever it was: before the next write, look whether this is still the same Redis.
+        self._check_at = self._clock()
+        if reason == "read_only" and self._resync_reason is None:
+            self._resync_reason = "restarted"  # demoted: promoted again it has what its primary had

@@ -1,0 +1,206 @@
+"""One engine's batches, in order and without gaps, as far as the engine can give them.
+
+Batches carry sequence numbers that begin at 0 with the engine's process. A
+number too high is a gap, filled from the engine's replay socket where there is
+one; a number too low is a restart of the engine, which empties its cache.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import closing
+from typing import TYPE_CHECKING, Final, Protocol
+
+from exporter.kv.decode import Drop, PayloadError, decode
+from exporter.kv.replay import ReplayError
+from exporter.kv.tally import Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from exporter.kv.ledger import Ledger
+
+__all__ = ["EventStream", "Replays", "StreamObserver"]
+
+_log: Final = logging.getLogger(__name__)
+
+MAX_PAYLOAD: Final = 16 * 1024 * 1024
+ENGINE_RESTART: Final = "engine_restart"
+_MAX_SEQUENCE: Final = 1 << 63
+# Each try brings at least a socket's buffer full, of the engine's ten thousand batches.
+_REPLAY_TRIES: Final = 50
+
+
+class StreamObserver(Protocol):
+    """Told what came; must not raise."""
+
+    def received(self, tally: Tally) -> None:
+        """A run of messages was taken."""
+
+    def resynced(self, *, reason: str) -> None:
+        """The ledger begins anew: the engine was restarted."""
+
+
+class Replays(Protocol):
+    """What can be asked for batches again."""
+
+    def since(self, start: int) -> Generator[tuple[int, bytes], None, None]:
+        """Yield number and payload of the batches from `start` on, or raise ReplayError."""
+
+
+class EventStream:
+    """Brings one rank's messages into the ledger. For one thread.
+
+    Attributes:
+        tally: What came since the last report.
+        received: Whether any batch has come yet.
+        replay_failure: Why the replay socket is of no use, if it is not.
+    """
+
+    def __init__(self, rank: int, ledger: Ledger, observer: StreamObserver, replay: Replays | None = None) -> None:
+        """Feed `ledger` under `rank`; without `replay` gaps stay."""
+        self._rank = rank
+        self._ledger = ledger
+        self._observer = observer
+        self._replay = replay
+        self._next = 0
+        self._is_placed = False  # whether `_next` is known to be the next
+        self._last: int | None = None  # print of the last batch taken
+        # Number -> print, of what the socket may bring a second time.
+        self._replayed: dict[int, int] = {}
+        self._replayed_to = -1
+        self._doubtful = False
+        self.tally = Tally()
+        self.received = False
+        self.replay_failure: str | None = None
+
+    def connected(self) -> None:
+        """The socket has a connection, the first or a new one: find out where the engine is."""
+        if self._last is None:
+            self._catch_up()
+        elif self._replay is None:
+            # The next number tells: the same process goes on counting.
+            self._doubtful = True
+        elif self._is_same_process():
+            self._catch_up()
+        else:
+            self._restart()
+
+    def take(self, number: int, payload: bytes) -> None:
+        """Take a message that the socket brought."""
+        if number >= _MAX_SEQUENCE:
+            self.tally.drop(Drop.SEQUENCE)
+            return
+        if self._has_replayed(number, payload):
+            self.tally.drop(Drop.DUPLICATE)
+            return
+        doubtful, self._doubtful = self._doubtful, False
+        if not self._is_placed:
+            self._next = number  # what came before this runtime is not a gap
+        elif number < self._next or (doubtful and number != self._next):
+            self._restart()
+        if number > self._next:
+            self._fill_gap(number)
+        if not self._has_replayed(number, payload):
+            self._apply(number, payload)
+        if number >= self._replayed_to:
+            self._replayed.clear()
+
+    def report(self) -> None:
+        """Tell the observer what came since the last time."""
+        if self.tally:
+            self._observer.received(self.tally)
+            self.tally = Tally()
+
+    def _has_replayed(self, number: int, payload: bytes) -> bool:
+        return bool(self._replayed) and self._replayed.get(number) == hash(payload)
+
+    def _apply(self, number: int, payload: bytes) -> None:
+        self._next = number + 1
+        self._is_placed = True
+        self._last = hash(payload)
+        self.received = True
+        if len(payload) > MAX_PAYLOAD:
+            self.tally.drop(Drop.TOO_LARGE)
+            return
+        try:
+            batch = decode(payload)
+        except PayloadError:
+            self.tally.drop(Drop.PAYLOAD)
+            return
+        self._ledger.apply(self._rank, batch.events)
+        self.tally.add(batch)
+
+    def _restart(self) -> None:
+        _log.info("engine restarted (dp_rank %d): its blocks are gone", self._rank)
+        self._observer.resynced(reason=ENGINE_RESTART)
+        self._ledger.clear(self._rank)
+        self._next = 0
+        self._last = None
+        self._replayed.clear()
+        self._catch_up()
+
+    def _fill_gap(self, number: int) -> None:
+        self.tally.gaps += 1
+        self._catch_up()
+        if number > self._next:
+            lost = number - self._next
+            self.tally.drop(Drop.LOST, lost)
+            _log.warning("%d event batches are lost (dp_rank %d): %s", lost, self._rank, self._why_lost())
+            self._next = number
+
+    def _why_lost(self) -> str:
+        if self._replay is None:
+            return "set KV_EVENTS_REPLAY_ENDPOINT and the engine's replay_endpoint to get such batches again"
+        return self.replay_failure or "the engine no longer has them: raise its buffer_steps"
+
+    def _catch_up(self) -> None:
+        """Take what the engine has from the next number on; repeated while replies are lost on the way."""
+        if self._replay is None:
+            return
+        for _ in range(_REPLAY_TRIES):
+            before = self._next
+            try:
+                if self._replay_once(self._replay):
+                    return
+            except ReplayError as error:
+                self._note_replay(str(error))
+            if self._next == before:
+                return
+
+    def _replay_once(self, replay: Replays) -> bool:
+        """Take one answer; tell whether it was whole."""
+        first = True
+        for number, payload in replay.since(self._next):
+            if number < self._next:
+                continue
+            if number > self._next and not first:
+                return False
+            if number > self._next and self._last is not None:  # the engine no longer has what is before
+                self.tally.drop(Drop.LOST, number - self._next)
+            first = False
+            self._apply(number, payload)
+            self._replayed[number] = hash(payload)
+            self._replayed_to = number
+            self.tally.replayed += 1
+        self._is_placed = True
+        self._note_replay(None)
+        return True
+
+    def _is_same_process(self) -> bool:
+        """Ask for the last batch taken: only the same process has the same one under its number."""
+        if self._replay is None:
+            return False
+        try:
+            with closing(self._replay.since(self._next - 1)) as answer:
+                number, payload = next(answer, (-1, b""))
+        except ReplayError as error:
+            self._note_replay(str(error))
+            self._doubtful = True
+            return True
+        return number == self._next - 1 and hash(payload) == self._last
+
+    def _note_replay(self, failure: str | None) -> None:
+        if failure != self.replay_failure and failure:
+            _log.warning("the engine's replay socket is of no use (dp_rank %d): %s", self._rank, failure)
+        self.replay_failure = failure

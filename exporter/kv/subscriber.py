@@ -1,0 +1,181 @@
+"""The subscription to one DP rank's events: a thread that sleeps until something comes.
+
+Nothing waits between the socket and the ledger: ZeroMQ's own receive queue is
+the buffer, and it is bounded. When it overflows the engine drops messages,
+which is a gap like any other.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from itertools import islice
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Final, Protocol
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from exporter.kv.decode import Drop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from exporter.kv.stream import EventStream
+
+__all__ = ["Subscriber", "SubscriberObserver", "endpoint_of_rank"]
+
+_log: Final = logging.getLogger(__name__)
+
+# Messages that ZeroMQ keeps while a replay is under way.
+RECEIVE_QUEUE: Final = 20_000
+RECONNECT_MS: Final = 250
+LONGEST_RECONNECT_MS: Final = 5_000
+_LINK_EVENTS: Final = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+_FRAMES: Final = 3
+_SEQUENCE_BYTES: Final = 8
+# Messages at a time, so that the monitor and the end are looked at in between.
+_RUN: Final = 256
+
+_Frames = list[bytes]
+
+
+class SubscriberObserver(Protocol):
+    """Told how the subscription fares; must not raise."""
+
+    def connection(self, rank: int, *, up: bool) -> None:
+        """The connection came or went."""
+
+
+class Subscriber:
+    """Owns the socket and the thread of one rank.
+
+    Attributes:
+        rank: The DP rank.
+        endpoint: Where its events come from.
+        connected: Whether there is a connection now.
+        filtered: Messages whose topic was not the one asked for.
+        stream: What the messages go to.
+    """
+
+    def __init__(  # noqa: PLR0913 - one argument for each thing a subscription consists of
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        stream: EventStream,
+        *,
+        rank: int,
+        endpoint: str,
+        topic: str,
+        observer: SubscriberObserver,
+        stopping: Event,
+    ) -> None:
+        """Subscribe to topics that begin with `topic`, once started; `stopping` and `wake` end it."""
+        self.rank = rank
+        self.endpoint = endpoint
+        self.connected = False
+        self.filtered = 0
+        self.stream = stream
+        self._context = context
+        self._topic = topic.encode()
+        self._observer = observer
+        self._stopping = stopping
+        self._bell = f"inproc://kv-stop-{rank}-{id(self)}"
+        self._bell_socket = context.socket(zmq.PAIR)
+        self._bell_socket.bind(self._bell)
+        self._thread = Thread(target=self._run, name=f"kv-events-{rank}")
+
+    def start(self) -> None:
+        """Begin to listen."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Make the thread look at `stopping`; call once."""
+        with suppress(zmq.Again):  # the thread has ended, or is yet to look
+            self._bell_socket.send(b"", zmq.NOBLOCK)
+
+    def join(self, timeout: float) -> None:
+        """Wait for the end of the thread."""
+        self._thread.join(timeout)
+        self._bell_socket.close(linger=0)
+
+    def _run(self) -> None:
+        bell = self._context.socket(zmq.PAIR)
+        socket = self._context.socket(zmq.SUB)
+        monitor = socket.get_monitor_socket(_LINK_EVENTS)
+        try:
+            bell.connect(self._bell)
+            self._subscribe(socket)
+            poller = zmq.Poller()
+            for each in (bell, monitor, socket):
+                poller.register(each, zmq.POLLIN)
+            while not self._stopping.is_set():
+                if monitor in dict(poller.poll()):
+                    self._watch(monitor)
+                self._drain(socket)
+                self.stream.report()
+        except Exception:  # noqa: BLE001 - the outermost frame of a thread
+            _log.exception("KV events of dp_rank %d are no longer read: a defect of the runtime", self.rank)
+        finally:
+            if self.connected:
+                self.connected = False
+                self._observer.connection(self.rank, up=False)
+            socket.disable_monitor()
+            for each in (bell, monitor, socket):
+                each.close(linger=0)
+
+    def _subscribe(self, socket: zmq.Socket[bytes]) -> None:
+        socket.rcvhwm = RECEIVE_QUEUE
+        socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, LONGEST_RECONNECT_MS)
+        socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+        # All topics: what another filter lets through could not be told from silence.
+        socket.setsockopt(zmq.SUBSCRIBE, b"")
+        socket.connect(self.endpoint)
+
+    def _watch(self, monitor: zmq.Socket[bytes]) -> None:
+        while monitor.poll(0):
+            event = recv_monitor_message(monitor)["event"]
+            self.connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
+            self._observer.connection(self.rank, up=self.connected)
+            _log.info("KV events of dp_rank %d: %s", self.rank, "connected" if self.connected else "connection lost")
+            if self.connected:
+                self.stream.connected()
+
+    def _drain(self, socket: zmq.Socket[bytes]) -> None:
+        for frames in islice(_messages(socket), _RUN):
+            if len(frames) != _FRAMES or len(frames[1]) != _SEQUENCE_BYTES:
+                self.stream.tally.drop(Drop.FRAMES)
+            elif not frames[0].startswith(self._topic):
+                self.filtered += 1
+                self.stream.tally.drop(Drop.TOPIC)
+            else:
+                self.stream.take(int.from_bytes(frames[1], "big"), frames[2])
+
+
+def _messages(socket: zmq.Socket[bytes]) -> Iterator[_Frames]:
+    while True:
+        try:
+            # A third quicker than recv_multipart, which asks the socket what the frame knows.
+            frames = [socket.recv(zmq.NOBLOCK, copy=False)]
+            while frames[-1].more:
+                frames.append(socket.recv(copy=False))
+        except zmq.Again:
+            return
+        yield [frame.bytes for frame in frames]
+
+
+def endpoint_of_rank(endpoint: str, rank: int) -> str:
+    """Return a rank's endpoint as the engines number them: tcp ports count on, inproc names get `_dp<rank>`.
+
+    Raises:
+        ValueError: The endpoint is neither, and the rank is not 0.
+    """
+    if rank == 0:
+        return endpoint
+    base, colon, port = endpoint.rpartition(":")
+    if endpoint.startswith("tcp://") and colon and port.isdigit():
+        return f"{base}:{int(port) + rank}"
+    if endpoint.startswith("inproc://"):
+        return f"{endpoint}_dp{rank}"
+    message = f"{endpoint!r} has no port to count ranks from: use tcp://host:port"
+    raise ValueError(message)

@@ -1,0 +1,55 @@
+"""What a run of batches held, added up: counters are touched once a run, not once an event."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from exporter.kv.decode import CLEARED, REMOVED, STORED, Cleared, Drop, Stored
+
+if TYPE_CHECKING:
+    from exporter.kv.decode import Batch
+
+__all__ = ["Tally"]
+
+
+@dataclass(slots=True)
+class Tally:
+    """Sums since the last report.
+
+    Attributes:
+        timestamps: When the engine made each batch, unix seconds.
+        events: Events by type.
+        blocks: Blocks in those events, by type.
+        dropped: Messages and events that were left out, by reason.
+        gaps: Jumps of the sequence number.
+        replayed: Batches that came from the replay socket.
+    """
+
+    timestamps: list[float] = field(default_factory=list)
+    events: dict[str, int] = field(default_factory=dict)
+    blocks: dict[str, int] = field(default_factory=dict)
+    dropped: dict[Drop, int] = field(default_factory=dict)
+    gaps: int = 0
+    replayed: int = 0
+
+    def add(self, batch: Batch) -> None:
+        """Add a batch that was taken."""
+        self.timestamps.append(batch.timestamp)
+        for event in batch.events:
+            if isinstance(event, Cleared):
+                kind, count = CLEARED, 0
+            else:
+                kind, count = STORED if isinstance(event, Stored) else REMOVED, len(event.hashes)
+            self.events[kind] = self.events.get(kind, 0) + 1
+            self.blocks[kind] = self.blocks.get(kind, 0) + count
+        for reason, count in batch.dropped.items():
+            self.drop(reason, count)
+
+    def drop(self, reason: Drop, count: int = 1) -> None:
+        """Count what was left out."""
+        self.dropped[reason] = self.dropped.get(reason, 0) + count
+
+    def __bool__(self) -> bool:
+        """Tell whether there is anything to report."""
+        return bool(self.timestamps or self.dropped or self.gaps)

@@ -1,0 +1,115 @@
+"""What the runtime says about downloads: the observer of `storage.jobs`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Final
+
+from exporter.metrics import names
+from exporter.metrics.instruments import Histogram, Value
+from storage.snapshot import FINAL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from exporter.metrics.families import TextFamily
+    from storage.snapshot import Snapshot
+
+__all__ = ["DownloadTelemetry"]
+
+SCHEMES: Final = ("hf", "s3", "obs", "pvc")
+OUTCOMES: Final = tuple(sorted(state.value for state in FINAL))
+_BUCKETS: Final = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 21600.0)
+
+
+class DownloadTelemetry:
+    """Counters of jobs and bytes, and gauges of those that run."""
+
+    def __init__(self) -> None:
+        """Start everything at 0."""
+        self._lock = Lock()
+        self._running: dict[str, Snapshot] = {}
+        self._roots: set[str] = set()
+        self._outcomes = Value(names.DOWNLOADS)
+        self._bytes = Value(names.DOWNLOAD_BYTES)
+        self._duration = Histogram(names.DOWNLOAD_DURATION, _BUCKETS)
+        self._retries = Value(names.DOWNLOAD_RETRIES)
+        for scheme in SCHEMES:
+            self._bytes.add(scheme, amount=0)
+            self._duration.make(scheme)
+            for outcome in OUTCOMES:
+                self._outcomes.add(scheme, outcome, amount=0)
+
+    def download_started(self, job: Snapshot) -> None:
+        """Note a job."""
+        with self._lock:
+            self._running[job.id] = job
+            self._roots.add(job.output_dir)
+
+    def download_progress(self, job: Snapshot, fetched: int) -> None:
+        """Count bytes."""
+        self._bytes.add(job.scheme, amount=fetched)
+        with self._lock:
+            if job.id in self._running:
+                self._running[job.id] = job
+
+    def download_retry(self, job: Snapshot, reason: str) -> None:
+        """Count another try."""
+        self._retries.add(job.scheme, reason)
+
+    def download_finished(self, job: Snapshot) -> None:
+        """Count an end."""
+        with self._lock:
+            self._running.pop(job.id, None)
+        self._outcomes.add(job.scheme, job.state.value)
+        if job.started is not None and job.finished is not None:
+            self._duration.observe(job.scheme, value=job.finished - job.started)
+
+    def families(self, write_roots: Iterable[str]) -> Iterator[TextFamily]:
+        """Yield the families as they are now."""
+        in_progress = Value(names.DOWNLOADS_IN_PROGRESS)
+        for scheme in SCHEMES:
+            in_progress.add(scheme, amount=0)
+        expected, completed = Value(names.DOWNLOAD_EXPECTED_BYTES), Value(names.DOWNLOAD_COMPLETED_BYTES)
+        with self._lock:
+            running, used = list(self._running.values()), set(self._roots)
+        for job in running:
+            in_progress.add(job.scheme)
+            if job.bytes_planned is not None:
+                expected.set(job.id, value=float(job.bytes_planned))
+            completed.set(job.id, value=float(job.bytes_done))
+        yield from (
+            instrument.family()
+            for instrument in (
+                in_progress,
+                self._outcomes,
+                self._bytes,
+                self._duration,
+                self._retries,
+                expected,
+                completed,
+                *_storage(write_roots, used),
+            )
+        )
+
+
+def _storage(write_roots: Iterable[str], used: set[str]) -> tuple[Value, Value]:
+    """Measure the file systems of the write roots, or of the directories written to where there are none."""
+    free, size = Value(names.STORAGE_FREE), Value(names.STORAGE_SIZE)
+    for root in sorted(set(write_roots) or used):
+        try:
+            usage = shutil.disk_usage(_existing(Path(root)))
+        except OSError:
+            continue
+        free.set(root, value=float(usage.free))
+        size.set(root, value=float(usage.total))
+    return free, size
+
+
+def _existing(path: Path) -> Path:
+    while not os.path.exists(path) and path != path.parent:  # noqa: PTH110 - cheaper, on the scrape path
+        path = path.parent
+    return path

@@ -1,0 +1,65 @@
+"""What the runtime says about LoRA adapters: the observer of `lora`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from exporter.metrics import names
+from exporter.metrics.instruments import Histogram, Value
+from lora.adapter import State
+from lora.manager import OPERATIONS, OUTCOMES
+from lora.reconciler import RECONCILES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from exporter.metrics.families import TextFamily
+    from lora.adapter import Status
+
+__all__ = ["LoraTelemetry"]
+
+_LOAD_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
+
+
+class LoraTelemetry:
+    """Counters of operations, and gauges made of the adapters' statuses; every known label value starts at 0."""
+
+    def __init__(self) -> None:
+        """Start everything at 0."""
+        self._operations = Value(names.LORA_OPERATIONS)
+        self._duration = Histogram(names.LORA_OPERATION_DURATION, _LOAD_BUCKETS)
+        for operation in OPERATIONS:
+            self._duration.make(operation)
+            for outcome in OUTCOMES:
+                self._operations.add(operation, outcome, amount=0)
+        self._reconciles = Value(names.LORA_RECONCILES)
+        for outcome in RECONCILES:
+            self._reconciles.add(outcome, amount=0)
+
+    def operated(self, *, operation: str, outcome: str, seconds: float) -> None:
+        """Count a load or an unload."""
+        self._operations.add(operation, outcome)
+        self._duration.observe(operation, value=seconds)
+
+    def reconciled(self, *, outcome: str) -> None:
+        """Count a comparison of the engine with the desired set."""
+        self._reconciles.add(outcome)
+
+    def families(self, statuses: Iterable[Status]) -> Iterator[TextFamily]:
+        """Yield the families as they are now."""
+        adapters, info = Value(names.LORA_ADAPTERS), Value(names.LORA_ADAPTER_INFO)
+        for state in State:
+            adapters.add(state, amount=0)
+        for status in statuses:
+            adapters.add(status.state)
+            info.set(status.name, _scheme(status.source), status.state, value=1.0)
+        for instrument in (adapters, info, self._operations, self._duration, self._reconciles):
+            yield instrument.family()
+
+
+def _scheme(source: str | None) -> str:
+    """Return the source's scheme; plain `namespace/repo` is the Hub's, none is a directory."""
+    if source is None:
+        return "local"
+    scheme, colon, _ = source.partition("://")
+    return scheme if colon else "hf"

@@ -1,0 +1,17 @@
+"""What somebody may have meant by a name that is not known."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["did_you_mean"]
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ` (did you mean X?)` for the known name that is most like it, or nothing."""
+    alike = get_close_matches(name, sorted(known), n=1, cutoff=0.65)
+    return f" (did you mean {alike[0]}?)" if alike else ""

@@ -1,0 +1,123 @@
+"""Adapters as values: what is wanted, what was found on disk, and how it stands."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+from lora.errors import InvalidAdapterError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Facts", "Origin", "State", "Status", "Wanted", "check_name"]
+
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*")
+_LONGEST_NAME: Final = 255
+
+
+class State(StrEnum):
+    """How an adapter stands: downloading -> loading -> loaded -> unloading, or failed and to be tried again."""
+
+    PENDING = "pending"
+    DOWNLOADING = "downloading"
+    LOADING = "loading"
+    LOADED = "loaded"
+    UNLOADING = "unloading"
+    FAILED = "failed"
+
+
+class Origin(StrEnum):
+    """Who wants an adapter; each takes back only what it asked for."""
+
+    CALL = "call"
+    MODEL = "model"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An adapter that should be loaded.
+
+    Attributes:
+        name: What requests call it.
+        path: The absolute directory that the engine loads it from.
+        source: Where its files come from; `None` when they are there already.
+        origin: Who asked for it.
+        allow_pickle: Whether weights that can run code when they are read are taken.
+    """
+
+    name: str
+    path: Path
+    source: str | None = None
+    origin: Origin = Origin.CALL
+    allow_pickle: bool = False
+
+    def is_same(self, other: Wanted | None) -> bool:
+        """Tell whether both are the same files under the same name."""
+        return other is not None and (self.name, self.path, self.source) == (other.name, other.path, other.source)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What an adapter's own files say of it.
+
+    Attributes:
+        rank: Its `r`.
+        base_model: What it was trained on, as its configuration has it.
+        size: Bytes of its weights.
+    """
+
+    rank: int
+    base_model: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """An adapter at one moment, for those who ask.
+
+    Attributes:
+        name: What requests call it.
+        state: How it stands.
+        managed: Whether somebody asked this runtime for it.
+        path: Where the engine has it from, or will.
+        source: Where its files come from.
+        origin: Who asked for it.
+        revision: What the source was resolved to.
+        facts: What its files say.
+        loaded_since: Unix seconds.
+        attempts: Tries in vain since it was last well.
+        next_retry: Unix seconds.
+        error_code: Why the last try failed, for programs.
+        error: The same for people.
+    """
+
+    name: str
+    state: State
+    managed: bool
+    path: str
+    source: str | None = None
+    origin: Origin | None = None
+    revision: str | None = None
+    facts: Facts | None = field(default=None)
+    loaded_since: float | None = None
+    attempts: int = 0
+    next_retry: float | None = None
+    error_code: str | None = None
+    error: str | None = None
+
+
+def check_name(name: str) -> str:
+    """Return a name that an adapter may have.
+
+    Raises:
+        InvalidAdapterError: It has other characters, is too long, or climbs.
+    """
+    if len(name) > _LONGEST_NAME or not _NAME.fullmatch(name) or {".", ".."} & set(name.split("/")):
+        raise InvalidAdapterError(
+            "invalid_name",
+            "an adapter's name is 1 to 255 letters, digits, '.', '_', '-', with '/' between parts that are not '.' or '..'",
+        )
+    return name

@@ -1,0 +1,134 @@
+"""The desired set on disk, so that it outlives this process.
+
+    {"version": 1, "adapters": [{"name": ..., "path": ..., "source": ..., "origin": ..., "allow_pickle": ...}, ...],
+     "removed": ["<name>", ...], "check": "<SHA-256 of the rest>"}
+
+`removed` are adapters that nobody wants any more and the engine may still have.
+
+Written to a sibling file, flushed, and renamed: whatever happens, one whole
+version is there. Credentials are never in it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from lora.adapter import Origin, Wanted
+
+__all__ = ["Desired", "Forgetful", "Kept", "StateFile"]
+
+_log: Final = logging.getLogger(__name__)
+
+FILE: Final = "lora-adapters.json"
+VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What outlives the process."""
+
+    wanted: tuple[Wanted, ...] = ()
+    removed: tuple[str, ...] = ()
+
+
+class Desired(Protocol):
+    """Where the desired set is kept."""
+
+    def read(self) -> Kept:
+        """Return what was written last; nothing if there is none."""
+
+    def write(self, kept: Kept) -> None:
+        """Keep the set; raises OSError when it cannot be kept."""
+
+
+class Forgetful:
+    """Keeps nothing: what runs without a state directory."""
+
+    def read(self) -> Kept:
+        """Return nothing."""
+        return Kept()
+
+    def write(self, kept: Kept) -> None:
+        """Do nothing."""
+
+
+class StateFile:
+    """Keeps the set in a directory that outlives the container."""
+
+    def __init__(self, directory: Path) -> None:
+        """Keep it there; the directory is made if need be.
+
+        Raises:
+            OSError: It cannot be made.
+        """
+        directory.mkdir(parents=True, exist_ok=True)
+        self._path = directory / FILE
+
+    def read(self) -> Kept:
+        """Return the set; a file that is not whole counts as none and is kept aside."""
+        try:
+            text = self._path.read_bytes()
+        except FileNotFoundError:
+            return Kept()
+        except OSError as error:
+            _log.error("the adapters' state file cannot be read: %s", error.strerror)
+            return Kept()
+        try:
+            return _decode(text)
+        except (ValueError, TypeError, KeyError):
+            aside = self._path.with_suffix(".damaged")
+            self._path.replace(aside)
+            _log.error("the adapters' state file is damaged, put aside as %s", aside)
+            return Kept()
+
+    def write(self, kept: Kept) -> None:
+        """Replace the file."""
+        new = self._path.with_suffix(".new")
+        with new.open("wb") as file:
+            file.write(_encode(kept))
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(self._path)
+        directory = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def _encode(kept: Kept) -> bytes:
+    adapters = [
+        {
+            "name": one.name,
+            "path": str(one.path),
+            "source": one.source,
+            "origin": one.origin.value,
+            "allow_pickle": one.allow_pickle,
+        }
+        for one in sorted(kept.wanted, key=lambda one: one.name)
+    ]
+    state: dict[str, Any] = {"version": VERSION, "adapters": adapters, "removed": sorted(kept.removed)}
+    return json.dumps(state | {"check": _check(state)}, indent=1).encode()
+
+
+def _decode(text: bytes) -> Kept:
+    state = json.loads(text)
+    check = state.pop("check")
+    if state["version"] != VERSION or check != _check(state):
+        message = "another version, or damaged"
+        raise ValueError(message)
+    adapters = (
+        Wanted(one["name"], Path(one["path"]), one["source"], Origin(one["origin"]), bool(one["allow_pickle"]))
+        for one in state["adapters"]
+    )
+    return Kept(tuple(adapters), tuple(state["removed"]))
+
+
+def _check(state: dict[str, Any]) -> str:
+    return sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,220 @@
+"""The engines' LoRA routes: what to send, and what their answers mean.
+
+    vLLM     POST /v1/load_lora_adapter, /v1/unload_lora_adapter    plain text, or {"error": {"message": ...}}
+    SGLang   POST /load_lora_adapter, /unload_lora_adapter          {"success": ..., "error_message": ...}
+
+Both list what is loaded at GET /v1/models (SGLang from 0.5.6 on). Engines have
+no error codes of use, so their words are matched, in a table.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from http import HTTPStatus
+from threading import local
+from typing import TYPE_CHECKING, Any, Final
+
+from lora.errors import EngineRefusedError, EngineUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import requests
+
+__all__ = ["APIS", "EngineApi", "EngineClient", "Models"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineApi:
+    """An engine's routes."""
+
+    load: str
+    unload: str
+
+
+APIS: Final = {
+    "vllm": EngineApi("/v1/load_lora_adapter", "/v1/unload_lora_adapter"),
+    "sglang": EngineApi("/load_lora_adapter", "/unload_lora_adapter"),
+}
+
+_CONNECT_SECONDS: Final = 3.0
+_LIST_SECONDS: Final = 10.0
+# SGLang's unload waits for the adapter's requests; a load reads files.
+_CHANGE_SECONDS: Final = 600.0
+_LONGEST_QUOTE: Final = 300
+
+ALREADY: Final = "already_loaded"
+ABSENT: Final = "not_loaded"
+
+
+@dataclass(frozen=True, slots=True)
+class _Meaning:
+    """What an answer means: the first row that fits its status and words."""
+
+    code: str
+    statuses: frozenset[int]
+    words: re.Pattern[str]
+    advice: str = ""
+
+
+def _row(code: str, statuses: str, words: str, advice: str = "") -> _Meaning:
+    return _Meaning(code, frozenset(map(int, statuses.split())), re.compile(words, re.IGNORECASE | re.DOTALL), advice)
+
+
+_MEANINGS: Final = (
+    _row(ALREADY, "400 500", r"already ?been ?loaded|already loaded"),
+    _row(ABSENT, "400 404", r"adapter .* cannot be found|with name .* does not exist"),
+    _row("engine_unauthorized", "401 403", r"", "the engine wants an API key: give it with --engine-api-key-file"),
+    _row(
+        "lora_updating_disabled", "404 405", r"not found|not allowed",
+        "the engine has no such route: vLLM must run with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, SGLang be 0.4.9 or newer",
+    ),
+    _row("lora_disabled", "400 500", r"lora is not enabled|--enable-lora", "start the engine with --enable-lora"),
+    _row(
+        "rank_too_large", "400 500", r"rank .*(greater than|exceeds|larger|incompatible)|max_lora_rank",
+        "raise the engine's --max-lora-rank",
+    ),
+    _row("name_taken", "400", r"conflicts with a served base model", "choose another lora_name"),
+    _row(
+        "adapter_not_found", "400 404 500", r"no adapter found|no such file|does not exist|cannot find",
+        "the engine does not see the directory: mount the volume at the same path in both containers",
+    ),
+)  # fmt: skip
+_ANYTHING: Final = _row("engine_refused", "", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """What the engine serves.
+
+    Attributes:
+        bases: Names of its base models.
+        adapters: Directory of each adapter, by name.
+    """
+
+    bases: frozenset[str]
+    adapters: dict[str, str]
+
+
+class EngineClient:
+    """Talks to one engine; safe for threads, each of which has a connection of its own."""
+
+    def __init__(self, base_url: str, api: EngineApi, *, api_key: Callable[[], str | None] = lambda: None) -> None:
+        """Prepare; `api_key` is asked for at each call."""
+        self._base_url = base_url
+        self._api = api
+        self._api_key = api_key
+        self._local = local()
+
+    def models(self) -> Models:
+        """Return what is served now.
+
+        Raises:
+            EngineUnavailableError: The engine does not answer.
+            EngineRefusedError: It does not tell.
+        """
+        response = self._send("GET", "/v1/models", timeout=_LIST_SECONDS)
+        if response.status_code != HTTPStatus.OK:
+            raise self._refusal(response)
+        try:
+            cards = response.json()["data"]
+            bases = frozenset(card["id"] for card in cards if not card.get("parent"))
+            adapters = {card["id"]: card.get("root") or "" for card in cards if card.get("parent")}
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise EngineUnavailableError("the engine's /v1/models is not what it should be") from None
+        return Models(bases, adapters)
+
+    def load(self, name: str, path: Path) -> bool:
+        """Load an adapter; return whether it was the engine that had it already.
+
+        Raises:
+            EngineUnavailableError: The engine does not answer.
+            EngineRefusedError: It does not load it.
+        """
+        return self._change(self._api.load, {"lora_name": name, "lora_path": str(path)}, fine=ALREADY)
+
+    def unload(self, name: str) -> bool:
+        """Unload an adapter; return whether it was not there in the first place.
+
+        Raises:
+            EngineUnavailableError: The engine does not answer.
+            EngineRefusedError: It does not unload it.
+        """
+        return self._change(self._api.unload, {"lora_name": name}, fine=ABSENT)
+
+    def _change(self, route: str, body: dict[str, str], *, fine: str) -> bool:
+        response = self._send("POST", route, body, timeout=_CHANGE_SECONDS)
+        if response.status_code == HTTPStatus.OK and not _says_failure(response):
+            return False
+        refusal = self._refusal(response)
+        if refusal.code == fine:
+            return True
+        raise refusal
+
+    def _send(
+        self, method: str, route: str, body: dict[str, str] | None = None, *, timeout: float
+    ) -> requests.Response:
+        # Imported at the first call: it costs 8 MB that most pods do not need.
+        import requests  # noqa: PLC0415
+
+        session = self._session(requests.Session)
+        key = self._api_key()
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        try:
+            response: requests.Response = session.request(
+                method, self._base_url + route, json=body, headers=headers, timeout=(_CONNECT_SECONDS, timeout),
+                allow_redirects=False,
+            )  # fmt: skip
+        except requests.RequestException as error:
+            raise EngineUnavailableError(f"the engine does not answer: {_cause(error)}") from None
+        if response.status_code in (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT):
+            raise EngineUnavailableError(f"the engine answers {response.status_code}")
+        return response
+
+    def _session(self, make: Callable[[], requests.Session]) -> requests.Session:
+        if not hasattr(self._local, "session"):
+            session = make()
+            session.trust_env = False
+            self._local.session = session
+        found: requests.Session = self._local.session
+        return found
+
+    @staticmethod
+    def _refusal(response: requests.Response) -> EngineRefusedError:
+        words = _words(response)
+        meaning = next(
+            (row for row in _MEANINGS if response.status_code in row.statuses and row.words.search(words)), _ANYTHING
+        )
+        quote = " ".join(words.split())[:_LONGEST_QUOTE] or f"status {response.status_code}"
+        message = f"{meaning.advice} (it says: {quote})" if meaning.advice else f"the engine refuses: {quote}"
+        return EngineRefusedError(meaning.code, message)
+
+
+def _says_failure(response: requests.Response) -> bool:
+    try:
+        return response.json().get("success") is False
+    except (ValueError, AttributeError):
+        return False  # vLLM answers in plain text
+
+
+def _words(response: requests.Response) -> str:
+    """Return the engine's own words, wherever it put them."""
+    try:
+        body: Any = json.loads(response.content)
+    except ValueError:
+        return response.text
+    if not isinstance(body, dict):
+        return str(body)
+    error = body.get("error")
+    found = error.get("message") if isinstance(error, dict) else error
+    return str(found or body.get("error_message") or body.get("message") or body.get("detail") or "")
+
+
+def _cause(error: BaseException) -> str:
+    """Return the innermost reason, without addresses of objects."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return getattr(error, "strerror", None) or type(error).__name__

@@ -1,0 +1,406 @@
+"""The manager: the desired set, and the threads that make the engine match it.
+
+An adapter's operations are serial, those of different adapters parallel. Each
+has a slot with a goal; a new goal replaces the one before, and a worker carries
+it out. Goals that are kept are tried again until they are reached: at once when
+the engine comes back, else after a pause that grows, each adapter's its own.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from threading import Condition, Thread
+from time import monotonic, time
+from typing import TYPE_CHECKING, Final, Protocol
+
+from lora.adapter import Origin, State, Status, check_name
+from lora.desired import Kept
+from lora.errors import EngineUnavailableError, InvalidAdapterError, LoraError, UnknownAdapterError
+from lora.reconciler import Reconciler, ReconcilerObserver
+from lora.slot import Goal, Slot
+from lora.steps import Extras, RolledBackError, Steps
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from lora.adapter import Wanted
+    from lora.desired import Desired
+    from lora.engine import EngineClient, Models
+    from lora.steps import Downloads
+    from storage.config import Config
+
+__all__ = ["OPERATIONS", "OUTCOMES", "Manager", "Observer"]
+
+_log: Final = logging.getLogger(__name__)
+
+WORKERS: Final = 8
+INTERVAL_SECONDS: Final = 5.0
+_FIRST_PAUSE: Final = 5.0
+_LONGEST_PAUSE: Final = 300.0
+# An engine that does not list its adapters is asked to load them again this often.
+_UNLISTED_ROUNDS: Final = 12
+
+OPERATIONS: Final = ("load", "unload")
+OUTCOMES: Final = ("done", "failed", "engine_unavailable")
+
+
+class Observer(ReconcilerObserver, Protocol):
+    """Told of what happens, for metrics; must not block or raise."""
+
+    def operated(self, *, operation: str, outcome: str, seconds: float) -> None:
+        """A load or an unload ended."""
+
+
+class Manager:
+    """Holds the adapters that should be loaded; safe for threads."""
+
+    def __init__(  # noqa: PLR0913 - its collaborators
+        self,
+        engine: EngineClient,
+        downloads: Downloads,
+        desired: Desired,
+        observer: Observer,
+        *,
+        config: Config,
+        cancel: Callable[[str], object],
+        interval: float = INTERVAL_SECONDS,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        """Prepare; nothing is loaded before `start`.
+
+        Args:
+            engine: Where adapters are loaded.
+            downloads: What brings their files.
+            desired: What keeps the desired set.
+            observer: Told of what happens.
+            config: The pod's own credentials and endpoints.
+            cancel: Ends a download by its id.
+            interval: Seconds between two looks at what the engine has.
+            clock: A monotonic clock in seconds.
+        """
+        self._engine = engine
+        self._desired = desired
+        self._observer = observer
+        self._cancel = cancel
+        self._clock = clock
+        self._steps = Steps(engine, downloads, config, self._note)
+        self._changed = Condition()
+        self._slots: dict[str, Slot] = {}
+        self._extras: dict[Goal, Extras] = {}
+        self._queue: deque[Slot] = deque()
+        self._stopped = False
+        self._rounds = 0
+        self._threads = [Thread(target=self._work, name=f"lora-{number}", daemon=True) for number in range(WORKERS)]
+        self._reconciler = Reconciler(engine.models, self._repair, observer, interval=interval)
+
+    def start(self) -> None:
+        """Take up the set as it was kept, and begin to work."""
+        kept = self._desired.read()
+        with self._changed:
+            for wanted in kept.wanted:
+                self._slots[wanted.name] = Slot(wanted.name, Goal(wanted, kept=True), desired=wanted)
+            for name in kept.removed:
+                self._slots.setdefault(name, Slot(name, Goal(None, kept=True), state=State.UNLOADING))
+            for slot in self._slots.values():
+                self._enqueue(slot)
+        for thread in self._threads:
+            thread.start()
+        self._reconciler.start()
+
+    def stop(self) -> None:
+        """Begin nothing more. The engine keeps what it has."""
+        with self._changed:
+            self._stopped = True
+            jobs = [slot.job for slot in self._slots.values() if slot.job]
+            self._changed.notify_all()
+        self._reconciler.stop()
+        for job in jobs:
+            self._cancel(job)
+
+    def join(self, timeout: float) -> None:
+        """Wait for the threads, but not for an engine that does not answer."""
+        end = self._clock() + timeout
+        for thread in self._threads:
+            thread.join(max(end - self._clock(), 0.0))
+        self._reconciler.join(max(end - self._clock(), 0.0))
+
+    def load(self, wanted: Wanted, *, kept: bool, extras: Extras | None = None) -> Goal:
+        """Want an adapter; the goal's `done` is set when it is loaded, or will not be.
+
+        Args:
+            wanted: What to load. The same as before is no new goal.
+            kept: Whether it is wanted from now on whatever happens; otherwise
+                only once it is loaded.
+            extras: Credentials and the like for its download.
+
+        Raises:
+            InvalidAdapterError: Its name or path cannot be.
+            OSError: The desired set cannot be kept.
+        """
+        check_name(wanted.name)
+        if not wanted.path.is_absolute():
+            raise InvalidAdapterError("invalid_path", f"the directory must be absolute, not {wanted.path}")
+        with self._changed:
+            slot = self._slots.get(wanted.name)
+            if slot and wanted.is_same(slot.goal.wanted) and not slot.blocked and slot.retry_at is None:
+                return slot.goal
+            goal = Goal(wanted, kept=kept)
+            if extras:
+                self._extras[goal] = extras
+            slot = self._aim(wanted.name, goal)
+            if kept:
+                slot.desired = wanted
+                self._keep()
+            return goal
+
+    def unload(self, name: str) -> Goal:
+        """Want an adapter no more; the goal's `done` is set when the engine does not have it.
+
+        Raises:
+            UnknownAdapterError: Neither we nor the engine know it.
+            OSError: The desired set cannot be kept.
+        """
+        check_name(name)
+        if name not in self._slots and name not in self._engine.models().adapters:
+            raise UnknownAdapterError(name)
+        with self._changed:
+            goal = Goal(None, kept=True)
+            slot = self._aim(name, goal)
+            slot.desired = None
+            slot.state = State.UNLOADING
+            self._keep()
+            return goal
+
+    def want_exactly(self, wanted: Iterable[Wanted]) -> None:
+        """Make the adapters of the Model YAML these; those asked for by calls are left alone.
+
+        Raises:
+            OSError: The desired set cannot be kept.
+        """
+        new = {one.name: one for one in wanted}
+        with self._changed:
+            ours = {
+                slot.name: slot.desired
+                for slot in self._slots.values()
+                if slot.desired and slot.desired.origin is Origin.MODEL
+            }
+            others = {slot.name for slot in self._slots.values() if slot.desired} - set(ours)
+        for name in ours.keys() - new.keys():
+            self.unload(name)
+        for name, one in new.items():
+            if name in others:
+                _log.warning("adapter %s of the Model is left as a call asked for it", name)
+            elif not one.is_same(ours.get(name)):
+                self.load(one, kept=True)
+
+    def statuses(self) -> list[Status]:
+        """Return how every adapter stands, those included that the engine has from others."""
+        with self._changed:
+            statuses = {slot.name: slot.status() for slot in self._slots.values()}
+        try:
+            models = self._engine.models()
+        except LoraError:
+            models = None
+        for name, path in (models.adapters if models else {}).items():
+            statuses.setdefault(name, Status(name, State.LOADED, managed=False, path=path))
+        return [statuses[name] for name in sorted(statuses)]
+
+    def status(self, name: str) -> Status:
+        """Return how an adapter stands.
+
+        Raises:
+            UnknownAdapterError: There is none of this name.
+        """
+        found = next((status for status in self.statuses() if status.name == name), None)
+        if found is None:
+            raise UnknownAdapterError(name)
+        return found
+
+    def managed(self) -> list[Status]:
+        """Return how the adapters stand that we were asked for; asks nobody."""
+        with self._changed:
+            return [slot.status() for slot in self._slots.values()]
+
+    def _aim(self, name: str, goal: Goal) -> Slot:
+        """Give a slot a new goal; called with the lock held."""
+        slot = self._slots.get(name)
+        if slot is None:
+            slot = self._slots[name] = Slot(name, goal)
+        else:
+            self._withdraw(slot)
+            slot.goal = goal
+        slot.settled, slot.blocked, slot.retry_at, slot.attempts, slot.error = False, False, None, 0, None
+        self._enqueue(slot)
+        return slot
+
+    def _withdraw(self, slot: Slot) -> None:
+        """Tell those who wait for a slot's goal that another took its place."""
+        if not slot.goal.done.is_set():
+            slot.goal.error = LoraError("superseded", "another request for this adapter came in between")
+            slot.goal.done.set()
+        if slot.job:
+            Thread(target=self._cancel, args=(slot.job,), daemon=True).start()
+
+    def _keep(self) -> None:
+        """Write the desired set down; called with the lock held."""
+        slots = self._slots.values()
+        self._desired.write(
+            Kept(
+                tuple(slot.desired for slot in slots if slot.desired),
+                tuple(slot.name for slot in slots if not slot.desired and slot.goal.wanted is None),
+            )
+        )
+
+    def _enqueue(self, slot: Slot) -> None:
+        self._reconciler.need(needed=True)
+        if not slot.busy and slot not in self._queue:
+            self._queue.append(slot)
+            self._changed.notify_all()
+
+    def _note(self, slot: Slot, state: State) -> None:
+        with self._changed:
+            slot.state = state
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._queue or self._stopped)
+                if self._stopped:
+                    return
+                slot = self._queue.popleft()
+                if slot.busy or slot.settled:
+                    continue
+                slot.busy, goal = True, slot.goal
+            try:
+                self._pursue(slot, goal)
+            except Exception:  # noqa: BLE001 - the outermost frame of a thread
+                _log.exception("adapter %s: a defect of the runtime", slot.name)
+                self._failed(slot, goal, LoraError("internal", "a defect of the runtime, see its log"))
+            with self._changed:
+                slot.busy = False
+                if slot.goal is not goal:
+                    self._enqueue(slot)
+
+    def _pursue(self, slot: Slot, goal: Goal) -> None:
+        started = self._clock()
+        operation = "load" if goal.wanted else "unload"
+
+        def job(job_id: str | None) -> None:
+            with self._changed:
+                slot.job = job_id
+
+        outcome = "done"
+        try:
+            if goal.wanted:
+                found = self._steps.load(slot, goal.wanted, self._extras.get(goal), job)
+                self._loaded(slot, goal, found)
+            else:
+                self._steps.unload(slot)
+                self._unloaded(slot, goal)
+        except EngineUnavailableError as error:
+            outcome = "engine_unavailable"
+            self._failed(slot, goal, error)
+        except LoraError as error:
+            outcome = "failed"
+            self._failed(slot, goal, error)
+        self._observer.operated(operation=operation, outcome=outcome, seconds=self._clock() - started)
+
+    def _loaded(self, slot: Slot, goal: Goal, found: Wanted) -> None:
+        with self._changed:
+            slot.state, slot.loaded_since, slot.error, slot.attempts, slot.retry_at = (
+                State.LOADED,
+                time(),
+                None,
+                0,
+                None,
+            )
+            self._extras.pop(goal, None)
+            if slot.goal is goal:
+                slot.settled = True
+                # Under the path that it really has; the caller's own words are what is compared later.
+                slot.desired = found if found.path != goal.wanted.path else goal.wanted  # type: ignore[union-attr]
+                self._keep_or_log()
+            goal.done.set()
+        _log.info("adapter %s is loaded from %s", slot.name, found.path)
+
+    def _unloaded(self, slot: Slot, goal: Goal) -> None:
+        with self._changed:
+            if slot.goal is goal:
+                slot.settled = True
+                self._forget(slot)
+                self._keep_or_log()
+            goal.done.set()
+        _log.info("adapter %s is unloaded", slot.name)
+
+    def _failed(self, slot: Slot, goal: Goal, error: LoraError) -> None:
+        _log.warning("adapter %s: %s", slot.name, error.message)
+        with self._changed:
+            if slot.goal is not goal:
+                return
+            goal.error = error
+            slot.error, slot.attempts = error, slot.attempts + 1
+            slot.state = State.LOADED if slot.loaded else State.FAILED
+            if goal.wanted is None:
+                goal.done.set()  # who asked need not wait: it is carried out when it can be
+            if not goal.kept:
+                self._give_up(slot, goal)
+            elif isinstance(error, RolledBackError):
+                slot.blocked = slot.settled = True
+                goal.done.set()
+            elif isinstance(error, EngineUnavailableError):
+                slot.state = State.UNLOADING if goal.wanted is None else State.PENDING
+            else:
+                slot.retry_at = time() + min(_FIRST_PAUSE * 2 ** (slot.attempts - 1), _LONGEST_PAUSE)
+            self._changed.notify_all()
+
+    def _give_up(self, slot: Slot, goal: Goal) -> None:
+        """Go back to what was wanted before; called with the lock held."""
+        self._extras.pop(goal, None)
+        if slot.desired is None:
+            self._forget(slot)
+        else:
+            slot.goal = Goal(slot.desired, kept=True)
+            slot.settled = slot.loaded is not None
+            slot.error, slot.attempts = None, 0
+            if slot.settled:
+                slot.goal.done.set()
+        goal.done.set()
+
+    def _forget(self, slot: Slot) -> None:
+        del self._slots[slot.name]
+        self._reconciler.need(needed=bool(self._slots))
+
+    def _keep_or_log(self) -> None:
+        try:
+            self._keep()
+        except OSError as error:
+            _log.error("the desired adapters cannot be kept: %s", error.strerror)
+
+    def _repair(self, models: Models, *, came_back: bool) -> int:
+        """Start what is to be done; return for how many adapters."""
+        self._rounds += 1
+        with self._changed:
+            off = [slot for slot in self._slots.values() if self._is_off(slot, models, came_back=came_back)]
+            for slot in off:
+                slot.settled = False
+                self._enqueue(slot)
+        return len(off)
+
+    def _is_off(self, slot: Slot, models: Models, *, came_back: bool) -> bool:
+        """Tell whether a slot has something to do; called with the lock held."""
+        if slot.busy:
+            return False
+        if (
+            slot.loaded
+            and models.adapters.get(slot.name) != str(slot.loaded.path)
+            and self._trusts_list(came_back=came_back)
+        ):
+            slot.loaded, slot.blocked, slot.state = None, False, State.PENDING
+            return True
+        if slot.settled:
+            return False
+        return slot.retry_at is None or slot.retry_at <= time()
+
+    def _trusts_list(self, *, came_back: bool) -> bool:
+        return self._steps.engine_lists or came_back or self._rounds % _UNLISTED_ROUNDS == 0

@@ -1,0 +1,99 @@
+"""Follow the Model file: whenever it changes, the adapters of the Model are those in it.
+
+The file is read each second and compared as a whole, which sees every way of
+changing it: a ConfigMap's symlink swap, an editor's rename, writing in place.
+A new text counts when it was read twice, so a file that is half written does not.
+"""
+
+from __future__ import annotations
+
+import logging
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Final, Protocol
+
+from lora.model_yaml import ModelFileError, adapters_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from lora.adapter import Wanted
+
+__all__ = ["ModelSource", "Wants"]
+
+_log: Final = logging.getLogger(__name__)
+
+POLL_SECONDS: Final = 1.0
+_MAX_BYTES: Final = 4 << 20
+
+
+class Wants(Protocol):
+    """Who is told what the Model asks for."""
+
+    def want_exactly(self, wanted: Iterable[Wanted]) -> None:
+        """Make the Model's adapters these."""
+
+
+class ModelSource:
+    """Owns the thread that reads the file.
+
+    Attributes:
+        problem: Why the file as it is now is not followed; `None` when it is.
+    """
+
+    def __init__(self, path: Path, *, backend: str | None, lora_dir: Path, manager: Wants) -> None:
+        """Follow `path`; see `model_yaml.adapters_of` for `backend` and `lora_dir`."""
+        self._path = path
+        self._backend = backend
+        self._lora_dir = lora_dir
+        self._manager = manager
+        self._stopping = Event()
+        self._read: bytes | None = None
+        self._applied: bytes | None = None
+        self.problem: str | None = "not read yet"
+        self._thread = Thread(target=self._follow, name="lora-model", daemon=True)
+
+    def start(self) -> None:
+        """Take the file as it is, and begin to follow it."""
+        self._read = self._load()
+        self._apply(self._read)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Follow it no more."""
+        self._stopping.set()
+
+    def _follow(self) -> None:
+        while not self._stopping.wait(POLL_SECONDS):
+            text = self._load()
+            if text == self._read and text != self._applied:
+                self._apply(text)
+            self._read = text
+
+    def _load(self) -> bytes | None:
+        try:
+            with self._path.open("rb") as file:
+                return file.read(_MAX_BYTES)
+        except OSError as error:
+            self._report(f"{self._path} cannot be read: {error.strerror}")
+            return None
+
+    def _apply(self, text: bytes | None) -> None:
+        if text is None:
+            return
+        self._applied = text
+        try:
+            wanted = adapters_of(text, backend=self._backend, lora_dir=self._lora_dir)
+            self._manager.want_exactly(wanted)
+        except ModelFileError as error:
+            self._report(f"{self._path}: {error}; its adapters stay as they were")
+        except OSError as error:
+            self._report(f"the desired adapters cannot be kept: {error.strerror}")
+        else:
+            self._report(None)
+            _log.info("the Model asks for %d adapters", len(wanted))
+
+    def _report(self, problem: str | None) -> None:
+        if problem and problem != self.problem:
+            _log.error("%s", problem)
+        self.problem = problem

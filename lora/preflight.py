@@ -1,0 +1,97 @@
+"""Look at an adapter's files before the engine does: some engines die of what they find there."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from lora.adapter import Facts
+from lora.errors import InvalidAdapterError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["inspect"]
+
+CONFIG: Final = "adapter_config.json"
+WEIGHTS: Final = "adapter_model.safetensors"
+PICKLED: Final = ("adapter_model.bin", "adapter_model.pt")
+
+_MAX_CONFIG: Final = 1 << 20
+_MAX_HEADER: Final = 100 << 20
+_LENGTH_BYTES: Final = 8
+
+
+def inspect(folder: Path, *, allow_pickle: bool = False) -> Facts:
+    """Return what an adapter's files say.
+
+    Raises:
+        InvalidAdapterError: They are not there, not whole, or not safe to read.
+    """
+    config = _read_config(folder / CONFIG)
+    rank, modules = config.get("r"), config.get("target_modules")
+    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
+        raise _invalid(f"{CONFIG} has no rank: 'r' must be a number above 0")
+    if not modules or not isinstance(modules, (str, list)):
+        raise _invalid(f"{CONFIG} names no target_modules")
+    base = config.get("base_model_name_or_path")
+    return Facts(rank, base if isinstance(base, str) else "", _weights(folder, allow_pickle=allow_pickle))
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            config = json.loads(file.read(_MAX_CONFIG))
+    except FileNotFoundError:
+        raise _invalid(f"there is no {CONFIG} in {path.parent}: the directory must hold one adapter") from None
+    except OSError as error:
+        raise _invalid(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise _invalid(f"{path} is not JSON") from None
+    if not isinstance(config, dict):
+        raise _invalid(f"{path} is not a JSON object")
+    return config
+
+
+def _weights(folder: Path, *, allow_pickle: bool) -> int:
+    path = folder / WEIGHTS
+    if path.is_file():
+        return _check_safetensors(path)
+    pickled = next((folder / name for name in PICKLED if (folder / name).is_file()), None)
+    if pickled is None:
+        raise _invalid(f"there is no {WEIGHTS} in {folder}")
+    if not allow_pickle:
+        raise InvalidAdapterError(
+            "pickled_adapter",
+            f"{pickled.name} may run code when it is read: convert it to {WEIGHTS}, or allow it with allow_pickle",
+        )
+    return pickled.stat().st_size
+
+
+def _check_safetensors(path: Path) -> int:
+    """Compare the header with the file: 8 bytes little-endian length, JSON, then the tensors without gaps."""
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+            if length > min(_MAX_HEADER, size):
+                raise _truncated(path)
+            header = json.loads(file.read(length))
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    except OSError as error:
+        raise _invalid(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        raise _invalid(f"{path} is no safetensors file") from None
+    if not ends:
+        raise _invalid(f"{path} has no tensors")
+    if _LENGTH_BYTES + length + max(ends) != size:
+        raise _truncated(path)
+    return size
+
+
+def _truncated(path: Path) -> InvalidAdapterError:
+    return _invalid(f"{path} is not whole: its header and its size do not agree")
+
+
+def _invalid(message: str) -> InvalidAdapterError:
+    return InvalidAdapterError("invalid_adapter", message)

@@ -1,0 +1,121 @@
+"""Digests of files, fed in order: those that sources give, under one interface.
+
+md5          an S3 ETag of an object that was put in one piece
+md5-parts    an S3 ETag of a multipart upload: MD5 over the parts' MD5s
+sha256       the Hub's LFS files, S3's x-amz-checksum-sha256
+sha1         S3's x-amz-checksum-sha1
+crc32        S3's x-amz-checksum-crc32
+git-sha1     the Hub's small files: a git blob
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zlib
+from typing import TYPE_CHECKING, Final, Protocol
+
+from storage.errors import CorruptError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from storage.plan import Digest
+
+__all__ = ["Hasher", "hash_file", "make_hasher", "matches", "mismatch"]
+
+_CHUNK: Final = 1 << 20
+
+
+class Hasher(Protocol):
+    """Takes bytes in order; what hashlib's objects are."""
+
+    def update(self, data: memoryview, /) -> None:
+        """Take the next bytes."""
+
+    def hexdigest(self) -> str:
+        """Return the digest of what came."""
+
+
+class _Crc32:
+    def __init__(self) -> None:
+        self._value = 0
+
+    def update(self, data: memoryview, /) -> None:
+        self._value = zlib.crc32(data, self._value)
+
+    def hexdigest(self) -> str:
+        return f"{self._value:08x}"
+
+
+class _PartsMd5:
+    def __init__(self, part_size: int) -> None:
+        self._part_size = part_size
+        self._left = part_size
+        self._part = hashlib.md5(usedforsecurity=False)
+        self._whole = hashlib.md5(usedforsecurity=False)
+
+    def update(self, data: memoryview, /) -> None:
+        while data:
+            piece, data = data[: self._left], data[self._left :]
+            self._part.update(piece)
+            self._left -= len(piece)
+            if not self._left:
+                self._close_part()
+
+    def _close_part(self) -> None:
+        self._whole.update(self._part.digest())
+        self._part = hashlib.md5(usedforsecurity=False)
+        self._left = self._part_size
+
+    def hexdigest(self) -> str:
+        whole = self._whole.copy()
+        if self._left != self._part_size:
+            whole.update(self._part.digest())
+        return whole.hexdigest()
+
+
+def _git_sha1(size: int) -> Hasher:
+    hasher = hashlib.sha1(usedforsecurity=False)
+    hasher.update(b"blob %d\0" % size)
+    return hasher
+
+
+_MAKERS: Final[Mapping[str, Callable[[int, int], Hasher]]] = {
+    "md5": lambda _size, _part: hashlib.md5(usedforsecurity=False),
+    "md5-parts": lambda _size, part: _PartsMd5(part),
+    "sha256": lambda _size, _part: hashlib.sha256(),
+    "sha1": lambda _size, _part: hashlib.sha1(usedforsecurity=False),
+    "crc32": lambda _size, _part: _Crc32(),
+    "git-sha1": lambda size, _part: _git_sha1(size),
+}
+
+
+def make_hasher(digest: Digest, size: int) -> Hasher:
+    """Return a fresh hasher for a file of `size` bytes."""
+    return _MAKERS[digest.algorithm](size, digest.part_size)
+
+
+def hash_file(path: Path, digest: Digest, on_bytes: Callable[[int], None] = lambda _: None) -> str:
+    """Return the digest of a file on disk, computed as `digest` says; links are not followed."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 - O_NOFOLLOW needs a descriptor
+        hasher = make_hasher(digest, os.fstat(descriptor).st_size)
+        buffer = memoryview(bytearray(_CHUNK))
+        while count := file.readinto(buffer):
+            hasher.update(buffer[:count])
+            on_bytes(count)
+    return hasher.hexdigest()
+
+
+def matches(path: Path, digest: Digest, on_bytes: Callable[[int], None] = lambda _: None) -> bool:
+    """Whether a file on disk has this digest."""
+    return hash_file(path, digest, on_bytes) == digest.value
+
+
+def mismatch(path: str, digest: Digest, actual: str) -> CorruptError:
+    """Return the error for a file whose bytes do not add up."""
+    return CorruptError(
+        f"{path}: {digest.algorithm} is {actual}, the source says {digest.value}; the file was discarded"
+    )

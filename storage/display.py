@@ -1,0 +1,161 @@
+"""How a download looks on a terminal, in a log, and to a program."""
+
+from __future__ import annotations
+
+import json
+import sys
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["FORMS", "Display", "make_display", "size_text"]
+
+FORMS: Final = ("auto", "bar", "log", "json", "none")
+LOG_SECONDS: Final = 10.0
+_KIB: Final = 1024.0
+
+
+class Display(Protocol):
+    """Shows the events of a worker."""
+
+    def show(self, event: Mapping[str, Any]) -> None:
+        """Show one."""
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+
+
+def make_display(form: str, *, verbose: bool, stdout: TextIO = sys.stdout, stderr: TextIO = sys.stderr) -> Display:
+    """Return the display of a form; `auto` is a bar on a terminal and lines elsewhere."""
+    if form == "json":
+        return _Json(stdout)
+    if form == "bar" or (form == "auto" and stderr.isatty()):
+        return _Bar(stderr, verbose=verbose)
+    return _Log(stderr, verbose=verbose, quiet=form == "none")
+
+
+def size_text(count: float) -> str:
+    """Return a number of bytes for people."""
+    units = ("B", "KiB", "MiB", "GiB", "TiB")
+    power = 0
+    while count >= _KIB and power < len(units) - 1:
+        count, power = count / _KIB, power + 1
+    return f"{count:.1f} {units[power]}" if power else f"{count:.0f} B"
+
+
+class _Json:
+    def __init__(self, stdout: TextIO) -> None:
+        self._stdout = stdout
+
+    def show(self, event: Mapping[str, Any]) -> None:
+        self._stdout.write(json.dumps(event) + "\n")
+        self._stdout.flush()
+
+    def close(self) -> None:
+        pass
+
+
+class _Log:
+    """A line when something happens, and one now and then while nothing else does."""
+
+    def __init__(self, stderr: TextIO, *, verbose: bool, quiet: bool = False) -> None:
+        self._stderr = stderr
+        self._verbose = verbose
+        self._quiet = quiet
+        self._told = monotonic()
+        self._retried: tuple[str, str] | None = None
+
+    def show(self, event: Mapping[str, Any]) -> None:
+        line = self._line(event)
+        if line and not self._quiet:
+            self._stderr.write(f"kthena-downloader: {line}\n")
+            self._stderr.flush()
+
+    def _line(self, event: Mapping[str, Any]) -> str | None:
+        kind = event["event"]
+        if kind == "progress":
+            if monotonic() - self._told < LOG_SECONDS:
+                return None
+            self._told = monotonic()
+        elif kind == "verified" and not self._verbose:
+            return None
+        return describe(event)
+
+    def close(self) -> None:
+        pass
+
+
+class _Bar:
+    def __init__(self, stderr: TextIO, *, verbose: bool) -> None:
+        from tqdm import tqdm  # noqa: PLC0415 - 40 ms, for terminals only
+
+        self._tqdm = tqdm
+        self._stderr = stderr
+        self._verbose = verbose
+        self._bar: tqdm[Any] | None = None
+
+    def show(self, event: Mapping[str, Any]) -> None:
+        kind = event["event"]
+        if kind == "planned":
+            self.close()
+            self._bar = self._tqdm(
+                total=event["bytes"], initial=event["kept_bytes"], unit="B", unit_scale=True, unit_divisor=1024,
+                file=self._stderr, dynamic_ncols=True, miniters=1,
+            )  # fmt: skip
+        elif kind == "progress" and self._bar is not None:
+            self._bar.set_postfix_str(str(event["file"])[-40:], refresh=False)
+            self._bar.update(event["bytes"] - self._bar.n)
+        elif kind in ("waiting", "retry") or (kind == "verified" and self._verbose):
+            self._tqdm.write(describe(event) or "", file=self._stderr)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def describe(event: Mapping[str, Any]) -> str | None:
+    """Return one line for people; `None` for what needs none."""
+    text = _TEXTS.get(event["event"])
+    return text(event) if text else None
+
+
+def _waiting(event: Mapping[str, Any]) -> str:
+    return f"waiting for {event['holder']}, who has the directory, for {event['seconds']:.0f} s now"
+
+
+def _progress(event: Mapping[str, Any]) -> str:
+    share = 100 * event["bytes"] / event["total"] if event["total"] else 100
+    return f"{size_text(event['bytes'])} of {size_text(event['total'])} ({share:.0f}%), {event['file']}"
+
+
+def _retry(event: Mapping[str, Any]) -> str:
+    return f"{event['file']}: again, {event['detail']} ({event['reason']})"
+
+
+def _verified(event: Mapping[str, Any]) -> str:
+    digest = event["digest"]["algorithm"] if event["digest"] else "size"
+    return f"{event['file']}: {size_text(event['size'])}, {digest} is right"
+
+
+def _done(event: Mapping[str, Any]) -> str:
+    return f"done: {event['files']} files, {size_text(event['bytes'])} in {event['seconds']:.1f} s"
+
+
+def _planned(event: Mapping[str, Any]) -> str:
+    revision = f" at {event['revision']}" if event["revision"] else ""
+    fetch = f"{event['fetch_files']} of {event['files']} files to fetch"
+    resumed = f", {size_text(event['resumed_bytes'])} of them here already" if event["resumed_bytes"] else ""
+    return f"{event['source']}{revision}: {fetch}, {size_text(event['fetch_bytes'])}{resumed}"
+
+
+_TEXTS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
+    "waiting": _waiting,
+    "planned": _planned,
+    "progress": _progress,
+    "retry": _retry,
+    "verified": _verified,
+    "done": _done,
+}

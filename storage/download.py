@@ -1,0 +1,188 @@
+"""One download from its request to the published copy, within the worker.
+
+check the target -> lock -> list -> compare with what is there -> room? -> fetch -> publish
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Final, Protocol
+
+from storage.journal import Journal
+from storage.layout import Layout, Local
+from storage.lock import Lock
+from storage.plan import Listing, select
+from storage.ranges import Engine
+from storage.request import Action
+from storage.source import HubSource, PvcSource, S3Source, parse_source
+from storage.staging import Staging
+from storage.targets import check_target
+from storage.transport import Transport
+from storage.verification import Verification
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from storage.plan import RemoteFile
+    from storage.ranges import Origin
+    from storage.reporter import Reporter
+    from storage.request import DownloadRequest
+    from storage.source import Source
+
+__all__ = ["Fetcher", "run"]
+
+
+class Fetcher(Protocol):
+    """A source as a download uses it."""
+
+    # Whether a listing has every digest that there will ever be.
+    lists_digests: bool
+
+    def listing(self) -> Listing:
+        """List all files."""
+
+    def fetch(self, files: Sequence[RemoteFile], staging: Staging, *, workers: int) -> list[RemoteFile]:
+        """Bring files into the tree, and return them as they came."""
+
+
+class _RangeFetcher:
+    """Files over HTTP, with the byte engine."""
+
+    lists_digests = False
+
+    def __init__(self, origin: Origin, request: DownloadRequest) -> None:
+        self._origin = origin
+        self._request = request
+
+    def listing(self) -> Listing:
+        return self._origin.listing()
+
+    def fetch(self, files: Sequence[RemoteFile], staging: Staging, *, workers: int) -> list[RemoteFile]:
+        transport = Transport(connections=workers, read_timeout=self._request.read_timeout)
+        try:
+            return Engine(self._origin, transport, staging, workers=workers, tries=self._request.tries).run(files)
+        finally:
+            transport.close()
+
+
+def run(request: DownloadRequest, reporter: Reporter) -> None:
+    """Do what is asked.
+
+    Raises:
+        StorageError: It cannot be done; the error says why.
+    """
+    source = parse_source(request.source)
+    target = check_target(request.output_dir, request.write_roots)
+    _ACTIONS[request.action](_Download(request, source, target, reporter))
+
+
+class _Download:
+    def __init__(self, request: DownloadRequest, source: Source, target: Path, reporter: Reporter) -> None:
+        self._request = request
+        self._source = source
+        self._target = target
+        self._reporter = reporter
+        self._layout = Layout(target, request.write_roots)
+
+    def fetcher(self) -> Fetcher:
+        return _open(self._source, self._request, self._target)
+
+    def download(self) -> None:
+        """Make the copy what the source is."""
+        fetcher = self.fetcher()
+        self._layout.prepare()
+        with ExitStack() as stack:
+            stack.callback(self._layout.leave)
+            lock = stack.enter_context(
+                Lock(self._layout.work, timeout=self._request.lock_timeout, on_wait=self._reporter.waiting)
+            )
+            self._layout.prepare()
+            journal = Journal(self._layout.journal)
+            stack.callback(self._leave_nothing_empty)
+            stack.callback(journal.close)
+            self._download(fetcher, journal, lock)
+
+    def _download(self, fetcher: Fetcher, journal: Journal, lock: Lock) -> None:
+        everything = fetcher.listing()
+        listing = select(everything, self._request.include, self._request.exclude)
+        local = self._layout.compare(listing, self._reporter.on_hashed)
+        self._plan(listing, local, journal)
+        ready = [file for file in local.wanted if self._is_ready(file, journal, fetcher)]
+        for file in ready:
+            self._reporter.on_bytes(file.path, file.size)
+            self._reporter.on_verified(file)
+        names = {file.path for file in ready}
+        rest = [file for file in local.wanted if file.path not in names]
+        staging = Staging(self._layout.tree, journal, self._reporter)
+        fetched = fetcher.fetch(rest, staging, workers=self._request.max_workers) if rest else []
+        lock.check()
+        manifest = self._layout.publish(listing, everything, local.kept, [*ready, *fetched])
+        self._layout.clean()
+        self._reporter.done(files=len(manifest.entries), revision=manifest.revision)
+
+    def _plan(self, listing: Listing, local: Local, journal: Journal) -> None:
+        wanted = sum(file.size for file in local.wanted)
+        resumed = sum(end - start for file in local.wanted for start, end in journal.spans(file))
+        free = self._layout.check_space(wanted - resumed)
+        self._reporter.planned(
+            source=listing.source, revision=listing.revision, files=len(listing.files), total=listing.size,
+            kept_files=len(local.kept), kept=listing.size - wanted, fetch_files=len(local.wanted), fetch_bytes=wanted,
+            resumed=resumed, free_bytes=free,
+        )  # fmt: skip
+
+    def _is_ready(self, file: RemoteFile, journal: Journal, fetcher: Fetcher) -> bool:
+        """Whether an earlier run has fetched and checked a file already."""
+        if not journal.is_verified(file) or not (file.digest or fetcher.lists_digests):
+            return False
+        try:
+            return os.lstat(self._layout.tree / file.path).st_size == file.size
+        except OSError:
+            return False
+
+    def _leave_nothing_empty(self) -> None:
+        """Remove work that holds nothing: of a source that could not be listed, say."""
+        try:
+            empty = self._layout.journal.stat().st_size == 0
+        except FileNotFoundError:
+            return
+        if empty:
+            self._layout.clean()
+
+    def look(self) -> None:
+        """Say what a download would do, and write nothing."""
+        everything = self.fetcher().listing()
+        listing = select(everything, self._request.include, self._request.exclude)
+        local = self._layout.compare(listing, self._reporter.on_hashed)
+        self._plan(listing, local, Journal(self._layout.journal, read_only=True))
+        self._reporter.done(files=len(listing.files), revision=listing.revision)
+
+    def verify(self) -> None:
+        """Check the copy against its manifest, and against the source unless told not to."""
+        fetcher = None if self._request.offline else self.fetcher()
+        Verification(self._target, self._source, self._reporter).run(fetcher, self._request)
+
+
+_ACTIONS: Final[Mapping[Action, Callable[[_Download], None]]] = {
+    Action.DOWNLOAD: _Download.download,
+    Action.DRY_RUN: _Download.look,
+    Action.VERIFY: _Download.verify,
+}
+
+
+def _open(source: Source, request: DownloadRequest, target: Path) -> Fetcher:
+    """Make the fetcher of a source; the library that it needs is imported only now."""
+    match source:
+        case S3Source():
+            from storage.fetch.s3 import S3Origin  # noqa: PLC0415 - 300 ms
+
+            return _RangeFetcher(S3Origin(source, request.config), request)
+        case HubSource():
+            from storage.fetch.huggingface import HubOrigin  # noqa: PLC0415 - 300 ms
+
+            return _RangeFetcher(HubOrigin(source, request.config, tries=min(request.tries, 4)), request)
+        case PvcSource():
+            from storage.fetch.pvc import PvcCopier  # noqa: PLC0415 - nor is this needed by the others
+
+            return PvcCopier(source, target)

@@ -1,0 +1,1 @@
+"""The sources: each lists its files and knows how they are fetched."""

@@ -1,0 +1,251 @@
+"""One piece of a file: ask, check the answer, copy its body, and try again where that helps."""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+from random import random
+from threading import Lock, local
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urljoin
+
+from storage.errors import NetworkError, StalledError, StorageError
+from storage.transport import Failure, failures, origin_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from threading import Event
+
+    from urllib3 import BaseHTTPResponse
+
+    from storage.growth import Growth
+    from storage.ranges import Origin
+    from storage.staging import TransferObserver
+    from storage.transport import Transport
+
+__all__ = ["Changed", "Fetching"]
+
+BUFFER_BYTES: Final = 256 << 10
+# Bytes, and seconds, between two records of what has arrived.
+MARK_BYTES: Final = 1 << 20
+MARK_SECONDS: Final = 0.25
+# A try that brings less than this counts as one in vain.
+PROGRESS_BYTES: Final = 64 << 10
+# A new signature may help once; that the answer stays is a refusal.
+MAX_REFUSALS: Final = 2
+FIRST_PAUSE_SECONDS: Final = 0.25
+LONGEST_PAUSE_SECONDS: Final = 15.0
+_LONGEST_ASKED_PAUSE_SECONDS: Final = 60.0
+_MAX_REDIRECTS: Final = 5
+_MAX_ERROR_BODY: Final = 4096
+
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
+_RETRIED: Final = frozenset((408, 425, 429, 500, 502, 503, 504))
+_CHANGED: Final = frozenset((HTTPStatus.PRECONDITION_FAILED, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE))
+
+
+class Changed(Exception):  # noqa: N818 - the file starts over
+    """The file is not the one that was listed."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class _NoRanges(Exception):  # noqa: N818 - the file is taken whole instead
+    """The server sends the whole file whatever was asked for."""
+
+
+class Fetching:
+    """Fetches pieces; used by all workers at once."""
+
+    def __init__(
+        self, origin: Origin, transport: Transport, observer: TransferObserver, stopping: Event, *, tries: int
+    ) -> None:
+        self._origin = origin
+        self._transport = transport
+        self._observer = observer
+        self._stopping = stopping
+        self._max_tries = tries
+        self._local = local()
+        self._lock = Lock()
+
+    def fetch(self, growth: Growth, start: int, end: int) -> None:
+        """Bring the bytes from `start` to `end`, or all that the server sends when it knows no ranges.
+
+        Raises:
+            Changed: The file must start over.
+            StorageError: It cannot be had.
+        """
+        tries = 0
+        while start < end and not growth.abandoned and not self._stopping.is_set():
+            before = growth.arrived
+            cursor = _Cursor(start)
+            try:
+                self._stream(growth, cursor, end)
+                break
+            except _NoRanges:
+                if not growth.take_whole():
+                    return
+                start, end = 0, growth.file.size
+                self._arrived(growth, -growth.arrived)
+                continue
+            except Failure as failure:
+                tries = 1 if growth.arrived - before >= PROGRESS_BYTES else tries + 1
+                self._pause(growth, failure, tries)
+            start = cursor.at
+            if growth.whole:
+                start = 0
+                self._arrived(growth, -growth.arrived)
+        growth.catch_up()
+
+    def _pause(self, growth: Growth, failure: Failure, tries: int) -> None:
+        path = growth.file.path
+        if tries >= self._max_tries:
+            raise _given_up(path, failure, tries) from failure
+        pause = min(FIRST_PAUSE_SECONDS * 2**tries, LONGEST_PAUSE_SECONDS) * (0.5 + random() / 2)  # noqa: S311 - spreads retries, hides nothing
+        pause = max(pause, min(failure.after, _LONGEST_ASKED_PAUSE_SECONDS))
+        self._observer.on_retry(path, failure.reason, failure.detail, pause)
+        self._stopping.wait(pause)
+
+    def _stream(self, growth: Growth, cursor: _Cursor, end: int) -> None:
+        ranged = (cursor.at, end) != (0, growth.file.size)
+        response = self._open(growth, {"Range": f"bytes={cursor.at}-{end - 1}"} if ranged else {})
+        try:
+            self._check(growth, response, cursor.at, ranged=ranged)
+            growth.learn_digest(lambda: self._origin.digest(growth.file, response.headers))
+            self._copy(growth, response, cursor, end)
+        except BaseException:
+            response.close()
+            raise
+        response.release_conn()
+
+    def _open(self, growth: Growth, headers: Mapping[str, str]) -> BaseHTTPResponse:
+        """Ask for a file, over redirects; what comes back is an answer with its body."""
+        etag = None
+        if growth.location:
+            url, own = growth.location
+        else:
+            request = self._origin.request(growth.file)
+            url, own, etag = request.url, dict(request.headers), request.etag
+        for _ in range(_MAX_REDIRECTS):
+            response = self._transport.open("GET", url, {**own, **headers})
+            if response.status not in _REDIRECTS:
+                self._check_status(growth, response, url)
+                if etag and _tag(response.headers.get("ETag", etag)) != _tag(etag):
+                    response.close()
+                    raise Changed(f"its ETag is {response.headers['ETag']}, it was {etag}")
+                return response
+            response.drain_conn()
+            response.release_conn()
+            url, own, etag = *_follow(url, own, response), None
+            growth.location = (url, own)
+        raise NetworkError(f"{growth.file.path}: {origin_of(url)} redirects without end")
+
+    def _check_status(self, growth: Growth, response: BaseHTTPResponse, url: str) -> None:
+        status = response.status
+        if status in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+            return
+        body = b"" if status in _RETRIED else _head_of(response)
+        response.close()
+        if status in _CHANGED:
+            raise Changed(f"{origin_of(url)} answered {status}")
+        if status in _RETRIED:
+            after = response.headers.get("Retry-After", "")
+            raise Failure(
+                f"http_{status}", f"{origin_of(url)} answered {status}", after=float(after) if after.isdigit() else 0
+            )
+        if growth.location:
+            growth.location = None  # a signed address that has expired: ask the source for another
+            raise Failure("expired", f"{origin_of(url)} answered {status}")
+        error, may_pass = self._origin.explain(growth.file, status, response.headers, body)
+        growth.refused += 1
+        if growth.refused > MAX_REFUSALS or not may_pass:
+            raise error
+        raise Failure("expired", error.message) from error
+
+    def _check(self, growth: Growth, response: BaseHTTPResponse, at: int, *, ranged: bool) -> None:
+        """Make sure that the body is the piece that was asked for."""
+        size = growth.file.size
+        found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        if found:
+            if found[3] not in ("*", str(size)):
+                raise Changed(f"it has {found[3]} bytes, it had {size}")
+            if int(found[1]) != at:
+                raise Failure("wrong_range", f"asked for bytes from {at}, got them from {found[1]}")
+            return
+        length = response.headers.get("Content-Length")
+        if response.status == HTTPStatus.OK and length is not None and int(length) != size:
+            raise Changed(f"it has {length} bytes, it had {size}")
+        if ranged:
+            raise _NoRanges
+
+    def _copy(self, growth: Growth, response: BaseHTTPResponse, cursor: _Cursor, end: int) -> None:
+        buffer = self._buffer()
+        # urllib3's own readinto copies once more; the body is not encoded, so http.client's is the same.
+        source: Any = response._fp  # type: ignore[attr-defined] # noqa: SLF001
+        marked, noted = cursor.at, monotonic()
+        try:
+            while cursor.at < end and not growth.abandoned and not self._stopping.is_set():
+                with failures(response.url or ""):
+                    count = source.readinto(buffer[: end - cursor.at])
+                if not count:
+                    raise Failure("truncated", f"the body ended at byte {cursor.at} of {end}")
+                growth.write(buffer[:count], cursor.at)
+                self._arrived(growth, count)
+                cursor.at += count
+                if cursor.at - marked >= MARK_BYTES or monotonic() - noted > MARK_SECONDS:
+                    growth.mark(marked, cursor.at)
+                    marked, noted = cursor.at, monotonic()
+        finally:
+            growth.mark(marked, cursor.at)
+
+    def _arrived(self, growth: Growth, count: int) -> None:
+        with self._lock:
+            growth.arrived += count
+        self._observer.on_bytes(growth.file.path, count)
+
+    def _buffer(self) -> memoryview:
+        if not hasattr(self._local, "buffer"):
+            self._local.buffer = memoryview(bytearray(BUFFER_BYTES))
+        buffer: memoryview = self._local.buffer
+        return buffer
+
+
+class _Cursor:
+    """Where a piece has got to; it outlives the failure of a try."""
+
+    __slots__ = ("at",)
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+
+def _given_up(path: str, failure: Failure, tries: int) -> StorageError:
+    if isinstance(failure.__cause__, StorageError):
+        return failure.__cause__  # a refusal that could have passed, and did not
+    if failure.reason == "timeout":
+        return StalledError(f"{path}: stalled: {failure.detail}, {tries} times in a row")
+    return NetworkError(f"{path}: {failure.detail} ({failure.reason}), {tries} times in a row")
+
+
+def _follow(url: str, headers: Mapping[str, str], response: BaseHTTPResponse) -> tuple[str, dict[str, str]]:
+    """Return where a redirect leads; credentials stay with the host they are for."""
+    target = urljoin(url, response.headers.get("Location", ""))
+    if not target.startswith(("http://", "https://")) or (url.startswith("https:") and target.startswith("http:")):
+        raise NetworkError(f"{origin_of(url)} redirects to {origin_of(target)}, which is not safe")
+    return target, dict(headers) if origin_of(target) == origin_of(url) else {}
+
+
+def _head_of(response: BaseHTTPResponse) -> bytes:
+    try:
+        with failures(response.url or ""):
+            return response.read(_MAX_ERROR_BODY)
+    except (Failure, StorageError):
+        return b""
+
+
+def _tag(text: str) -> str:
+    return text.removeprefix("W/").strip('"')

@@ -1,0 +1,188 @@
+"""One file while it grows: its bytes, which of them are there, and its digest.
+
+The digest is taken in order. A worker that writes the very next bytes hashes
+them from its buffer; what arrived ahead of its turn is read back (from the
+page cache, as a rule) when the gap before it is closed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import deque
+from threading import RLock
+from typing import TYPE_CHECKING, Final
+
+from storage.digests import make_hasher
+from storage.errors import NoSpaceError
+from storage.journal import missing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from storage.digests import Hasher
+    from storage.journal import Journal
+    from storage.plan import Digest, RemoteFile
+
+__all__ = ["Growth", "enough_space"]
+
+_READ_BACK: Final = 1 << 20
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Growth:
+    """A file of the tree, open for writing; its methods may be called by several workers.
+
+    Attributes:
+        file: What it is to become.
+        pending: The pieces that nobody fetches yet.
+        active: How many workers are at it.
+        resumed: Bytes that were there from an earlier run.
+        arrived: Bytes that are there.
+        refused: How often the source said no.
+        abandoned: Whether another takes its place.
+        whole: Whether the server sends no ranges, and one worker takes it all.
+        location: Where the source redirected to, with the headers for there.
+    """
+
+    def __init__(self, file: RemoteFile, path: Path, journal: Journal, part_size: int) -> None:
+        """Open the file and go on from what the journal has of it."""
+        self.file = file
+        self._path = path
+        self._journal = journal
+        self._lock = RLock()
+        spans = journal.spans(file) if path.exists() and path.stat().st_size == file.size else []
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        with enough_space(path):
+            os.ftruncate(self._file, file.size)
+        self.pending = deque(missing(spans, file.size, part_size))
+        self._spans = dict(spans)
+        self.resumed = self.arrived = sum(end - start for start, end in spans)
+        self.active = 0
+        self.refused = 0
+        self.abandoned = False
+        self.whole = False
+        self.location: tuple[str, dict[str, str]] | None = None
+        self._digest_known = False
+        self._digest: Digest | None = None
+        self._hasher: Hasher | None = None
+        self._hashed = 0
+        self._hash_lock = RLock()
+
+    @property
+    def digest(self) -> Digest | None:
+        """The digest that is taken, once it is known."""
+        return self._digest
+
+    def learn_digest(self, find: Callable[[], Digest | None]) -> None:
+        """Ask once what the digest is, and take it from now on."""
+        with self._lock:
+            if self._digest_known:
+                return
+            self._digest = find()
+            self._hasher = make_hasher(self._digest, self.file.size) if self._digest else None
+            self._digest_known = True
+
+    def write(self, data: memoryview, at: int) -> None:
+        """Put bytes in their place.
+
+        Raises:
+            NoSpaceError: The volume is full.
+        """
+        with enough_space(self._path):
+            written = 0
+            while written < len(data):
+                written += os.pwrite(self._file, data[written:], at + written)
+        if self._hasher and at == self._hashed and self._hash_lock.acquire(blocking=False):
+            try:
+                if at == self._hashed:
+                    self._hasher.update(data)
+                    self._hashed += len(data)
+            finally:
+                self._hash_lock.release()
+
+    def mark(self, start: int, end: int) -> None:
+        """Record that these bytes were written."""
+        if start == end or self.abandoned:
+            return
+        self._journal.add(self.file, start, end)
+        with self._lock:
+            self._spans[start] = max(end, self._spans.get(start, 0))
+
+    def catch_up(self) -> None:
+        """Hash what has become contiguous, unless another worker is at it."""
+        if self._hasher and self._hash_lock.acquire(blocking=False):
+            try:
+                self._hash_up_to(self._contiguous())
+            finally:
+                self._hash_lock.release()
+
+    def hexdigest(self) -> str:
+        """Return the digest of the whole file; to be called when it is whole."""
+        with self._hash_lock:
+            assert self._hasher is not None  # noqa: S101 - asked for only when there is a digest
+            self._hash_up_to(self.file.size)
+            return self._hasher.hexdigest()
+
+    def _hash_up_to(self, end: int) -> None:
+        if self._hashed >= end:
+            return
+        buffer = memoryview(bytearray(_READ_BACK))
+        while self._hasher and self._hashed < end and not self.abandoned:
+            count = os.preadv(self._file, [buffer[: end - self._hashed]], self._hashed)
+            if not count:
+                return
+            self._hasher.update(buffer[:count])
+            self._hashed += count
+
+    def _contiguous(self) -> int:
+        end = 0
+        with self._lock:
+            for start, stop in sorted(self._spans.items()):
+                if start > end:
+                    break
+                end = max(end, stop)
+        return end
+
+    def take(self) -> tuple[int, int]:
+        """Return a piece that nobody fetches yet; an empty one when there is none."""
+        with self._lock:
+            return self.pending.popleft() if self.pending else (0, 0)
+
+    def take_whole(self) -> bool:
+        """Claim the whole file for one worker, as the server sends no ranges; whether the claim holds."""
+        with self._lock:
+            if self.whole:
+                return False
+            self.whole = True
+            self.pending.clear()
+            return True
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def discard(self) -> None:
+        """Remove the file and all that is recorded of it; workers that still write do no harm."""
+        self.abandoned = True
+        self._journal.forget(self.file)
+        self._path.unlink(missing_ok=True)
+
+
+class enough_space:  # noqa: N801 - used as a function
+    """Says in what is raised within that there is no room left, with the number."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            status = os.statvfs(self._path.parent)
+            free = status.f_bavail * status.f_frsize
+            raise NoSpaceError(f"no room left while writing {self._path}: {free} bytes free") from error

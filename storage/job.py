@@ -1,0 +1,210 @@
+"""One job: its worker, started again where that helps, and what is known of it."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from dataclasses import replace
+from random import random
+from threading import Event
+from time import monotonic, time
+from typing import TYPE_CHECKING, Any, Final
+
+from storage.child import COMMAND, Child, Stalled
+from storage.errors import CancelledError, StalledError, StorageError, WorkerError, of_code
+from storage.snapshot import Snapshot, State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from storage.jobs import Limits, Observer
+    from storage.request import DownloadRequest
+    from storage.source import Source
+
+__all__ = ["Job"]
+
+_log: Final = logging.getLogger(__name__)
+
+FIRST_PAUSE_SECONDS: Final = 0.5
+LONGEST_PAUSE_SECONDS: Final = 30.0
+# Seconds that the rate is taken over.
+RATE_SECONDS: Final = 10.0
+
+
+class Job:
+    """A download under supervision; `run` belongs to one thread, all else to anyone."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 - made in one place
+        self,
+        job_id: str,
+        source: Source,
+        request: DownloadRequest,
+        limits: Limits,
+        observer: Observer,
+        command: Sequence[str] = COMMAND,
+        on_event: Callable[[Mapping[str, Any]], None] = lambda _event: None,
+    ) -> None:
+        self.id = job_id
+        self._request = request
+        self._limits = limits
+        self._observer = observer
+        self._command = command
+        self._on_event = on_event
+        self._cancelled = Event()
+        self._child: Child | None = None
+        self._fetched_before = 0
+        self._base = 0
+        self._most = 0
+        self._marks: deque[tuple[float, int]] = deque()
+        self._snapshot = Snapshot(job_id, source.uri, source.scheme, request.output_dir, State.QUEUED, time())
+
+    def snapshot(self) -> Snapshot:
+        """Return what is known."""
+        return self._snapshot
+
+    def does(self, request: DownloadRequest) -> bool:
+        """Whether this job, not ended yet, is what a request asks for."""
+        if self._snapshot.is_final or self._cancelled.is_set():
+            return False
+        mine = self._request
+        names = ("output_dir", "action", "include", "exclude", "config")
+        same_source = mine.source.strip().removeprefix("hf://") == request.source.strip().removeprefix("hf://")
+        return same_source and all(getattr(mine, name) == getattr(request, name) for name in names)
+
+    def run(self) -> None:
+        """Work until the job has ended."""
+        self._change(state=State.RUNNING, started=time())
+        self._observer.download_started(self._snapshot)
+        error: StorageError | None = None
+        try:
+            error = self._run_workers()
+        except OSError as failure:
+            error = WorkerError(f"the worker cannot be started: {failure.strerror}")
+        finally:
+            self._end(error)
+
+    def _run_workers(self) -> StorageError | None:
+        in_vain = 0
+        while True:
+            before = self._most
+            error, again = self._run_worker()
+            if not again or self._cancelled.is_set():
+                return CancelledError("the download was cancelled") if self._cancelled.is_set() and error else error
+            in_vain = 0 if self._most > before else in_vain + 1
+            if in_vain > self._limits.restarts:
+                return error
+            reason = "stalled" if isinstance(error, StalledError) else "died"
+            self._change(state=State.RETRYING, retries=self._snapshot.retries + 1, detail=str(error))
+            self._observer.download_retry(self._snapshot, reason)
+            _log.warning("download %s of %s: %s; it goes on with a new worker", self.id, self._snapshot.source, error)
+            pause = min(FIRST_PAUSE_SECONDS * 2**in_vain, LONGEST_PAUSE_SECONDS)
+            self._cancelled.wait(pause * (0.5 + random() / 2))  # noqa: S311 - spreads retries, hides nothing
+
+    def _run_worker(self) -> tuple[StorageError | None, bool]:
+        """Run one worker to its end; return its error, and whether another may do better."""
+        child = Child(self._request, stall_timeout=self._limits.stall_timeout, command=self._command)
+        self._child = child
+        if self._cancelled.is_set():
+            child.terminate()
+        ending: dict[str, Any] | None = None
+        try:
+            for event in child.events():
+                self._take(event)
+                if event["event"] in ("done", "failed"):
+                    ending = event
+        except Stalled:
+            seconds = self._limits.stall_timeout
+            return StalledError(f"{self._snapshot.source} stalled: no byte for {seconds:g} s"), True
+        finally:
+            self._child = None
+            code = child.close()
+        if ending is None:
+            return WorkerError(f"the worker ended with code {code} and did not say why"), True
+        if ending["event"] == "failed":
+            return of_code(str(ending.get("code")), str(ending.get("message"))), False
+        return None, False
+
+    def _take(self, event: Mapping[str, Any]) -> None:
+        self._on_event(event)
+        handle = _HANDLERS.get(event["event"])
+        if handle:
+            handle(self, event)
+
+    def _on_waiting(self, event: Mapping[str, Any]) -> None:
+        self._change(state=State.WAITING, detail=f"waits for {event.get('holder')}, who has the directory")
+
+    def _on_planned(self, event: Mapping[str, Any]) -> None:
+        self._fetched_before = self._snapshot.bytes_fetched
+        self._base = int(event.get("kept_bytes", 0)) + int(event.get("resumed_bytes", 0))
+        self._marks.clear()
+        self._change(
+            state=State.RUNNING, detail="", bytes_planned=int(event.get("bytes", 0)), bytes_done=self._base,
+            files=int(event.get("files", 0)), files_done=int(event.get("kept_files", 0)),
+            revision=str(event.get("revision", "")),
+        )  # fmt: skip
+
+    def _on_progress(self, event: Mapping[str, Any]) -> None:
+        done, before = int(event.get("bytes", 0)), self._snapshot
+        fetched = max(self._fetched_before + done - self._base, before.bytes_fetched)
+        # What resumption brought back is no progress; only more than there ever was is.
+        self._most = max(self._most, done)
+        rate = self._rate(done)
+        left = max((before.bytes_planned or 0) - done, 0)
+        self._change(
+            state=State.RUNNING, bytes_done=done, bytes_fetched=fetched, current_file=str(event.get("file", "")),
+            rate=rate, eta=left / rate if rate else None,
+        )  # fmt: skip
+        if fetched > before.bytes_fetched:
+            self._observer.download_progress(self._snapshot, fetched - before.bytes_fetched)
+
+    def _rate(self, done: int) -> float:
+        now = monotonic()
+        self._marks.append((now, done))
+        while now - self._marks[0][0] > RATE_SECONDS:
+            self._marks.popleft()
+        seconds, count = now - self._marks[0][0], done - self._marks[0][1]
+        return max(count / seconds, 0.0) if seconds else 0.0
+
+    def _on_retry(self, event: Mapping[str, Any]) -> None:
+        self._change(retries=self._snapshot.retries + 1, detail=str(event.get("detail", "")))
+        self._observer.download_retry(self._snapshot, str(event.get("reason", "")))
+
+    def _on_verified(self, _event: Mapping[str, Any]) -> None:
+        self._change(files_done=self._snapshot.files_done + 1)
+
+    def cancel(self) -> None:
+        """Ask the worker to end; it is killed when it does not. Returns at once, and may be called by a signal handler."""
+        self._cancelled.set()
+        child = self._child
+        if child:
+            child.terminate()
+
+    def kill(self) -> None:
+        """End the worker at once."""
+        child = self._child
+        if child:
+            child.kill()
+
+    def end_before_start(self) -> None:
+        """End a job that is still queued."""
+        self._cancelled.set()
+        self._end(CancelledError("the download was cancelled before it started"))
+
+    def _end(self, error: StorageError | None) -> None:
+        state = State.CANCELLED if isinstance(error, CancelledError) else State.FAILED if error else State.DONE
+        planned = self._snapshot.bytes_planned
+        done = planned if state is State.DONE and planned is not None else self._snapshot.bytes_done
+        self._change(state=state, finished=time(), error=error, rate=0.0, eta=None, current_file="", bytes_done=done)
+        self._observer.download_finished(self._snapshot)
+
+    def _change(self, **fields: Any) -> None:  # noqa: ANN401 - fields of Snapshot
+        self._snapshot = replace(self._snapshot, **fields)
+
+
+_HANDLERS: Final[Mapping[str, Callable[[Job, Mapping[str, Any]], None]]] = {
+    "waiting": Job._on_waiting,  # noqa: SLF001 - a table of its own methods
+    "planned": Job._on_planned,  # noqa: SLF001 - a table of its own methods
+    "progress": Job._on_progress,  # noqa: SLF001 - a table of its own methods
+    "retry": Job._on_retry,  # noqa: SLF001 - a table of its own methods
+    "verified": Job._on_verified,  # noqa: SLF001 - a table of its own methods
+}

@@ -1,0 +1,133 @@
+r"""The record of what has arrived, kept so that a killed download can go on.
+
+One JSON array a line, appended after the bytes were written:
+
+    ["model.safetensors", 500000000, "\"5d41-12\"", 0, 4194304]     these bytes are there
+    ["model.safetensors", 500000000, "\"5d41-12\"", "verified"]      and all of them are right
+
+A record counts only for the same name, size and validator: of a changed file
+nothing is taken over. A line torn by a kill is passed over.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from threading import Lock
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from storage.plan import RemoteFile
+
+__all__ = ["Journal", "Spans", "missing"]
+
+VERIFIED: Final = "verified"
+
+Spans = list[tuple[int, int]]
+_Key = tuple[str, int, str]
+
+
+class Journal:
+    """The record of one staging directory; safe for threads."""
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        """Read the record there is, and open it to be continued."""
+        self._lock = Lock()
+        self._spans: dict[_Key, Spans] = {}
+        self._verified: set[_Key] = set()
+        data = path.read_bytes() if path.exists() else b""
+        for line in data.splitlines():
+            self._take(line)
+        if read_only:
+            self._file = -1
+            return
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        if data and not data.endswith(b"\n"):
+            os.write(self._file, b"\n")
+
+    def _take(self, line: bytes) -> None:
+        try:
+            name, size, validator, *rest = json.loads(line)
+            key = (str(name), int(size), str(validator))
+            if rest == [VERIFIED]:
+                self._verified.add(key)
+            else:
+                start, end = rest
+                self._spans.setdefault(key, []).append((int(start), int(end)))
+        except (ValueError, TypeError):
+            return
+
+    def spans(self, file: RemoteFile) -> Spans:
+        """Return which bytes of a file are there, merged and in order."""
+        with self._lock:
+            return _merge(span for span in self._spans.get(_key(file), ()) if 0 <= span[0] < span[1] <= file.size)
+
+    def is_verified(self, file: RemoteFile) -> bool:
+        """Whether the whole file is there and right."""
+        with self._lock:
+            return _key(file) in self._verified
+
+    def add(self, file: RemoteFile, start: int, end: int) -> None:
+        """Record that bytes `start` to `end` were written."""
+        with self._lock:
+            self._spans.setdefault(_key(file), []).append((start, end))
+            self._append([*_key(file), start, end])
+
+    def verified(self, file: RemoteFile) -> None:
+        """Record that the whole file is right."""
+        with self._lock:
+            self._verified.add(_key(file))
+            self._append([*_key(file), VERIFIED])
+
+    def forget(self, file: RemoteFile) -> None:
+        """Take back all that was recorded of a file, for good."""
+        with self._lock:
+            self._spans.pop(_key(file), None)
+            self._verified.discard(_key(file))
+            # Written anew: a line that takes back others could be the one that is torn.
+            os.ftruncate(self._file, 0)
+            for key, spans in self._spans.items():
+                for start, end in _merge(spans):
+                    self._append([*key, start, end])
+            for key in self._verified:
+                self._append([*key, VERIFIED])
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
+
+    def _append(self, record: list[object]) -> None:
+        line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
+        size = os.fstat(self._file).st_size
+        try:
+            whole = os.write(self._file, line) == len(line)
+        except OSError:
+            whole = False
+        if not whole:  # a full disk: what is not recorded is fetched again, no more than that
+            with suppress(OSError):
+                os.ftruncate(self._file, size)
+
+
+def _key(file: RemoteFile) -> _Key:
+    return (file.path, file.size, file.validator)
+
+
+def _merge(spans: Iterable[tuple[int, int]]) -> Spans:
+    merged: Spans = []
+    for start, end in sorted(spans):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def missing(spans: Spans, size: int, part_size: int) -> Spans:
+    """Return the bytes that `spans` leave out of `size`, in pieces of `part_size` at most."""
+    edges = [0, *(edge for span in spans for edge in span), size]
+    gaps = zip(edges[::2], edges[1::2], strict=True)
+    return [(at, min(at + part_size, end)) for start, end in gaps for at in range(start, end, part_size)]

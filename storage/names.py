@@ -1,0 +1,118 @@
+"""File names from the other side, before any of them touches a path.
+
+Whoever fills a bucket or a repository chooses its names. A name is used below
+the target only when it is relative, has no empty, `.` or `..` component, no
+NUL, control character or backslash, fits the file system, and is not the
+directory that we keep our own records in.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from fnmatch import fnmatchcase
+from stat import S_ISDIR
+from typing import TYPE_CHECKING, Final
+
+from storage.errors import TargetError, UnsafeNameError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+__all__ = ["OWN_DIRECTORY", "check_name", "check_names", "make_parents", "selected"]
+
+OWN_DIRECTORY: Final = ".kthena"
+
+_FORBIDDEN: Final = re.compile(r"[\x00-\x1f\x7f\\]")
+_MAX_COMPONENT: Final = 255
+_MAX_NAME: Final = 2048
+
+
+def check_name(name: str) -> str:
+    """Return the name when it is safe below the target.
+
+    Raises:
+        UnsafeNameError: It is not; the message names it and the rule.
+    """
+    rule = _broken_rule(name)
+    if rule:
+        raise UnsafeNameError(f"the source has a file named {name!r}: {rule}; nothing of it was written")
+    return name
+
+
+def _broken_rule(name: str) -> str | None:
+    return next((rule for rule, breaks in _RULES if breaks(name)), None)
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_too_long(name: str) -> bool:
+    encoded = name.encode()
+    return len(encoded) > _MAX_NAME or any(len(part) > _MAX_COMPONENT for part in encoded.split(b"/"))
+
+
+_RULES: Final[tuple[tuple[str, Callable[[str], object]], ...]] = (
+    ("it is not valid Unicode", lambda name: not _is_unicode(name)),
+    ("it is absolute", lambda name: name.startswith("/")),
+    ("it holds a control character or a backslash", _FORBIDDEN.search),
+    ("it has an empty, '.' or '..' component", lambda name: {"", ".", ".."} & set(name.split("/"))),
+    (f"{OWN_DIRECTORY} is the downloader's own", lambda name: name.split("/")[0] == OWN_DIRECTORY),
+    ("it is too long for a file system", _is_too_long),
+)
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Check names together: each is safe, none comes twice, none is file and directory at once.
+
+    Raises:
+        UnsafeNameError: They cannot all be files below one directory.
+    """
+    files: set[str] = set()
+    for name in names:
+        if check_name(name) in files:
+            raise UnsafeNameError(f"the source has two files named {name!r}")
+        files.add(name)
+    for name in files:
+        clash = next((parent for parent in _parents(name) if parent in files), None)
+        if clash:
+            raise UnsafeNameError(f"the source has {clash!r} both as a file and as the directory of {name!r}")
+
+
+def _parents(name: str) -> list[str]:
+    parts = name.split("/")[:-1]
+    return ["/".join(parts[: index + 1]) for index in range(len(parts))]
+
+
+def make_parents(root: Path, name: str) -> Path:
+    """Make the directories of `root/name` and return that path, following no link below `root`.
+
+    Raises:
+        TargetError: Something that is no directory stands in the way.
+    """
+    for parent in _parents(name):
+        directory = root / parent
+        try:
+            directory.mkdir()
+        except FileExistsError:
+            if not S_ISDIR(os.lstat(directory).st_mode):
+                raise TargetError(f"{directory} is a link or a file where the download needs a directory") from None
+    return root / name
+
+
+def selected(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    """Whether patterns let a name through: some of `include`, if there are any, and none of `exclude`.
+
+    Patterns are those of huggingface_hub: shell wildcards over the whole name, `dir/` means all below it.
+    """
+    return (not include or _matches(name, include)) and not _matches(name, exclude)
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern + "*" if pattern.endswith("/") else pattern) for pattern in patterns)

@@ -1,0 +1,101 @@
+"""What a source holds and which of it is wanted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from storage.errors import NotFoundError
+from storage.names import check_names, selected
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["Digest", "Listing", "RemoteFile", "select"]
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """What a file's bytes must add up to.
+
+    Attributes:
+        algorithm: A name of `storage.digests`.
+        value: Lower-case hex.
+        part_size: Bytes of a part, for digests made of parts' digests.
+        certain: Whether a mismatch proves that bytes are wrong; a part size
+            that was only guessed proves nothing.
+    """
+
+    algorithm: str
+    value: str
+    part_size: int = 0
+    certain: bool = True
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {"algorithm": self.algorithm, "value": self.value} | (
+            {"part_size": self.part_size} if self.part_size else {}
+        )
+
+    @classmethod
+    def from_wire(cls, data: Mapping[str, Any]) -> Digest:
+        """Undo `to_wire`."""
+        return cls(str(data["algorithm"]), str(data["value"]), int(data.get("part_size", 0)))
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """One file of a source.
+
+    Attributes:
+        path: Its name below the target, with slashes.
+        size: Its length in bytes.
+        validator: What changes when its content does: an ETag, a git object, size and mtime.
+        origin: Its name at the source: a key, a path.
+        digest: What its bytes must add up to, if the source says so.
+    """
+
+    path: str
+    size: int
+    validator: str
+    origin: str
+    digest: Digest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """All files of a source.
+
+    Attributes:
+        source: The source as a URI.
+        revision: What the source was resolved to: a commit; empty where there is no such thing.
+        files: The files, by name.
+    """
+
+    source: str
+    revision: str
+    files: tuple[RemoteFile, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+
+def select(listing: Listing, include: Sequence[str], exclude: Sequence[str]) -> Listing:
+    """Return the listing with wanted files only, in order, their names checked.
+
+    Raises:
+        NotFoundError: None is left: nothing is never a success.
+        UnsafeNameError: A name cannot be used below the target.
+    """
+    files = [file for file in listing.files if selected(file.path, include, exclude)]
+    if not listing.files:
+        raise NotFoundError(f"{listing.source} holds no files")
+    if not files:
+        raise NotFoundError(
+            f"none of the {len(listing.files)} files of {listing.source} matches the patterns "
+            f"(include {list(include)}, exclude {list(exclude)})"
+        )
+    check_names(file.path for file in files)
+    return replace(listing, files=tuple(sorted(files, key=lambda file: file.path)))

@@ -1,0 +1,75 @@
+"""The state file: whatever happens, one whole version of the desired set is there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lora.adapter import Origin, Wanted
+from lora.desired import FILE, Kept, StateFile
+
+if TYPE_CHECKING:
+    import pytest
+
+SQL = Wanted("lora-sql", Path("/models/a"), "s3://bucket/a")
+LOCAL = Wanted("org/local", Path("/models/b"), None, Origin.MODEL, allow_pickle=True)
+KEPT = Kept((SQL, LOCAL), ("gone",))
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    """Every field comes back, in a directory that is made if need be."""
+    StateFile(tmp_path / "new" / "state").write(KEPT)
+
+    assert StateFile(tmp_path / "new" / "state").read() == KEPT
+
+
+def test_nothing_written_is_nothing_wanted(tmp_path: Path) -> None:
+    """A first start begins empty."""
+    assert StateFile(tmp_path).read() == Kept()
+
+
+def test_no_trace_of_a_write_is_left(tmp_path: Path) -> None:
+    """The temporary file becomes the file."""
+    state = StateFile(tmp_path)
+    state.write(KEPT)
+    state.write(Kept())
+
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
+@given(cut=st.integers(0, 400), change=st.integers(0, 255))
+def test_a_damaged_file_counts_as_none_and_is_kept_aside(
+    tmp_path_factory: pytest.TempPathFactory, cut: int, change: int
+) -> None:
+    """Law: cut off anywhere, or with any byte changed, it is never half believed."""
+    folder = tmp_path_factory.mktemp("state")
+    state = StateFile(folder)
+    state.write(KEPT)
+    text = bytearray((folder / FILE).read_bytes())
+    place = cut % len(text)
+    for damaged in (bytes(text[:place]), bytes(text[:place] + bytes([change]) + text[place + 1 :])):
+        (folder / FILE).write_bytes(damaged)
+        found = state.read()
+        assert found in (Kept(), KEPT)
+        if found == Kept():
+            assert (folder / "lora-adapters.damaged").read_bytes() == damaged
+
+
+def test_a_killed_writer_leaves_the_old_set(tmp_path: Path) -> None:
+    """A temporary file that was never renamed is passed over."""
+    state = StateFile(tmp_path)
+    state.write(KEPT)
+    (tmp_path / "lora-adapters.new").write_bytes(b'{"version": 1, "adap')
+
+    assert state.read() == KEPT
+
+
+def test_another_version_is_not_guessed_at(tmp_path: Path) -> None:
+    """A file of a newer runtime is put aside, not misread."""
+    (tmp_path / FILE).write_text(json.dumps({"version": 2, "adapters": [], "removed": [], "check": ""}))
+
+    assert StateFile(tmp_path).read() == Kept()

@@ -1,0 +1,199 @@
+"""What lies on disk: where work is kept, how a copy appears, what stays and what goes."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from storage.errors import NoSpaceError, TargetError
+from storage.layout import Layout, work_directory
+from storage.manifest import read_manifest
+from storage.plan import Digest, Listing, RemoteFile
+
+HELLO = RemoteFile("a/hello", 6, "v1", "k", Digest("md5", "b1946ac92492d2347c6235b4d2611184"))
+CONFIG = RemoteFile("config.json", 2, "v1", "k2")
+LISTING = Listing("s3://models/m", "", (HELLO, CONFIG))
+
+
+@pytest.fixture
+def layout(tmp_path):
+    """A target that is not there yet."""
+    return Layout(tmp_path / "m")
+
+
+def stage(layout, name, data):
+    path = layout.tree / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def publish(layout, listing=LISTING, everything=None):
+    layout.prepare()
+    local = layout.compare(listing)
+    for file in local.wanted:
+        stage(layout, file.path, b"hello\n" if file.size == 6 else b"{}")
+    layout.publish(listing, everything or listing, local.kept, local.wanted)
+    layout.clean()
+    layout.leave()
+    return [file.path for file in local.wanted]
+
+
+def tree(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_new_copy_appears_whole(layout, tmp_path):
+    """With its manifest, and nothing else is left."""
+    assert publish(layout) == ["a/hello", "config.json"]
+
+    assert tree(tmp_path) == {"m/.kthena/manifest.json", "m/a/hello", "m/config.json"}
+    manifest = json.loads((tmp_path / "m/.kthena/manifest.json").read_text())
+    assert manifest["source"] == "s3://models/m"
+    assert manifest["files"][0]["digest"] == {"algorithm": "md5", "value": "b1946ac92492d2347c6235b4d2611184"}
+
+
+def test_an_empty_target_becomes_the_copy(layout, tmp_path):
+    """As a pod's init container finds it."""
+    (tmp_path / "m").mkdir()
+
+    publish(layout)
+
+    assert tree(tmp_path / "m") == {".kthena/manifest.json", "a/hello", "config.json"}
+
+
+def test_unchanged_files_stay_where_they_are(layout):
+    """A second time nothing is wanted, and no file is another."""
+    publish(layout)
+    before = (layout.target / "a/hello").stat()
+
+    assert publish(layout) == []
+
+    assert before == (layout.target / "a/hello").stat()
+
+
+@pytest.mark.parametrize("file", [replace(CONFIG, validator="v2"), replace(CONFIG, size=3)])
+def test_a_changed_file_alone_is_wanted(layout, file):
+    """By its validator or its size."""
+    publish(layout)
+
+    assert publish(layout, replace(LISTING, files=(HELLO, file))) == ["config.json"]
+
+
+def test_a_file_that_was_touched_is_read(layout):
+    """With the right bytes it is kept; without a digest to tell it is fetched."""
+    publish(layout)
+    os.utime(layout.target / "a/hello", (1, 1))
+    os.utime(layout.target / "config.json", (1, 1))
+
+    assert publish(layout) == ["config.json"]
+
+
+def test_files_that_somebody_else_brought_are_taken_over(layout):
+    """When the source's digest is theirs: a copy made by another tool is not fetched again."""
+    (layout.target / "a").mkdir(parents=True)
+    (layout.target / "a/hello").write_bytes(b"hello\n")
+    (layout.target / "mine").write_text("mine")
+
+    assert publish(layout) == ["config.json"]
+    assert tree(layout.target) == {".kthena/manifest.json", "a/hello", "config.json", "mine"}
+
+
+def test_what_the_source_no_longer_has_goes(layout):
+    """With its directory when that is empty then."""
+    publish(layout)
+
+    publish(layout, replace(LISTING, files=(CONFIG,)))
+
+    assert tree(layout.target) == {".kthena/manifest.json", "config.json"}
+    assert not (layout.target / "a").exists()
+
+
+def test_what_patterns_pass_over_stays(layout):
+    """As long as the source has it unchanged; the manifest goes on naming it."""
+    publish(layout)
+
+    publish(layout, replace(LISTING, files=(CONFIG,)), LISTING)
+
+    assert tree(layout.target) == {".kthena/manifest.json", "a/hello", "config.json"}
+    assert {entry.file.path for entry in read_manifest(layout.target).entries} == {"a/hello", "config.json"}
+
+
+def test_another_model_takes_the_place(layout):
+    """Nothing of the older one is left among its files."""
+    publish(layout)
+
+    publish(layout, Listing("s3://models/other", "", (replace(CONFIG, validator="o"),)))
+
+    assert tree(layout.target) == {".kthena/manifest.json", "config.json"}
+
+
+def test_a_replacement_that_was_cut_short_is_mended(layout):
+    """Killed between the first renamed file and the manifest: no manifest, and the next run knows the rest."""
+    publish(layout)
+    (layout.work / ".kthena").mkdir(parents=True)
+    (layout.target / ".kthena/manifest.json").rename(layout.work / ".kthena/manifest.json")
+
+    assert read_manifest(layout.target) is None
+    assert publish(layout) == []
+    assert read_manifest(layout.target).source == "s3://models/m"
+
+
+def test_what_an_earlier_plan_left_is_not_published(layout):
+    """It may be of another revision."""
+    layout.prepare()
+    stage(layout, "old/left.bin", b"left")
+
+    publish(layout)
+
+    assert tree(layout.target) == {".kthena/manifest.json", "a/hello", "config.json"}
+    assert not (layout.target / "old").exists()
+
+
+def test_a_link_in_the_place_of_work_is_refused(layout):
+    """Somebody else may have put it there."""
+    layout.work.symlink_to("/tmp")
+
+    with pytest.raises(TargetError):
+        layout.prepare()
+
+
+def test_a_link_on_the_way_is_refused(layout, tmp_path):
+    """Nothing is written through it."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    layout.target.mkdir()
+    (layout.target / "a").symlink_to(outside)
+
+    with pytest.raises(TargetError):
+        publish(layout)
+    assert list(outside.iterdir()) == []
+
+
+def test_room_is_asked_for_with_numbers(layout):
+    """Before there is any directory."""
+    with pytest.raises(NoSpaceError, match=r"needs 1000000000000000000 bytes more.* \d+ bytes free"):
+        layout.check_space(10**18)
+    assert layout.check_space(1) > 1
+
+
+def test_where_work_lies(tmp_path):
+    """Beside the target; in it where the target is the write root or a mount."""
+    assert work_directory(tmp_path / "m") == tmp_path / ".m.kthena"
+    assert work_directory(tmp_path, [str(tmp_path)]) == tmp_path / ".kthena/work"
+    assert work_directory(tmp_path / "m", [str(tmp_path)]) == tmp_path / ".m.kthena"
+    assert work_directory(Path("/dev/shm")) == Path("/dev/shm/.kthena/work")
+
+
+def test_work_inside_of_the_target_leaves_no_trace(tmp_path):
+    """The copy and its manifest only."""
+    layout = Layout(tmp_path, [str(tmp_path)])
+
+    publish(layout)
+    publish(layout, replace(LISTING, files=(HELLO, replace(CONFIG, validator="v2"))))
+
+    assert tree(tmp_path) == {".kthena/manifest.json", "a/hello", "config.json"}
+    assert not (tmp_path / ".kthena/work").exists()
