@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import falcon
@@ -11,6 +12,7 @@ import msgspec
 from exporter.api.bodies import decode
 from exporter.api.places import Places
 from storage.config import Config
+from storage.errors import TargetError
 from storage.request import DownloadRequest
 
 if TYPE_CHECKING:
@@ -48,6 +50,8 @@ class DownloadModelResource:
     def on_post(self, req: Request, resp: Response) -> None:
         """Answer 200 when it is there, 202 with where to look when it is fetched in the background."""
         form = decode(req, DownloadForm)
+        if not Path(form.output_dir).is_absolute():
+            raise TargetError(f"the output directory must be absolute, not {form.output_dir!r}")
         request = DownloadRequest(
             form.source,
             form.output_dir,

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 from contextlib import ExitStack, contextmanager
 from itertools import count
 from threading import Event, Thread
 from time import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 from exporter import __version__
-from tests.documents import DOCUMENTS, blocks, commands, read, section
+from tests.documents import DOCUMENTS, ROOT, blocks, commands, read, section
+from tests.peers.adapters import make_adapter
 from tests.peers.bad_engine import BadEngine
+from tests.peers.downloader import COMMAND as DOWNLOADER
 from tests.peers.engine import Engine
 from tests.peers.kv_frames import Store
 from tests.peers.kv_publisher import KvPublisher
@@ -39,6 +42,15 @@ AWAY: Final = "engine-away"
 KV: Final = "kv-events"
 KV_SILENT: Final = "kv-silent"
 KV_AWAY: Final = "kv-away"
+LORA: Final = "lora"
+LORA_LOADED: Final = "lora-loaded"
+DOWNLOADS: Final = "downloads"
+DOWNLOADED: Final = "downloaded"
+TOKEN: Final = "token"
+# What stands in the examples: a volume, a directory for models, and a download.
+VOLUME: Final = "pvc://adapters"
+MODELS: Final = "/models/"
+DOWNLOAD: Final = "7c7a9c82af36"
 BLOCK: Final = Store([1], range(1, 17))
 BLOCK_KEY: Final = b"matrix:kv:block:test-model@6615856733697512468"
 BUSY_PORT: Final = "8100"
@@ -60,14 +72,29 @@ QUERIES: Final = sorted(
 
 
 @pytest.fixture(scope="module")
-def addresses() -> Iterator[dict[str, str]]:
-    """Return the runtimes' addresses by what the block says, and how to reach the Redis of some of them."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A volume with adapters, a directory for models, and the downloader as a command."""
+    folder = tmp_path_factory.mktemp("examples")
+    for name, rank in (("sql", 8), ("big", 64)):
+        make_adapter(folder / "adapters" / name, rank=rank, base_model_name_or_path="test-model")
+    (folder / "token").write_text("TOKEN\n")
+    program = folder / "bin" / "kthena-downloader"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {shlex.join(DOWNLOADER)} "$@"\n')
+    program.chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def addresses(folder: Path) -> Iterator[dict[str, str]]:
+    """Return what stands for what in the examples: runtimes' addresses by the block's note, and the rest."""
     with ExitStack() as running:
-        engine = running.enter_context(Engine(model="test-model"))
+        engine, other, loaded = (running.enter_context(Engine(model="test-model")) for _ in range(3))
         engine.run_requests(20)
         nobody = running.enter_context(BadEngine("refused"))
         server = running.enter_context(RedisServer())
         publisher, silent = (running.enter_context(KvPublisher()) for _ in range(2))
+        directories = ("--lora-dir", f"{folder}/models/lora-adapters", "--write-root", f"{folder}/models")
         runtimes = {
             "": Runtime(engine.url),
             AWAY: Runtime(nobody.url),
@@ -76,6 +103,11 @@ def addresses() -> Iterator[dict[str, str]]:
                 engine.url, "--pod", "pod-1.default", variables=kv_variables(server.url, silent.endpoint)
             ),
             KV_AWAY: Runtime(engine.url, variables=kv_variables(*gone())),
+            LORA: Runtime(other.url, *directories),
+            LORA_LOADED: Runtime(loaded.url, *directories),
+            DOWNLOADS: Runtime(engine.url),
+            DOWNLOADED: Runtime(engine.url, *directories),
+            TOKEN: Runtime(engine.url, "--api-token-file", f"{folder}/token"),
         }
         urls = {note: running.enter_context(runtime).url for note, runtime in runtimes.items()}
         for each in (publisher, silent):
@@ -83,7 +115,16 @@ def addresses() -> Iterator[dict[str, str]]:
         publisher.publish(BLOCK)
         wait_until(lambda: server.keys_of("pod-0.default"), "the block is in Redis")
         wait_until(lambda: runtimes[KV_SILENT].get("/ready").ok, "Redis takes the index of the silent one")
-        yield urls | {REDIS: f"-p {server.port}"}
+        told = {"source": f"pvc:/{folder}/adapters/sql", "output_dir": f"{folder}/models/sql"}
+        done = post(runtimes[DOWNLOADED], "/v1/download_model", told)
+        post(runtimes[LORA_LOADED], "/v1/load_lora_adapter", told | {"lora_name": "org/sql"})
+        yield urls | {REDIS: f"-p {server.port}", DOWNLOAD: done["download"]["id"]}
+
+
+def post(runtime: Runtime, path: str, body: dict[str, str]) -> Any:
+    answer = runtime.session.post(runtime.url + path, json=body, timeout=60)
+    assert answer.ok, answer.text
+    return answer.json()
 
 
 def kv_variables(redis_url: str, endpoint: str) -> dict[str, str]:
@@ -95,12 +136,12 @@ def gone() -> tuple[str, str]:
     return f"redis://127.0.0.1:{free_port()}", f"tcp://127.0.0.1:{free_port()}"
 
 
-def run(lines: list[str]) -> list[list[str]]:
+def run(lines: list[str], programs: Path) -> list[list[str]]:
     """Run commands in one shell, and return what each printed."""
     after = f"status=$?; printf '%s' '{END_OF_OUTPUT}'; (exit $status)"
     script = "\n".join(part for line in lines for part in (line, after))
     variables = environment()
-    variables["PATH"] = f"{SCRIPT.parent}:{variables['PATH']}"
+    variables["PATH"] = f"{programs}:{SCRIPT.parent}:{variables['PATH']}"
     done = subprocess.run(
         ["bash", "-c", f"exec 2>&1\n{script}"],
         env=variables,
@@ -119,6 +160,10 @@ def steady(line: str) -> str:
     line = re.sub(r'("samples": )\d+', r"\g<1>N", line)
     line = re.sub(r"tcp://[\w.]+:\d+", "ENDPOINT", line)
     line = re.sub(r"^\d{10}$", "SECONDS", line)
+    line = re.sub(r'("(?:created|started|finished|loaded_since)": )\d+\.\d+', r"\g<1>SECONDS", line)
+    line = re.sub(r'("id": "|Location: /v1/downloads/)[0-9a-f]{12}', r"\g<1>ID", line)
+    line = re.sub(r"^(room in \S+): .*,|^(kthena-downloader: done: .* in) [\d.]+ s$", r"\g<1>\g<2>", line)
+    line = re.sub(r'"bytes_fetched": \d+', '"bytes_fetched": N', line)
     return re.sub(r'("(?:version|python)": )"[\d.]+"', r'\1"V"', line).strip()
 
 
@@ -129,13 +174,16 @@ def first_that_is_missing(shown: list[str], printed: list[str]) -> str | None:
 
 
 @pytest.mark.parametrize("block", CONSOLES)
-def test_a_command_prints_what_is_shown(block: Block, addresses: dict[str, str]) -> None:
+def test_a_command_prints_what_is_shown(block: Block, addresses: dict[str, str], folder: Path) -> None:
     """The status is the one shown, and every line shown comes, in that order."""
     port = str(free_port())
     text = block.text.replace(BUSY_PORT, port).replace(ADDRESS, addresses[block.note]).replace(REDIS, addresses[REDIS])
+    if block.note in (LORA, LORA_LOADED, DOWNLOADS, DOWNLOADED):
+        text = text.replace(VOLUME, f"pvc:/{folder}/adapters").replace("error: /adapters", f"error: {folder}/adapters")
+        text = text.replace(MODELS, f"{folder}/models/").replace(DOWNLOAD, addresses[DOWNLOAD])
     examples = commands(type(block)(block.language, block.note, text))
 
-    printed = run([command for command, _ in examples])
+    printed = run([command for command, _ in examples], folder / "bin")
 
     for (command, shown), lines in zip(examples, printed, strict=True):
         assert first_that_is_missing(shown, lines) is None, "\n".join([command, *lines])
@@ -201,7 +249,11 @@ def keep_publishing(publisher: KvPublisher) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """Scrape a busy engine, one that is away, one that is taken for another, and two with KV events, good and bad."""
+    """Scrape a busy engine, one that is away, one that is taken for another, KV events and adapters, good and bad."""
+    folder = tmp_path_factory.mktemp("model")
+    model = {"kind": "Model", "spec": {"backends": [{"loraAdapters": [{"name": "a", "artifactURL": "pvc://gone/a"}]}]}}
+    (folder / "model.yaml").write_text(json.dumps(model))
+    adapters = ("--model-config", f"{folder}/model.yaml", "--lora-dir", f"{folder}/lora", "--write-root", str(folder))
     with ExitStack() as running:
         engine = running.enter_context(Engine(load=50.0)).url
         nobody = running.enter_context(BadEngine("refused")).url
@@ -213,6 +265,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
             Runtime(engine, engine="sglang"),
             Runtime(engine, variables=kv_variables(server.url, publisher.endpoint)),
             Runtime(engine, variables=kv_variables(*gone())),
+            Runtime(engine, *adapters, "--reconcile-interval", "1"),
         ]
         running.enter_context(keep_publishing(publisher))
         urls = [running.enter_context(runtime).url for runtime in runtimes]

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 from redis.connection import parse_url
 
 from exporter.cli import build_parser
-from exporter.config import OPTIONS, ConfigError, Settings, resolve
+from exporter.config import KV_ENGINES, OPTIONS, ConfigError, Settings, resolve
+from storage.config import Config, Secret
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from exporter.config import Option
 
 PORT = "must be a number from 0 to 65535 (0 takes a free port)"
+REDIS_PORT = "must be a port from 1 to 65535"
 SECRET_URLS = (
     "http://me:s3cret@redis",
     "me:s3cret@redis",
@@ -57,6 +58,16 @@ def test_what_is_not_given_has_its_default() -> None:
         raw_metrics=True,
         log_format="text",
         log_level="info",
+        write_roots=(),
+        stall_timeout=60.0,
+        lora_dir=Path("/models/lora-adapters"),
+        state_dir=None,
+        model_config=None,
+        backend=None,
+        reconcile_interval=5.0,
+        engine_api_key_file=None,
+        api_token_file=None,
+        storage=Config(),
         redis_url=None,
         kv_endpoint="tcp://localhost:5557",
         kv_topic="",
@@ -89,6 +100,32 @@ def test_the_other_flags_have_one_name() -> None:
 
     assert (got.request_timeout, got.max_scrape_bytes, got.raw_metrics) == (2.5, 1048576, False)
     assert (got.log_format, got.log_level) == ("json", "debug")
+
+
+def test_the_flags_of_adapters_and_downloads_have_one_name() -> None:
+    """Each changes its own setting; a write root may be given several times."""
+    flags = (
+        "--write-root /models --write-root /cache --stall-timeout 5 --lora-dir /models/lora --state-dir /state "
+        "--model-config model.yaml --backend b1 --reconcile-interval 0.5 --engine-api-key-file key --api-token-file token"
+    )
+
+    got = settings(*flags.split())
+
+    assert (got.write_roots, got.stall_timeout, got.lora_dir) == (("/models", "/cache"), 5.0, Path("/models/lora"))
+    assert (got.state_dir, got.model_config, got.backend) == (Path("/state"), Path("model.yaml"), "b1")
+    assert (got.reconcile_interval, got.engine_api_key_file, got.api_token_file) == (0.5, Path("key"), Path("token"))
+
+
+def test_the_pods_credentials_come_from_the_environment() -> None:
+    """They are those of the downloader; a mistake is one of the settings, and shows no secret."""
+    got = settings(ACCESS_KEY="me", SECRET_KEY="s3cret", ENDPOINT="obs.test.com", HF_AUTH_TOKEN="s3cret")
+
+    assert got.storage == Config(
+        access_key=Secret("me"), secret_key=Secret("s3cret"), endpoint="https://obs.test.com", hf_token=Secret("s3cret")
+    )
+    assert "s3cret" not in repr(got)
+    assert error_of(ACCESS_KEY="s3cret") == "access_key and secret_key come together or not at all"
+    assert error_of(ENDPOINT="ftp://x").startswith("ENDPOINT must be an http or https URL")
 
 
 class Case(NamedTuple):
@@ -214,8 +251,7 @@ def test_a_url_wins_over_the_parts(url: str) -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "problem"),
     [
-        ("REDIS_PORT", "redis", PORT),
-        ("REDIS_PORT", "tcp://10.0.0.1", PORT),
+        *[("REDIS_PORT", value, REDIS_PORT) for value in ("redis", "0", "65536", "tcp://10.0.0.1")],
         *[("REDIS_DB", value, "must be a number from 0 on") for value in ("-1", "main", "1.5", "²")],
         *[("DATA_PARALLEL_SIZE", value, "must be a number from 1 to 1024") for value in ("0", "1025", "two", "-1")],
         *[
@@ -230,6 +266,15 @@ def test_a_bad_value_of_a_variable_is_named(variable: str, value: str, problem: 
     assert error_of(**{variable: value}) == f"{variable} {problem}, got {value!r}"
 
 
+@pytest.mark.parametrize("host", ["*", "0.0.0.0", "[::]"])
+@pytest.mark.parametrize("variable", ["KV_EVENTS_ENDPOINT", "VLLM_ZMQ_ENDPOINT", "KV_EVENTS_REPLAY_ENDPOINT"])
+def test_the_engines_own_spelling_of_an_endpoint_is_this_pod(variable: str, host: str) -> None:
+    """What the engine binds to is no address to connect to."""
+    got = settings(**{variable: f"tcp://{host}:5560"})
+
+    assert "tcp://localhost:5560" in (got.kv_endpoint, got.kv_replay_endpoint)
+
+
 @pytest.mark.parametrize("url", SECRET_URLS)
 def test_a_secret_is_never_shown(url: str) -> None:
     """Neither in an error nor where the settings are printed."""
@@ -240,12 +285,14 @@ def test_a_secret_is_never_shown(url: str) -> None:
 
 @pytest.mark.parametrize("pod", ["pod-0", "pod-0.", ".default", "pod 0.default"])
 def test_with_redis_a_pod_has_a_namespace(pod: str) -> None:
-    """The router knows pods by both; without Redis any name will do."""
+    """The router knows pods by both; without Redis, or with an engine that has no KV events, any name will do."""
     assert settings("--pod", pod).pod == pod
     for variables in ({"REDIS_HOST": "redis"}, {"REDIS_URL": "redis://redis"}):
-        assert error_of("--pod", pod, **variables) == (
-            f"--pod must look like name.namespace: the router knows pods by it, got {pod!r}"
-        )
+        assert settings("--engine", "tgi", "--pod", pod, **variables).pod == pod
+        for engine in KV_ENGINES:
+            assert error_of("--engine", engine, "--pod", pod, **variables) == (
+                f"--pod must look like name.namespace: the router knows pods by it, got {pod!r}"
+            )
 
 
 @pytest.mark.parametrize(
@@ -347,9 +394,29 @@ def test_a_bad_value_is_named_by_where_it_came_from(flag: str, variable: str, va
     ("flag", "value", "problem"),
     [
         *[("--max-scrape-bytes", value, SIZE) for value in ("0", "-1", "1.5Mi", "64Ti", "lots", "")],
+        *[(flag, "models", PATH) for flag in ("--lora-dir", "--state-dir")],
+        *[
+            (flag, value, SECONDS)
+            for flag in ("--stall-timeout", "--reconcile-interval")
+            for value in ("0", "3601", "s")
+        ],
         ("--log-format", "xml", "must be one of text, json"),
         ("--log-level", "loud", "must be one of debug, info, warning, error"),
-        *[(flag, " ", "must not be empty") for flag in ("--engine", "--host", "--pod", "--model", "--metric-rules")],
+        *[
+            (flag, " ", "must not be empty")
+            for flag in (
+                "--engine",
+                "--host",
+                "--pod",
+                "--model",
+                "--metric-rules",
+                "--write-root",
+                "--model-config",
+                "--backend",
+                "--engine-api-key-file",
+                "--api-token-file",
+            )
+        ],
         ("--port", "", PORT),
         ("--engine-base-url", "", URL),
     ],

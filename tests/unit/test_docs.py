@@ -9,24 +9,42 @@ from itertools import pairwise, product
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 import pytest
 import yaml
 
+from exporter.api import errors as api_errors
 from exporter.api.app import _METHODS, ROUTES
+from exporter.api.lora import LoadForm, UnloadForm, _shown
+from exporter.api.models import DownloadForm
+from exporter.assembly import Parts, _add_kv
 from exporter.cli import build_parser
-from exporter.config import OPTIONS, resolve
+from exporter.config import KV_ENGINES, OPTIONS, resolve
 from exporter.kv import diagnosis
 from exporter.kv.blockhash import hash_blocks
 from exporter.kv.decode import Drop
 from exporter.kv.events import LABELS
 from exporter.kv.pump import REASONS
+from exporter.metrics.download_telemetry import OUTCOMES as DOWNLOAD_OUTCOMES
+from exporter.metrics.download_telemetry import SCHEMES
 from exporter.metrics.errors import Reason
-from exporter.metrics.names import EXTENDED, KV, KV_ENABLED, OWN, STANDARD
+from exporter.metrics.names import EXTENDED, KV, KV_ENABLED, LORA, OWN, STANDARD, STORAGE
 from exporter.metrics.reader import parse_page
 from exporter.metrics.rules import ENGINE_ALIASES, builtin_engines, load_rules
 from exporter.metrics.standard import standardize
 from exporter.metrics.telemetry import REPAIRS
-from exporter.service import KV_ENGINES, _kv_is_off
+from lora import engine as lora_engine
+from lora.adapter import State, Status
+from lora.errors import InvalidAdapterError
+from lora.manager import OPERATIONS as LORA_OPERATIONS
+from lora.manager import OUTCOMES
+from lora.reconciler import RECONCILES
+from storage import cli as downloader
+from storage import errors as storage_errors
+from storage import snapshot as storage_snapshot
+from storage import transport
+from storage.config import _KEYS, _VARIABLES
+from storage.snapshot import Snapshot
 from tests.documents import DOCUMENTS, ROOT, anchors, blocks, cells, code, links, read, section
 
 if TYPE_CHECKING:
@@ -38,9 +56,11 @@ if TYPE_CHECKING:
 
 README: Final = read("README.md")
 CONFIGURATION: Final = read("docs/configuration.md")
+DOWNLOADS: Final = read("docs/downloads.md")
 ENGINES: Final = read("docs/engines.md")
 HTTP_API: Final = read("docs/http-api.md")
 KV_EVENTS: Final = read("docs/kv-events.md")
+LORA_PAGE: Final = read("docs/lora.md")
 METRICS: Final = read("docs/metrics.md")
 OPERATIONS: Final = read("docs/operations.md")
 RECORDS: Final = sorted(path.name for path in (ROOT / "docs/adr").glob("[0-9]*.md"))
@@ -49,6 +69,8 @@ RECORDS: Final = sorted(path.name for path in (ROOT / "docs/adr").glob("[0-9]*.m
 METRIC_SECTIONS: Final = {
     "The runtime's own metrics": [own for own in OWN if own not in (KV_ENABLED, *KV)],
     "Metrics of KV events": [KV_ENABLED, *KV],
+    "Metrics of LoRA adapters": list(LORA),
+    "Metrics of downloads": list(STORAGE),
 }
 # Flaws by the names that the code counts them under.
 FLAWS: Final = sorted(
@@ -61,7 +83,34 @@ FLAWS: Final = sorted(
 KINDS: Final = {rule.name: rule.kind for rule in load_rules("vllm").rules}
 FLAGGED: Final = [option for option in OPTIONS if option.flags]
 UNFLAGGED: Final = [option for option in OPTIONS if not option.flags]
-FLAGS: Final = {flag for option in OPTIONS for flag in option.flags} | {"-h", "--help", "--version"}
+DOWNLOADER_FLAGS: Final = {flag for flags, _ in downloader._FLAGS for flag in flags}
+FLAGS: Final = {flag for option in OPTIONS for flag in option.flags} | {"-h", "--help", "--version"} | DOWNLOADER_FLAGS
+STORAGE_VARIABLES: Final = {name for names in _VARIABLES.values() for name in names}
+# Routes as people write them: Falcon's converters are left out.
+SHOWN_ROUTES: Final = {re.sub(r":\w+}", "}", route): method for route, method in ROUTES.items()}
+# Codes of adapters by where they are raised; two of the engine's answers are no errors.
+LORA_CODES: Final = (
+    {meaning.code for meaning in (*lora_engine._MEANINGS, lora_engine._ANYTHING)}
+    - {lora_engine.ALREADY, lora_engine.ABSENT}
+) | {
+    code
+    for name in (
+        "exporter/api/lora.py",
+        "exporter/api/unsupported.py",
+        *(f"lora/{path.name}" for path in (ROOT / "lora").glob("*.py")),
+    )
+    for code in re.findall(r'(?:Error\(|super\(\).__init__\()\s*"([a-z_]+)"', read(name))
+}
+# Of requests that are made again, and of workers that are started again; any status may stand for 503.
+RETRIES: Final = {
+    *(reason for _, reason in transport._REASONS),
+    *(
+        reason
+        for path in (ROOT / "storage").glob("*.py")
+        for reason in re.findall(r'(?:Failure\(|on_retry\(path, )"([a-z_]+)"', path.read_text())
+    ),
+    *("reset", "http_503", "stalled", "died"),
+}
 # Flags of other programs that the documents may name.
 FOREIGN_FLAGS: Final = {
     "curl": {"--compressed"},
@@ -74,6 +123,7 @@ FOREIGN_FLAGS: Final = {
     "sglang": {
         "--enable-metrics",
         "--enable-metrics-for-all-schedulers",
+        "--enable-lora",
         "--enable-priority-scheduling",
         "--kv-events-config",
         "--model-path",
@@ -85,7 +135,10 @@ FOREIGN_FLAGS: Final = {
         "--api-server-count",
         "--block-size",
         "--disable-log-stats",
+        "--enable-lora",
         "--kv-events-config",
+        "--max-lora-rank",
+        "--max-loras",
         "--served-model-name",
         "--show-hidden-metrics-for-version",
     },
@@ -159,6 +212,121 @@ def test_configuration_says_what_each_value_may_be(head: str, options: dict[str,
                     parse(text)
 
 
+def test_configuration_has_each_variable_of_downloads() -> None:
+    """With the names that stand in for it, and the key that a request has for it."""
+    rows = cells(CONFIGURATION, "variable", "also read", "key in `config`", "meaning")
+
+    assert [(*code(row[0]), *code(row[1])) for row in rows] == list(_VARIABLES.values())
+    assert [code(row[2]) for row in rows] == [[key] for key in _VARIABLES]
+    assert {key for row in rows for key in code(row[2])} == set(_KEYS)
+
+
+def test_the_downloader_has_its_flags_and_defaults() -> None:
+    """The table of downloads.md is that of the parser: same flags, same order, same defaults."""
+    rows = cells(DOWNLOADS, "flag", "value", "default", "meaning")
+    shown = [
+        (
+            list(flags),
+            [] if options.get("action") == "store_true" else [options.get("metavar", "FORM")],
+            "required" if options.get("required") else options.get("default") or None,
+            options.get("action") == "append",
+        )
+        for flags, options in downloader._FLAGS
+    ]
+
+    assert [code(row[0]) for row in rows] == [flags for flags, *_ in shown]
+    assert [code(row[1]) for row in rows] == [value for _, value, *_ in shown]
+    for row, (flags, value, default, repeatable) in zip(rows, shown, strict=True):
+        text = f"{default:g}" if isinstance(default, float) else str(default)
+        assert row[2].strip("`") == (text if default else "none" if value else ""), flags
+        assert ("repeatable" in row[3]) == repeatable, flags
+    (forms,) = (code(row[3]) for row in rows if row[0] == "`--progress`")
+    assert set(forms) == set(downloader.FORMS)
+
+
+def test_the_downloaders_exit_codes_have_their_causes() -> None:
+    """Each exit code with the codes of its errors, each of these once."""
+    rows = cells(DOWNLOADS, "exit code", "codes", "what to do")
+    ends = {int(row[0]): code(row[1]) for row in rows}
+    errors = {error.code: error.exit_code for error in storage_errors._BY_CODE.values()}
+
+    assert {name: end for end, names in ends.items() if end != 143 for name in names} == errors
+    assert set(ends) == {0, 143, *errors.values()}
+    assert all(row[2] for row in rows)
+
+
+def test_what_the_engine_says_is_explained() -> None:
+    """The table of lora.md has every code that an adapter can fail with."""
+    rows = cells(LORA_PAGE, "code", "what it is", "what to do")
+
+    assert sorted(name for row in rows for name in code(row[0])) == sorted(LORA_CODES)
+
+
+def test_the_states_of_an_adapter_are_explained() -> None:
+    """In the order of the code; the diagram has them all."""
+    rows = cells(LORA_PAGE, "state", "means")
+    (diagram,) = blocks(section(LORA_PAGE, "The life of an adapter"), "text")
+
+    assert [code(row[0]) for row in rows] == [[state] for state in State]
+    assert all(state in diagram.text for state in State)
+
+
+def status_of(name: str) -> int:
+    """Return the status that the API answers an error of this code with."""
+    kind = storage_errors._BY_CODE.get(name)
+    invalid = {"invalid_name", "invalid_path", "invalid_source", "invalid_adapter", "pickled_adapter"}
+    raised = InvalidAdapterError if name in invalid else kind or Exception
+    other = next((status for known, status in api_errors._CLASSES if issubclass(raised, known)), 502)
+    return int(api_errors._STATUSES.get(name, other))
+
+
+def test_each_problem_has_its_status() -> None:
+    """The table of http-api.md has every code of adapters and downloads once, with the status it is answered with."""
+    rows = cells(HTTP_API, "status", "code", "when")
+    shown = {name: int(row[0]) for row in rows for name in code(row[1])}
+    domain = {*LORA_CODES, *storage_errors._BY_CODE}
+
+    assert len(shown) == sum(len(code(row[1])) for row in rows)
+    assert {name: status for name, status in shown.items() if name in domain} == {
+        name: status_of(name) for name in domain
+    }
+    assert set(shown) - domain == {
+        "bad_request", "unauthorized", "method_not_allowed", "service_unavailable", "scrape_loop",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("heading", "form"),
+    [
+        ("`POST /v1/load_lora_adapter`", LoadForm),
+        ("`POST /v1/unload_lora_adapter`", UnloadForm),
+        ("`POST /v1/download_model`", DownloadForm),
+    ],
+)
+def test_each_body_has_its_fields(heading: str, form: type) -> None:
+    """In the order of the code, with the same defaults."""
+    rows = cells(section(HTTP_API, heading), "field", "type", "default", "meaning")
+    fields = msgspec.structs.fields(form)
+
+    assert [code(row[0]) for row in rows] == [[field.name] for field in fields]
+    for row, field in zip(rows, fields, strict=True):
+        assert (row[2] == "required") == field.required, field.name
+        if isinstance(field.default, (bool, int)):
+            assert code(row[2]) == [json.dumps(field.default)], field.name
+
+
+def test_each_field_of_an_answer_is_explained() -> None:
+    """Of an adapter and of a download."""
+    adapter = _shown(Status("a", State.LOADED, managed=True, path="/a"))
+    download = Snapshot("i", "s", "hf", "/d", storage_snapshot.State.DONE, 0.0).to_json()
+    for heading, answer in (
+        ("`GET /v1/lora_adapters/{name}`", adapter),
+        ("`GET /v1/downloads/{download}`", download),
+    ):
+        rows = cells(section(HTTP_API, heading), "field", "meaning")
+        assert {name for row in rows for name in code(row[0])} == set(answer)
+
+
 def test_configuration_lists_each_engine() -> None:
     """The names that --engine takes are all there, and the other names of some."""
     (line,) = (line for line in CONFIGURATION.splitlines() if line.startswith("- **`--engine`**"))
@@ -173,8 +341,8 @@ def test_what_is_called_unread_is_unread() -> None:
     pod = yaml.safe_load(read("deploy/sidecar.yaml"))["spec"]["template"]["spec"]
     (runtime,) = (container for container in pod["containers"] if container["name"] == "runtime")
 
-    assert unread.isdisjoint(variables)
-    assert {variable["name"] for variable in runtime["env"]} <= unread | variables
+    assert unread.isdisjoint(variables | STORAGE_VARIABLES)
+    assert {variable["name"] for variable in runtime["env"]} <= unread | variables | STORAGE_VARIABLES
 
 
 def test_readme_has_the_startup_arguments() -> None:
@@ -202,6 +370,9 @@ def test_commands_can_be_run(name: str) -> None:
     lines = [shlex.split(line, comments=True) for line in script.splitlines() if "kthena-runtime --" in line]
     for words in lines:
         resolve(vars(build_parser().parse_args(words[1:])), {})
+    for line in script.splitlines():
+        if line.startswith("kthena-downloader "):
+            downloader.build_parser().parse_args(shlex.split(line, comments=True)[1:])
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
@@ -215,7 +386,7 @@ def test_no_flag_is_made_up(name: str) -> None:
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_no_metric_is_made_up(name: str) -> None:
     """A name in a document that is of the project's form is one of its metrics."""
-    known = {*STANDARD, *EXTENDED, *(own.name for own in OWN)}
+    known = {*STANDARD, *EXTENDED, *(own.name for own in (*OWN, *LORA, *STORAGE))}
     known |= {f"{metric}{suffix}" for metric in known for suffix in ("_bucket", "_sum", "_count")}
     found = set(re.findall(r"\bkthena(?:_runtime_|:)\w+(?<!_)(?![\w*.:])", read(name)))
 
@@ -303,6 +474,20 @@ def values_of_labels(heading: str) -> dict[tuple[str, str], set[str]]:
         ("redis_operation_duration_seconds", "operation", set(LABELS["operations"])),
         ("redis_errors_total", "operation", set(LABELS["operations"])),
         ("redis_errors_total", "reason", set(LABELS["redis_reasons"])),
+        ("lora_adapters", "state", set(State)),
+        ("lora_adapter_info", "state", set(State)),
+        ("lora_adapter_info", "source_scheme", {*SCHEMES, "local"}),
+        ("lora_operations_total", "operation", set(LORA_OPERATIONS)),
+        ("lora_operations_total", "outcome", set(OUTCOMES)),
+        ("lora_operation_duration_seconds", "operation", set(LORA_OPERATIONS)),
+        ("lora_reconciles_total", "outcome", set(RECONCILES)),
+        ("downloads_in_progress", "scheme", set(SCHEMES)),
+        ("downloads_total", "scheme", set(SCHEMES)),
+        ("downloads_total", "outcome", set(DOWNLOAD_OUTCOMES)),
+        ("download_bytes_total", "scheme", set(SCHEMES)),
+        ("download_duration_seconds", "scheme", set(SCHEMES)),
+        ("download_retries_total", "scheme", set(SCHEMES)),
+        ("download_retries_total", "reason", RETRIES),
     ],
 )
 def test_each_label_value_is_listed(metric: str, label: str, values: set[str]) -> None:
@@ -373,7 +558,11 @@ def findings() -> list[tuple[str, str, str]]:
         stream = SimpleNamespace(received=received, replay_failure=replay)
         return SimpleNamespace(rank=0, endpoint="tcp://e:1", connected=connected, filtered=filtered, stream=stream)
 
-    off = [_kv_is_off(SimpleNamespace(redis_url=url, engine="tgi"))()["kv_events"] for url in (None, "redis://r")]
+    def off(url: str | None) -> Any:
+        parts = Parts()
+        _add_kv(parts, SimpleNamespace(redis_url=url, engine="tgi"), SimpleNamespace(add=lambda _source: None))
+        return parts.findings()["kv_events"]
+
     subscribers = [
         subscriber(connected=False),
         subscriber(received=False, filtered=1),
@@ -381,7 +570,7 @@ def findings() -> list[tuple[str, str, str]]:
         subscriber(received=False),
         subscriber(),
     ]
-    engine = [*off, *(diagnosis.diagnose_engine("vllm", [one]) for one in subscribers)]
+    engine = [off(None), off("redis://r"), *(diagnosis.diagnose_engine("vllm", [one]) for one in subscribers)]
     failures = ["not asked yet", *REASONS, "internal", None]
     redis = [diagnosis.diagnose_redis(SimpleNamespace(failure=failure)) for failure in failures]
     return [(check, *found) for check, some in (("kv_events", engine), ("redis", redis)) for found in some]
@@ -439,11 +628,13 @@ def test_the_hash_of_the_example_is_the_routers() -> None:
 
 def test_each_route_has_a_section() -> None:
     """The headings and the table of http-api.md are the routes of the application."""
-    headings = re.findall(r"(?m)^## `GET (\S+)`$", HTTP_API)
+    headings = re.findall(r"(?m)^## `(GET|POST) (\S+)`$", HTTP_API)
     rows = cells(HTTP_API, "route", "answers")
 
-    assert headings == list(ROUTES)
-    assert [code(row[0]) for row in rows] == [[route] for route in ROUTES]
+    assert headings == [(method, route) for route, method in SHOWN_ROUTES.items()]
+    assert [code(row[0]) for row in rows] == [
+        [route if method == "GET" else f"{method} {route}"] for route, method in SHOWN_ROUTES.items()
+    ]
 
 
 def test_each_engine_has_a_row_and_a_section() -> None:
@@ -544,4 +735,6 @@ def test_the_changelog_has_what_users_see() -> None:
     unreleased = section(read("CHANGELOG.md"), "[Unreleased]")
     variables = {variable for option in OPTIONS for variable in option.variables}
 
-    assert {*STANDARD, *variables, *ROUTES} <= set(code(unreleased))
+    routes = {route if method == "GET" else f"{method} {route}" for route, method in SHOWN_ROUTES.items()}
+
+    assert {*STANDARD, *variables, *STORAGE_VARIABLES, *routes} <= set(code(unreleased))
