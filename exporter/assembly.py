@@ -86,7 +86,9 @@ def assemble(settings: Settings, telemetry: Telemetry) -> Parts:
     parts = Parts()
     _add_kv(parts, settings, telemetry)
     supervisor = _add_downloads(parts, settings, telemetry)
-    _add_lora(parts, settings, telemetry, supervisor)
+    manager = _add_lora(parts, settings, telemetry, supervisor)
+    holds = manager.holds if manager else lambda _: False
+    parts.resources["/v1/download_model"] = DownloadModelResource(supervisor, settings.storage, holds)
     return parts
 
 
@@ -160,7 +162,6 @@ def _add_downloads(parts: Parts, settings: Settings, telemetry: Telemetry) -> Su
     limits = Limits(write_roots=settings.write_roots, stall_timeout=settings.stall_timeout)
     supervisor = Supervisor(limits, observer=observer)
     telemetry.add(lambda: observer.families(settings.write_roots))
-    parts.resources["/v1/download_model"] = DownloadModelResource(supervisor, settings.storage)
     parts.resources["/v1/downloads"] = DownloadsResource(supervisor)
     parts.resources["/v1/downloads/{download}"] = DownloadResource(supervisor)
     parts.running.append(_Downloads(supervisor))
@@ -205,14 +206,14 @@ class _Lora:
         return {"lora": Finding("ok", "all wanted adapters are loaded")}
 
 
-def _add_lora(parts: Parts, settings: Settings, telemetry: Telemetry, supervisor: Supervisor) -> None:
+def _add_lora(parts: Parts, settings: Settings, telemetry: Telemetry, supervisor: Supervisor) -> Manager | None:
     routes = ("/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/v1/lora_adapters", "/v1/lora_adapters/{name:path}")
     api = APIS.get(settings.engine)
     if api is None:
         detail = f"LoRA adapters are managed for {', '.join(APIS)}, not for {settings.engine}"
         parts.resources.update(dict.fromkeys(routes, UnsupportedResource(detail)))
         parts.checks.append(lambda: {"lora": Finding("off", detail)})
-        return
+        return None
     observer = LoraTelemetry()
     key = secret(settings.engine_api_key_file, "--engine-api-key-file")
     manager = Manager(
@@ -233,9 +234,10 @@ def _add_lora(parts: Parts, settings: Settings, telemetry: Telemetry, supervisor
     load = LoadResource(manager, config=settings.storage, lora_dir=settings.lora_dir, write_roots=settings.write_roots)
     resources = (load, UnloadResource(manager), AdaptersResource(manager), AdapterResource(manager))
     parts.resources.update(zip(routes, resources, strict=True))
-    telemetry.add(lambda: observer.families(manager.managed()))
+    telemetry.add(lambda: observer.families(manager.managed(), model_valid=source.is_valid if source else None))
     parts.checks.append(part.findings)
     parts.running.append(part)
+    return manager
 
 
 def _desired(state_dir: Path | None) -> Forgetful | StateFile:

@@ -14,7 +14,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
-from exporter import __version__, logs
+from exporter import __version__, logs, values
 from exporter.addresses import points_back
 from exporter.api.app import ROUTES, create_app
 from exporter.api.health import HealthResource, ReadyResource, VersionResource
@@ -99,7 +99,9 @@ def build(settings: Settings) -> Service:
     token = secret(settings.api_token_file, "--api-token-file")
     versions = {"version": __version__, "python": platform.python_version(), "engine": settings.engine}
     resources = {
-        "/": LandingResource(collector, settings.model, settings.pod, versions),
+        "/": LandingResource(
+            collector, settings.model, settings.pod, versions, metrics_url=settings.engine_metrics_url
+        ),
         "/metrics": MetricsResource(collector, telemetry, instance=instance, raw=settings.raw_metrics),
         "/health": HealthResource(),
         "/ready": ReadyResource(collector, parts.findings),
@@ -128,6 +130,8 @@ def run(settings: Settings) -> None:
         ServiceError: The port cannot be had.
     """
     logs.configure(form=settings.log_format, level=settings.log_level)
+    for warning in settings.warnings:
+        _log.warning("%s", warning)
     # Before the port is bound: whoever can reach the runtime can also end it cleanly.
     stop = Event()
     _on_end_signals(stop.set)
@@ -141,7 +145,7 @@ def run(settings: Settings) -> None:
         gc.freeze()
         _log.info(
             "kthena-runtime %s serves %s for %s at %s", __version__, service.server.url, settings.engine,
-            settings.engine_metrics_url,
+            values.shown(settings.engine_metrics_url),
         )  # fmt: skip
         service.server.serve(stop)
         service.stop()
@@ -167,6 +171,6 @@ def _listen(settings: Settings) -> socket.socket:
     try:
         return socket.create_server((settings.host, settings.port), family=family, backlog=128)
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = (error.strerror or str(error)).partition(" (while attempting")[0]
         message = f"cannot listen on {settings.host} port {settings.port}: {reason}; choose with --host and --port"
         raise ServiceError(message) from None

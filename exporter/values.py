@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "count",
+    "directory",
     "endpoint",
     "expanded",
     "http_url",
@@ -128,6 +129,14 @@ def path(value: str) -> str:
         message = "must be a path that begins with '/', such as /metrics"
         raise ValueError(message)
     return value.strip()
+
+
+def directory(value: str) -> str:
+    """Return an absolute directory."""
+    if not value.startswith("/") or "\x00" in value:
+        message = "must be an absolute directory such as /models"
+        raise ValueError(message)
+    return value
 
 
 def one_of(*choices: str) -> Callable[[str], str]:

@@ -22,7 +22,8 @@ from lora.slot import Goal, Slot
 from lora.steps import Extras, RolledBackError, Steps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
 
     from lora.adapter import Wanted
     from lora.desired import Desired
@@ -84,7 +85,7 @@ class Manager:
         self._observer = observer
         self._cancel = cancel
         self._clock = clock
-        self._steps = Steps(engine, downloads, config, self._note)
+        self._steps = Steps(engine, downloads, config, note=self._note, holder=self._holder)
         self._changed = Condition()
         self._slots: dict[str, Slot] = {}
         self._extras: dict[Goal, Extras] = {}
@@ -136,7 +137,7 @@ class Manager:
 
         Raises:
             InvalidAdapterError: Its name or path cannot be.
-            OSError: The desired set cannot be kept.
+            LoraError: The desired set cannot be kept.
         """
         check_name(wanted.name)
         if not wanted.path.is_absolute():
@@ -145,13 +146,14 @@ class Manager:
             slot = self._slots.get(wanted.name)
             if slot and wanted.is_same(slot.goal.wanted) and not slot.blocked and slot.retry_at is None:
                 return slot.goal
+            if kept:
+                self._keep_first(wanted.name, wanted)
             goal = Goal(wanted, kept=kept)
             if extras:
                 self._extras[goal] = extras
             slot = self._aim(wanted.name, goal)
             if kept:
                 slot.desired = wanted
-                self._keep()
             return goal
 
     def unload(self, name: str) -> Goal:
@@ -159,24 +161,24 @@ class Manager:
 
         Raises:
             UnknownAdapterError: Neither we nor the engine know it.
-            OSError: The desired set cannot be kept.
+            LoraError: The desired set cannot be kept.
         """
         check_name(name)
         if name not in self._slots and name not in self._engine.models().adapters:
             raise UnknownAdapterError(name)
         with self._changed:
+            self._keep_first(name, None)
             goal = Goal(None, kept=True)
             slot = self._aim(name, goal)
             slot.desired = None
             slot.state = State.UNLOADING
-            self._keep()
             return goal
 
     def want_exactly(self, wanted: Iterable[Wanted]) -> None:
         """Make the adapters of the Model YAML these; those asked for by calls are left alone.
 
         Raises:
-            OSError: The desired set cannot be kept.
+            LoraError: The desired set cannot be kept.
         """
         new = {one.name: one for one in wanted}
         with self._changed:
@@ -242,15 +244,33 @@ class Manager:
         if slot.job:
             Thread(target=self._cancel, args=(slot.job,), daemon=True).start()
 
-    def _keep(self) -> None:
-        """Write the desired set down; called with the lock held."""
-        slots = self._slots.values()
-        self._desired.write(
-            Kept(
-                tuple(slot.desired for slot in slots if slot.desired),
-                tuple(slot.name for slot in slots if not slot.desired and slot.goal.wanted is None),
-            )
+    def _keep_first(self, name: str, wanted: Wanted | None) -> None:
+        """Write the desired set down as it is about to be; called with the lock held."""
+        try:
+            self._desired.write(self._kept({name: wanted}))
+        except OSError as error:
+            raise LoraError("state_not_kept", f"--state-dir cannot be written: {error.strerror}") from error
+
+    def _kept(self, changes: Mapping[str, Wanted | None]) -> Kept:
+        """Return what is desired, and what is on its way out; called with the lock held."""
+        desired = {slot.name: slot.desired for slot in self._slots.values()} | dict(changes)
+        leaving = {slot.name for slot in self._slots.values() if slot.goal.wanted is None}
+        leaving |= {name for name, wanted in changes.items() if wanted is None}
+        return Kept(
+            tuple(wanted for wanted in desired.values() if wanted),
+            tuple(name for name in leaving if desired.get(name) is None),
         )
+
+    def _holder(self, wanted: Wanted) -> Wanted | None:
+        """Return the loaded adapter that has other files open where `wanted` would put its own."""
+        with self._changed:
+            loaded = [slot.loaded for slot in self._slots.values() if slot.loaded]
+        return next((one for one in loaded if one.path == wanted.path and one.source != wanted.source), None)
+
+    def holds(self, path: Path) -> bool:
+        """Tell whether a loaded adapter's files are in a directory, or below it."""
+        with self._changed:
+            return any(slot.loaded and slot.loaded.path.is_relative_to(path) for slot in self._slots.values())
 
     def _enqueue(self, slot: Slot) -> None:
         self._reconciler.need(needed=True)
@@ -373,7 +393,7 @@ class Manager:
 
     def _keep_or_log(self) -> None:
         try:
-            self._keep()
+            self._desired.write(self._kept({}))
         except OSError as error:
             _log.error("the desired adapters cannot be kept: %s", error.strerror)
 

@@ -11,6 +11,7 @@ import logging
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Final, Protocol
 
+from lora.errors import LoraError
 from lora.model_yaml import ModelFileError, adapters_of
 
 if TYPE_CHECKING:
@@ -53,6 +54,11 @@ class ModelSource:
         self.problem: str | None = "not read yet"
         self._thread = Thread(target=self._follow, name="lora-model", daemon=True)
 
+    @property
+    def is_valid(self) -> bool:
+        """Whether the file as it is now is followed."""
+        return self.problem is None
+
     def start(self) -> None:
         """Take the file as it is, and begin to follow it."""
         self._read = self._load()
@@ -87,8 +93,9 @@ class ModelSource:
             self._manager.want_exactly(wanted)
         except ModelFileError as error:
             self._report(f"{self._path}: {error}; its adapters stay as they were")
-        except OSError as error:
-            self._report(f"the desired adapters cannot be kept: {error.strerror}")
+        except LoraError as error:
+            self._applied = None  # tried again at the next look
+            self._report(f"{self._path} cannot be followed: {error.message}")
         else:
             self._report(None)
             _log.info("the Model asks for %d adapters", len(wanted))

@@ -71,7 +71,13 @@ class Steps:
     """
 
     def __init__(
-        self, engine: EngineClient, downloads: Downloads, config: Config, note: Callable[[Slot, State], None]
+        self,
+        engine: EngineClient,
+        downloads: Downloads,
+        config: Config,
+        *,
+        note: Callable[[Slot, State], None],
+        holder: Callable[[Wanted], Wanted | None],
     ) -> None:
         """Work with `engine` and `downloads`.
 
@@ -80,11 +86,13 @@ class Steps:
             downloads: What brings their files.
             config: The pod's own credentials and endpoints.
             note: Told of each change of a slot's state.
+            holder: Returns the loaded adapter whose files a download would overwrite.
         """
         self._engine = engine
         self._downloads = downloads
         self._config = config
         self._note = note
+        self._holder = holder
         self.engine_lists = True
 
     def load(self, slot: Slot, wanted: Wanted, extras: Extras | None, job: Callable[[str | None], None]) -> Wanted:
@@ -100,7 +108,7 @@ class Steps:
         Raises:
             LoraError: It could not be done; RolledBackError when the former one is back.
         """
-        wanted = _beside(wanted, slot.loaded)
+        wanted = _beside(wanted, self._holder(wanted))
         facts = self._prepare(slot, wanted, extras, job)
         self._note(slot, State.LOADING)
         models = self._engine.models()
@@ -177,9 +185,9 @@ class Steps:
             raise RolledBackError(error.code, f"{error.message}; the former adapter is loaded again") from error
 
 
-def _beside(wanted: Wanted, loaded: Wanted | None) -> Wanted:
+def _beside(wanted: Wanted, holder: Wanted | None) -> Wanted:
     """Return a path of its own for other files than those that the engine has open there."""
-    if loaded is None or wanted.source is None or wanted.path != loaded.path or wanted.source == loaded.source:
+    if holder is None or wanted.source is None:
         return wanted
     digest = sha256(wanted.source.encode()).hexdigest()[:8]
     return replace(wanted, path=wanted.path.with_name(f"{wanted.path.name}-{digest}"))

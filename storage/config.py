@@ -80,7 +80,7 @@ class Config:
 
     def __post_init__(self) -> None:
         if (self.access_key is None) != (self.secret_key is None):
-            raise ConfigError("access_key and secret_key come together or not at all")
+            raise ConfigError("access_key and secret_key (ACCESS_KEY and SECRET_KEY) come together or not at all")
         if self.addressing_style is not None and self.addressing_style not in _STYLES:
             raise ConfigError(f"addressing_style is one of {', '.join(_STYLES)}, not {self.addressing_style!r}")
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from hypothesis import strategies as st
 
-__all__ = ["mutated_pages", "pages", "values"]
+__all__ = ["colliding_pages", "mutated_pages", "pages", "stamped_pages", "values"]
 
 _NAMES: Final = st.from_regex(r"[a-zA-Z_:][a-zA-Z0-9_:]{0,12}", fullmatch=True)
 _LABEL_NAMES: Final = st.from_regex(r"[a-zA-Z][a-zA-Z0-9_]{0,6}", fullmatch=True).filter(
@@ -64,9 +64,34 @@ def pages(draw: st.DrawFn) -> bytes:
 
 
 @st.composite
-def mutated_pages(draw: st.DrawFn) -> tuple[bytes, bytes]:
-    """A valid page, and the same with a few bytes changed, cut out or put in."""
-    page = draw(pages().filter(bool))
+def stamped_pages(draw: st.DrawFn) -> bytes:
+    """Valid pages on which samples have timestamps, after values of all forms."""
+    series = draw(st.lists(st.sampled_from(["a", "b5", "c_inf", 'd{e="f"}', "g{}"]), unique=True, min_size=1))
+    forms = values() | st.sampled_from(["+Inf", "-infinity", "nan", "5.", ".5", "+1", "1E3"])
+    stamps = st.integers(0, 10**18 - 1).map(lambda stamp: f" {stamp}") | st.just("")
+    return "".join(f"{name} {draw(forms)}{draw(stamps)}\n" for name in series).encode()
+
+
+@st.composite
+def colliding_pages(draw: st.DrawFn) -> bytes:
+    """Lines of families whose names are series of each other's, in any order; few bounds are no numbers."""
+    names = st.sampled_from(["a", "a_sum", "a_count", "a_bucket", "a_total", "a_sum_count", "b"])
+    kinds = st.sampled_from(["counter", "gauge", "histogram", "histogram", "summary", "untyped"])
+    labels = st.sampled_from(["", "", '{le="1"}', '{quantile="0.5"}', '{x="le"}', '{le="x"}'])
+    start = draw(st.sampled_from(["# ", "# ", "#"]))
+    line = st.one_of(
+        st.tuples(names, kinds).map(lambda drawn: f"{start}TYPE {drawn[0]} {drawn[1]}\n"),
+        names.map(lambda name: f"{start}HELP {name} text\n"),
+        *[st.tuples(names, labels, st.integers(0, 9)).map(lambda drawn: f"{drawn[0]}{drawn[1]} {drawn[2]}\n")] * 3,
+        st.sampled_from(["# a comment\n", "\n"]),
+    )
+    return "".join(draw(st.lists(line, min_size=1, max_size=12))).encode()
+
+
+@st.composite
+def mutated_pages(draw: st.DrawFn, originals: st.SearchStrategy[bytes] | None = None) -> tuple[bytes, bytes]:
+    """A page, valid unless `originals` has others, and the same with a few bytes changed, cut out or put in."""
+    page = draw((pages() if originals is None else originals).filter(bool))
     mutant = bytearray(page)
     alphabet = st.sampled_from(list(b'0123456789.+-eE \n\t#{}",=\\_aZ:\x00\xff')) | st.integers(0, 255)
     for _ in range(draw(st.integers(1, 3))):

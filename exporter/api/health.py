@@ -52,7 +52,7 @@ class ReadyResource:
 
     def on_get(self, req: Request, resp: Response) -> None:  # noqa: ARG002 - Falcon's signature
         """Answer 200 when all works, 503 and which does not otherwise."""
-        scrape = self._collector.scrape(PROBE_BUDGET)
+        scrape = self._collector.scrape(PROBE_BUDGET, glance=True)
         present, missing = len(scrape.standard.present), len(scrape.standard.missing)
         counts = {"samples": scrape.page.samples, "standard_metrics": f"{present} of {present + missing}"}
         checks: dict[str, Any] = {"engine": {"status": "ok", **counts}}

@@ -43,7 +43,7 @@ class LandingResource:
 
     def on_get(self, req: Request, resp: Response) -> None:  # noqa: ARG002 - Falcon's signature
         """Answer with the page."""
-        scrape = self._collector.scrape(BUDGET)
+        scrape = self._collector.scrape(BUDGET, glance=True)
         resp.content_type = "text/html; charset=utf-8"
         resp.set_header("Cache-Control", "no-store")
         resp.set_header("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")

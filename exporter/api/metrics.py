@@ -31,6 +31,8 @@ __all__ = ["MetricsResource", "scrape_budget"]
 TIMEOUT_HEADER: Final = "X-Prometheus-Scrape-Timeout-Seconds"
 # What is left for the answer itself, before Prometheus gives up.
 TIMEOUT_OFFSET: Final = 0.5
+# As much as --request-timeout may be; a lock cannot wait for any number of seconds.
+MAX_BUDGET: Final = 3600.0
 
 # How many may wait for the engine at once; they share its answer.
 SCRAPES: Final = 20
@@ -69,7 +71,9 @@ class MetricsResource:
         with self._places.take():
             scrape = self._collector.scrape(scrape_budget(req.get_header(TIMEOUT_HEADER)))
         page = scrape.page if self._raw else _NO_PAGE
-        families = chain(scrape.standard.families, scrape_families(scrape), self._telemetry.families())
+        # Standard families that the engine has itself have no twin.
+        taken = () if self._raw else filter(None, map(scrape.page.get, scrape.standard.taken))
+        families = chain(taken, scrape.standard.families, scrape_families(scrape), self._telemetry.families())
         names = req.get_param_as_list("name[]")
         chunks = write_selected(page, families, set(names)) if names else write(page, families)
         resp.content_type = CONTENT_TYPE
@@ -85,7 +89,7 @@ def scrape_budget(header: str | None) -> float | None:
         timeout = float(header or 0)
     except ValueError:
         return None
-    return max(timeout - TIMEOUT_OFFSET, timeout / 2) if 0 < timeout < float("inf") else None
+    return min(max(timeout - TIMEOUT_OFFSET, timeout / 2), MAX_BUDGET) if 0 < timeout < float("inf") else None
 
 
 def _send(req: Request, resp: Response, chunks: list[bytes]) -> None:

@@ -16,6 +16,8 @@ from storage.errors import TargetError
 from storage.request import DownloadRequest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from falcon import Request, Response
 
     from storage.jobs import Supervisor
@@ -41,10 +43,18 @@ class DownloadForm(msgspec.Struct, forbid_unknown_fields=True):
 class DownloadModelResource:
     """Downloads a model."""
 
-    def __init__(self, supervisor: Supervisor, config: Config) -> None:
-        """Serve `supervisor`, with the pod's own credentials and endpoints."""
+    def __init__(self, supervisor: Supervisor, config: Config, holds: Callable[[Path], bool]) -> None:
+        """Serve `supervisor`.
+
+        Args:
+            supervisor: Runs the downloads.
+            config: The pod's own credentials and endpoints.
+            holds: Tells whether a loaded adapter's files are in a directory: an
+                engine dies when they change.
+        """
         self._supervisor = supervisor
         self._config = config
+        self._holds = holds
         self._places = Places(PLACES, ADVICE)
 
     def on_post(self, req: Request, resp: Response) -> None:
@@ -52,6 +62,8 @@ class DownloadModelResource:
         form = decode(req, DownloadForm)
         if not Path(form.output_dir).is_absolute():
             raise TargetError(f"the output directory must be absolute, not {form.output_dir!r}")
+        if self._holds(Path(form.output_dir)):
+            raise TargetError(f"{form.output_dir} has the files of a loaded adapter: choose another directory")
         request = DownloadRequest(
             form.source,
             form.output_dir,

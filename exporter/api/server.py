@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from operator import attrgetter
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from waitress import wasyncore
+from waitress.channel import HTTPChannel
 from waitress.server import create_server
 
 if TYPE_CHECKING:
@@ -27,6 +29,67 @@ _CONNECTIONS: Final = 1000
 DRAIN_SECONDS: Final = 4.0
 # The loop also closes idle connections: one wake-up every so often is enough for it.
 _IDLE_WAKE_UP: Final = 5.0
+# A client that takes nothing of its answer for so long is let go.
+STALL_SECONDS: Final = 15.0
+# Answers that wait for their clients; beyond it those go first that have taken longest, and more than a moment.
+UNSENT_BYTES: Final = 64 * 1024 * 1024
+_MOMENT: Final = 1.0
+
+
+class _Channel(HTTPChannel):
+    """A connection that has one answer under way: requests behind it wait until that has left.
+
+    Waitress answers them all into its buffers, and then keeps a thread waiting
+    for room in there: a few clients that ask and do not read took every thread.
+
+    Attributes:
+        unsent: Bytes of the answer that its client had not taken at the last `proceed`.
+        unsent_since: When the first of them was there.
+    """
+
+    # Waitress's types have other ones for these, or leave them out.
+    server: Any
+    requests: Any
+    requests_lock: Any
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - the signature of HTTPChannel
+        super().__init__(*arguments, **options)
+        self.unsent = 0
+        self.unsent_since = 0.0
+        self._progress = 0.0
+        self._later: list[Any] = []
+
+    def readable(self) -> bool:
+        return not self._later and bool(super().readable())
+
+    def service(self) -> None:
+        with self.requests_lock:
+            self._later, self.requests = self.requests[1:], self.requests[:1]
+        super().service()
+
+    def proceed(self, now: float) -> int:
+        """Go on with the next request, or return how much of the answer is left; in the loop's thread only."""
+        unsent = self.total_outbufs_len
+        if self._later and not unsent:
+            self._next()
+        if unsent != self.unsent:
+            self._progress = now
+            self.unsent_since = self.unsent_since if self.unsent else now
+            self.unsent = unsent
+        return unsent
+
+    def is_stalled(self, now: float) -> bool:
+        """Tell whether the client takes nothing of its answer."""
+        return self.unsent > 0 and now - self._progress > STALL_SECONDS
+
+    def _flush_outbufs_below_high_watermark(self) -> None:
+        """Let no thread wait for room: there is one answer, and the server sees to the sum of them."""
+
+    def _next(self) -> None:
+        with self.requests_lock:
+            if not (self.requests or self.will_close or self.close_when_flushed):
+                self.requests, self._later = self._later, []
+                self.server.add_task(self)
 
 
 class HttpServer:
@@ -54,6 +117,7 @@ class HttpServer:
             channel_timeout=120,
             clear_untrusted_proxy_headers=True,
         )
+        self._server.channel_class = _Channel  # type: ignore[union-attr]  # one socket, one server
         host, port = listener.getsockname()[:2]
         self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
@@ -82,6 +146,20 @@ class HttpServer:
 
     def _loop_once(self, timeout: float) -> None:
         wasyncore.loop(timeout=timeout, use_poll=True, map=self._map, count=1)
+        now = monotonic()
+        unsent = sum([channel.proceed(now) for channel in self._server.active_channels.values()])
+        if unsent:
+            self._let_go(unsent, now)
+
+    def _let_go(self, total: int, now: float) -> None:
+        """Close the connections of clients that do not take their answers, `total` bytes in all."""
+        waiting = [channel for channel in self._server.active_channels.values() if channel.unsent]
+        for channel in sorted(waiting, key=attrgetter("unsent_since")):
+            is_slow = now - channel.unsent_since > _MOMENT
+            if channel.is_stalled(now) or (is_slow and total > UNSENT_BYTES):
+                _log.debug("a client was let go that left %d bytes of its answer", channel.unsent)
+                channel.handle_close()
+                total -= channel.unsent
 
     def _is_busy(self) -> bool:
         channels = list(self._server.active_channels.values())

@@ -29,6 +29,8 @@ ENGINE_RESTART: Final = "engine_restart"
 _MAX_SEQUENCE: Final = 1 << 63
 # Each try brings at least a socket's buffer full, of the engine's ten thousand batches.
 _REPLAY_TRIES: Final = 50
+# So many messages at once may have filled the engine's queue; no high-water mark is that low.
+_BURST: Final = 100
 
 
 class StreamObserver(Protocol):
@@ -65,6 +67,7 @@ class EventStream:
         self._replay = replay
         self._next = 0
         self._is_placed = False  # whether `_next` is known to be the next
+        self._whole_to = 0  # up to here nothing can be missing
         self._last: int | None = None  # print of the last batch taken
         # Number -> print, of what the socket may bring a second time.
         self._replayed: dict[int, int] = {}
@@ -106,6 +109,16 @@ class EventStream:
         if number >= self._replayed_to:
             self._replayed.clear()
 
+    @property
+    def is_unsure(self) -> bool:
+        """Whether a burst came whose end may be lost: no gap shows it unless more follows."""
+        return self._replay is not None and self.replay_failure is None and self._next - self._whole_to >= _BURST
+
+    def check(self) -> None:
+        """Ask for the end of a burst, when it is over."""
+        self._whole_to = self._next
+        self._catch_up()
+
     def report(self) -> None:
         """Tell the observer what came since the last time."""
         if self.tally:
@@ -135,14 +148,14 @@ class EventStream:
         _log.info("engine restarted (dp_rank %d): its blocks are gone", self._rank)
         self._observer.resynced(reason=ENGINE_RESTART)
         self._ledger.clear(self._rank)
-        self._next = 0
+        self._next = self._whole_to = 0
         self._last = None
         self._replayed.clear()
         self._catch_up()
 
     def _fill_gap(self, number: int) -> None:
         self.tally.gaps += 1
-        self._catch_up()
+        self._catch_up(number)
         if number > self._next:
             lost = number - self._next
             self.tally.drop(Drop.LOST, lost)
@@ -154,14 +167,14 @@ class EventStream:
             return "set KV_EVENTS_REPLAY_ENDPOINT and the engine's replay_endpoint to get such batches again"
         return self.replay_failure or "the engine no longer has them: raise its buffer_steps"
 
-    def _catch_up(self) -> None:
-        """Take what the engine has from the next number on; repeated while replies are lost on the way."""
+    def _catch_up(self, wanted: int = 0) -> None:
+        """Take what the engine has from the next number on; again while replies, up to `wanted`, are lost."""
         if self._replay is None:
             return
         for _ in range(_REPLAY_TRIES):
             before = self._next
             try:
-                if self._replay_once(self._replay):
+                if self._replay_once(self._replay) and self._next >= wanted:
                     return
             except ReplayError as error:
                 self._note_replay(str(error))

@@ -31,6 +31,8 @@ _log: Final = logging.getLogger(__name__)
 RECEIVE_QUEUE: Final = 20_000
 RECONNECT_MS: Final = 250
 LONGEST_RECONNECT_MS: Final = 5_000
+# After a burst: a silence of this length ends it.
+PAUSE_MS: Final = 1_000
 _LINK_EVENTS: Final = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
 _FRAMES: Final = 3
 _SEQUENCE_BYTES: Final = 8
@@ -109,9 +111,12 @@ class Subscriber:
             for each in (bell, monitor, socket):
                 poller.register(each, zmq.POLLIN)
             while not self._stopping.is_set():
-                if monitor in dict(poller.poll()):
+                ready = dict(poller.poll(PAUSE_MS if self.connected and self.stream.is_unsure else None))
+                if monitor in ready:
                     self._watch(monitor)
                 self._drain(socket)
+                if not ready:
+                    self.stream.check()
                 self.stream.report()
         except Exception:  # noqa: BLE001 - the outermost frame of a thread
             _log.exception("KV events of dp_rank %d are no longer read: a defect of the runtime", self.rank)

@@ -124,22 +124,28 @@ class EngineCollector(Collector):
         yield from scrape.page.families()
         yield from scrape.standard.families
 
-    def scrape(self, budget: float | None = None) -> Scrape:
+    def scrape(self, budget: float | None = None, *, glance: bool = False) -> Scrape:
         """Scrape the engine within `budget` seconds, or share a scrape under way.
 
         Never raises: what went wrong is the result's `error`.
+
+        Args:
+            budget: Seconds; without it the collector's own.
+            glance: Whether the caller waits less than a scraper would. That the
+                time was too short for it is then neither logged nor told to the
+                observer: it says nothing about the scrapes of others.
         """
         started = self._clock()
         deadline = started + (self._budget if budget is None else budget)
         while (left := deadline - self._clock()) > 0:
             flight, leads = self._join()
             if leads:
-                return self._lead(flight, left)
+                return self._lead(flight, left, glance=glance)
             if not flight.done.wait(left):
                 break
             # A leader with less time than we have may have run out of it: try again.
             result = flight.result
-            if result and not (result.error and result.error.reason is Reason.TIMEOUT):
+            if result and not _is_timeout(result):
                 return result
         duration = self._clock() - started
         error = ScrapeError(Reason.TIMEOUT, f"the engine did not answer within {duration:.3g} s")
@@ -152,14 +158,16 @@ class EngineCollector(Collector):
             self._flight = _Flight()
             return self._flight, True
 
-    def _lead(self, flight: _Flight, budget: float) -> Scrape:
+    def _lead(self, flight: _Flight, budget: float, *, glance: bool) -> Scrape:
         try:
             result = flight.result = self._attempt(budget)
+            # Before the others have it: the page that they make of it counts it, too.
+            if not (glance and _is_timeout(result)):
+                self._tell(result)
         finally:
             with self._lock:
                 self._flight = None
             flight.done.set()
-        self._tell(result)
         return result
 
     def _attempt(self, budget: float) -> Scrape:
@@ -203,6 +211,10 @@ class EngineCollector(Collector):
         self._news.tell(scrape)
         if self._observer:
             self._observer.scraped(scrape)
+
+
+def _is_timeout(scrape: Scrape) -> bool:
+    return scrape.error is not None and scrape.error.reason is Reason.TIMEOUT
 
 
 def _unusable(body: bytes, error: InvalidPageError) -> ScrapeError:

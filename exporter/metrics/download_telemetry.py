@@ -32,7 +32,6 @@ class DownloadTelemetry:
         """Start everything at 0."""
         self._lock = Lock()
         self._running: dict[str, Snapshot] = {}
-        self._roots: set[str] = set()
         self._outcomes = Value(names.DOWNLOADS)
         self._bytes = Value(names.DOWNLOAD_BYTES)
         self._duration = Histogram(names.DOWNLOAD_DURATION, _BUCKETS)
@@ -47,7 +46,6 @@ class DownloadTelemetry:
         """Note a job."""
         with self._lock:
             self._running[job.id] = job
-            self._roots.add(job.output_dir)
 
     def download_progress(self, job: Snapshot, fetched: int) -> None:
         """Count bytes."""
@@ -75,7 +73,7 @@ class DownloadTelemetry:
             in_progress.add(scheme, amount=0)
         expected, completed = Value(names.DOWNLOAD_EXPECTED_BYTES), Value(names.DOWNLOAD_COMPLETED_BYTES)
         with self._lock:
-            running, used = list(self._running.values()), set(self._roots)
+            running = list(self._running.values())
         for job in running:
             in_progress.add(job.scheme)
             if job.bytes_planned is not None:
@@ -91,13 +89,13 @@ class DownloadTelemetry:
                 self._retries,
                 expected,
                 completed,
-                *_storage(write_roots, used),
+                *_storage(write_roots, {job.output_dir for job in running}),
             )
         )
 
 
 def _storage(write_roots: Iterable[str], used: set[str]) -> tuple[Value, Value]:
-    """Measure the file systems of the write roots, or of the directories written to where there are none."""
+    """Measure the file systems of the write roots, or of the directories written to just now where there are none."""
     free, size = Value(names.STORAGE_FREE), Value(names.STORAGE_SIZE)
     for root in sorted(set(write_roots) or used):
         try:

@@ -9,7 +9,13 @@ from __future__ import annotations
 
 import re
 from math import isinf
-from typing import Final
+from operator import ne
+from typing import TYPE_CHECKING, Final
+
+from exporter.metrics.repairs import Repair
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = [
     "BOUNDS",
@@ -20,9 +26,10 @@ __all__ = [
     "check_labels",
     "check_text",
     "is_number",
+    "line_at",
     "match_lines",
-    "mend_blanks",
-    "mend_escapes",
+    "mend",
+    "series_names",
 ]
 
 _NAME: Final = rb"[a-zA-Z_:][a-zA-Z0-9_:]*+"
@@ -62,6 +69,8 @@ BOUNDS: Final = {
     for kind, label in (("histogram", rb"le"), ("summary", rb"quantile"))
 }
 OTHER_VALUES: Final = re.compile(rb'(?<![{, ]le)(?<!quantile)="[^"\\\n]*+(?:\\.[^"\\\n]*+)*+"')
+_BARE_HEADER: Final = re.compile(rb"^#(?=(?:HELP|TYPE)[ \t])")
+_HELP: Final = re.compile(rb"#[ \t]+HELP[ \t]")
 _LONE_BACKSLASH: Final = re.compile(rb'\\(\\|n|"|)')
 _LONE_HELP_BACKSLASH: Final = re.compile(rb"\\(\\|n|)")
 
@@ -99,12 +108,12 @@ def _match_unusual(raw: bytes, position: int) -> re.Match[bytes] | None:
     match = _ANY_LINES.match(raw, position)
     if match is None or match.lastgroup != "samples":
         return match
-    for number, line in enumerate(match[0].splitlines(), start=raw.count(b"\n", 0, position) + 1):
+    for i, line in enumerate(match[0].split(b"\n")[:-1]):
         value = line.rpartition(b"}")[2].split()
         text = value[0] if b"}" in line else value[1]
         if _overflows(text):
             problem = "a value beyond the range of a float64"
-            raise InvalidPageError(problem, line=number)
+            raise InvalidPageError(problem, line=line_at(raw, position) + i)
     return match
 
 
@@ -112,55 +121,81 @@ def check_text(raw: bytes) -> None:
     """Refuse what no line of a page may hold, and a page that is cut off."""
     if raw and not raw.endswith(b"\n"):
         problem = "the page ends in the middle of a line"
-        raise InvalidPageError(problem, line=raw.count(b"\n") + 1)
+        raise InvalidPageError(problem, line=line_at(raw, len(raw)))
     position = raw.find(b"\x00")
     if position >= 0:
         problem = "a NUL byte"
-        raise InvalidPageError(problem, line=raw.count(b"\n", 0, position) + 1)
-    if not raw.isascii():
-        try:
-            raw.decode()
-        except UnicodeDecodeError as error:
-            problem = "not valid UTF-8"
-            raise InvalidPageError(problem, line=raw.count(b"\n", 0, error.start) + 1) from None
+        raise InvalidPageError(problem, line=line_at(raw, position))
+    position = _undecodable(raw)
+    if position >= 0:
+        problem = "not valid UTF-8"
+        raise InvalidPageError(problem, line=line_at(raw, position))
 
 
-def mend_escapes(raw: bytes, repairs: dict[str, int]) -> bytes:
-    r"""Escape lone backslashes: `\d` becomes `\\d`, which reads as `\d` everywhere.
+def _undecodable(raw: bytes) -> int:
+    """Return where the text is not UTF-8, or -1; Python's own error, which holds the text, goes no further."""
+    try:
+        raw.isascii() or raw.decode()
+    except UnicodeDecodeError as error:
+        return error.start
+    return -1
 
-    Prometheus reads an unknown escape as it stands; expfmt refuses the page.
+
+def line_at(raw: bytes, position: int) -> int:
+    """Return the number of the line at a position, from 1; it costs a pass over the text."""
+    return raw.count(b"\n", 0, position) + 1
+
+
+def mend(raw: bytes, repairs: dict[str, int]) -> bytes:
+    r"""Mend lines that expfmt refuses, or reads otherwise than Prometheus does.
+
+    * `#TYPE` is a comment to Prometheus and a header to expfmt: it becomes `# TYPE`.
+    * `\d` reads as `\d` in Prometheus, and expfmt refuses it: it becomes `\\d`.
+    * Blanks at the end of a sample are nothing to Prometheus, and expfmt refuses them: they are cut off.
     """
-    if b"\\" not in raw:
-        return raw
-    lines = raw.split(b"\n")
-    for i, line in enumerate(lines):
-        if b"\\" in line:
-            pattern = _LONE_HELP_BACKSLASH if line.startswith(b"#") else _LONE_BACKSLASH
-            lines[i] = pattern.sub(lambda escape: escape[0] if escape[1] else b"\\\\", line)
-            if lines[i] != line:
-                repairs["escape"] = repairs.get("escape", 0) + 1
-    return b"\n".join(lines)
+    if b"#HELP" in raw or b"#TYPE" in raw:
+        raw = _mend_lines(raw, Repair.HEADER_BLANK, repairs, lambda line: _BARE_HEADER.sub(b"# ", line))
+    if b"\\" in raw:
+        raw = _mend_lines(raw, Repair.ESCAPE, repairs, _mend_escapes)
+    if b" \n" in raw or b"\t\n" in raw:
+        raw = _mend_lines(raw, Repair.TRAILING_BLANK, repairs, _mend_end)
+    return raw
 
 
-def mend_blanks(raw: bytes, repairs: dict[str, int]) -> bytes:
-    """Cut blanks off the ends of samples: Prometheus passes over them, expfmt refuses the page."""
-    if b" \n" not in raw and b"\t\n" not in raw:
-        return raw
-    lines = raw.split(b"\n")
-    for i, line in enumerate(lines):
-        if line.endswith((b" ", b"\t")) and not line.startswith(b"#") and line.strip():
-            lines[i] = line.rstrip(b" \t")
-            repairs["trailing_blank"] = repairs.get("trailing_blank", 0) + 1
-    return b"\n".join(lines)
+def _mend_lines(raw: bytes, kind: Repair, repairs: dict[str, int], mended: Callable[[bytes], bytes]) -> bytes:
+    """Mend line by line, and count the lines that were not right."""
+    before = raw.split(b"\n")
+    after = list(map(mended, before))
+    if times := sum(map(ne, before, after)):
+        repairs[kind] = times
+    return b"\n".join(after)
+
+
+def _mend_escapes(line: bytes) -> bytes:
+    if b"\\" not in line or (line.startswith(b"#") and not _HELP.match(line)):
+        return line
+    pattern = _LONE_HELP_BACKSLASH if line.startswith(b"#") else _LONE_BACKSLASH
+    return pattern.sub(lambda escape: escape[0] if escape[1] else b"\\\\", line)
+
+
+def _mend_end(line: bytes) -> bytes:
+    return line if line.startswith(b"#") or not line.strip() else line.rstrip(b" \t")
 
 
 def check_labels(raw: bytes) -> None:
     """Refuse repeated and reserved label names, which the pattern cannot see."""
-    for signature in set(_SIGNATURE.findall(_LABEL_VALUE.sub(b"", raw))):
+    bare = _LABEL_VALUE.sub(b"", raw)
+    for signature in set(_SIGNATURE.findall(bare)):
         names = _LABEL_NAME.findall(signature)
         if len(names) != len(set(names)) or b"__name__" in names:
             problem = "a label name that is repeated or reserved"
-            raise InvalidPageError(problem)
+            first = next(match for match in _SIGNATURE.finditer(bare) if match[1] == signature)
+            raise InvalidPageError(problem, line=line_at(bare, first.start()))
+
+
+def series_names(name: str, kind: str) -> frozenset[str]:
+    """Return the names that a family's series may have, its own included."""
+    return frozenset(name + suffix.decode() for suffix in SUFFIXES.get(kind, (b"",)))
 
 
 def is_number(text: bytes) -> bool:

@@ -45,8 +45,12 @@ class LoraTelemetry:
         """Count a comparison of the engine with the desired set."""
         self._reconciles.add(outcome)
 
-    def families(self, statuses: Iterable[Status]) -> Iterator[TextFamily]:
-        """Yield the families as they are now."""
+    def families(self, statuses: Iterable[Status], *, model_valid: bool | None) -> Iterator[TextFamily]:
+        """Yield the families as they are now; without a Model file there is nothing to say of it."""
+        if model_valid is not None:
+            valid = Value(names.MODEL_CONFIG_VALID)
+            valid.set(value=float(model_valid))
+            yield valid.family()
         adapters, info = Value(names.LORA_ADAPTERS), Value(names.LORA_ADAPTER_INFO)
         for state in State:
             adapters.add(state, amount=0)

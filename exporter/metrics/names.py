@@ -47,6 +47,7 @@ __all__ = [
     "LORA_OPERATIONS",
     "LORA_OPERATION_DURATION",
     "LORA_RECONCILES",
+    "MODEL_CONFIG_VALID",
     "OWN",
     "OWN_PREFIX",
     "PROCESS",
@@ -247,7 +248,11 @@ LORA_RECONCILES: Final = Description(
     "Comparisons of the engine with the desired adapters, by outcome.",
     ("outcome",),
 )
+MODEL_CONFIG_VALID: Final = Description(
+    "kthena_runtime_model_config_valid", "gauge", "Whether the Model file as it is now is followed: 1 or 0."
+)
 LORA: Final = (
+    MODEL_CONFIG_VALID,
     LORA_ADAPTERS,
     LORA_ADAPTER_INFO,
     LORA_OPERATIONS,

@@ -19,6 +19,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from exporter.metrics.families import TextFamily
+from exporter.metrics.grammar import series_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -28,8 +29,13 @@ __all__ = ["FamilyShape", "Page", "Shape", "assemble", "structure"]
 # The value at the end of a sample line as client libraries write it: what may
 # change between two pages of one shape; bounded like the usual numbers. Other
 # forms (NaN, timestamps) stay in the structure: a page whose NaN comes or goes
-# is read in full.
-_CANONICAL_VALUE: Final = re.compile(rb" -?[0-9]{1,60}+(?:\.[0-9]{1,60}+)?+(?:e[+-]?[0-9]{1,2}+)?+\n")
+# is read in full. What follows something that looks like a value may be a
+# timestamp, which has rules of its own; that is looked at closely only when
+# the last character is one that a value may have.
+_VALUE_BEFORE: Final = rb"[0-9.fFnNyY](?:(?<=[0-9.])|(?<=[Nn][Aa][Nn]|[Ii][Nn][Ff])|(?<=[Nn][Ii][Tt][Yy]))"
+_CANONICAL_VALUE: Final = re.compile(
+    rb" (?<!" + _VALUE_BEFORE + rb" )-?[0-9]{1,60}+(?:\.[0-9]{1,60}+)?+(?:e[+-]?[0-9]{1,2}+)?+\n"
+)
 _SLAB: Final = 1 << 20
 
 
@@ -58,18 +64,23 @@ class Shape:
         """Where in `families` each name stands."""
         return {family.name: i for i, family in enumerate(self.families)}
 
+    @cached_property
+    def series_names(self) -> frozenset[str]:
+        """All names that series of the page may have, and those of its families."""
+        return frozenset().union(*(series_names(family.name, family.kind) for family in self.families))
+
     def names_under(self, prefix: str) -> tuple[str, ...]:
         """Return the family names that begin with `prefix`; remembered."""
         if prefix not in self._under:
             self._under[prefix] = tuple(name for name in self.positions if name.startswith(prefix))
         return self._under[prefix]
 
-    def fit(self, raw: bytes) -> Page | None:
-        """Return `raw` as a page if it has this shape, else `None`."""
+    def fit(self, raw: bytes, repairs: dict[str, int] | None = None) -> Page | None:
+        """Return `raw`, made with these repairs, as a page if it has this shape, else `None`."""
         if raw.find(b"\x00") >= 0 or not self._has_structure_of(raw):
             return None
         starts = self._locate(raw)
-        return Page(raw, self, starts) if starts else None
+        return Page(raw, self, starts, repairs) if starts else None
 
     def _has_structure_of(self, raw: bytes) -> bool:
         """Compare slab by slab: the pieces of a large page at once cost more to allocate than to make."""
@@ -106,8 +117,7 @@ class Page:
         raw: The text, exactly as it is passed on.
         shape: The shape that later pages are compared with.
         repairs: How often each kind of flaw was mended to make the text valid
-            for every reader (`duplicate_family`, `escape`, `trailing_blank`,
-            `shadowed_header`); mostly empty.
+            for every reader, by `Repair`; mostly empty.
     """
 
     __slots__ = ("_starts", "raw", "repairs", "shape")

@@ -15,14 +15,16 @@ from exporter.metrics.grammar import (
     check_labels,
     check_text,
     is_number,
+    line_at,
     match_lines,
-    mend_blanks,
-    mend_escapes,
+    mend,
 )
 from exporter.metrics.page import FamilyShape, Page, Shape, assemble, structure
+from exporter.metrics.repairs import Repair
 
 if TYPE_CHECKING:
     import re
+    from collections.abc import Mapping
 
 __all__ = ["InvalidPageError", "parse_page"]
 
@@ -39,27 +41,31 @@ def parse_page(raw: bytes, shape: Shape | None = None) -> Page:
         InvalidPageError: The text is not valid and cannot be passed on.
     """
     page = shape.fit(raw) if shape else None
-    return page or _parse(raw)
+    return page or _parse(raw, shape)
 
 
-def _parse(raw: bytes) -> Page:
+def _parse(raw: bytes, shape: Shape | None) -> Page:
     check_text(raw)
     repairs: dict[str, int] = {}
-    raw = mend_blanks(mend_escapes(raw, repairs), repairs)
-    drafts = _draft_families(raw)
+    raw = mend(raw, repairs)
+    if repairs and shape and (page := shape.fit(raw, repairs)):
+        return page
+    drafts = _draft_families(raw, {})
+    if parts := _parts(drafts):
+        if headers := sum(drafts[name].has_header for name in parts):
+            repairs[Repair.SHADOWED_HEADER] = headers
+        drafts = _draft_families(raw, parts)
     check_labels(raw)
-    for draft in drafts:
+    for draft in drafts.values():
         draft.check_bounds(raw)
-    shapes = [draft.shape(raw) for draft in drafts]
-    if scattered := sum(len(draft.spans) > 1 for draft in drafts):
-        repairs["duplicate_family"] = scattered
-    if shadowed := _shadow_headers(drafts):
-        repairs["shadowed_header"] = shadowed
-    if repairs:
-        return assemble([draft.merged(raw) for draft in drafts], shapes, repairs)
-    starts = (*(draft.spans[0][0] for draft in drafts), len(raw))
+    if scattered := sum(len(draft.spans) > 1 for draft in drafts.values()):
+        repairs[Repair.DUPLICATE_FAMILY] = scattered
+    shapes = [draft.shape(raw) for draft in drafts.values()]
+    if Repair.SHADOWED_HEADER in repairs or Repair.DUPLICATE_FAMILY in repairs:
+        return assemble([draft.merged(raw) for draft in drafts.values()], shapes, repairs)
+    starts = (*(draft.spans[0][0] for draft in drafts.values()), len(raw))
     shape = Shape(structure(raw), tuple(shapes), sum(family.samples for family in shapes))
-    return Page(raw, shape, starts)
+    return Page(raw, shape, starts, repairs)
 
 
 @dataclass(slots=True)
@@ -72,7 +78,10 @@ class _Draft:
     type: tuple[int, int] | None = None
     kind: str | None = None
     samples: int = 0
-    shadowed: bool = False
+
+    @property
+    def has_header(self) -> bool:
+        return bool(self.help or self.type)
 
     def takes(self, sample_name: bytes) -> bool:
         suffix = sample_name.removeprefix(self.name)
@@ -86,10 +95,10 @@ class _Draft:
         return FamilyShape(self.name.decode(), self.kind or "untyped", b"\n" + opening, self.samples)
 
     def merged(self, raw: bytes) -> bytes:
-        """Return the family's lines in one place, under one header, or none if that is shadowed."""
-        if len(self.spans) == 1 and not self.shadowed:
+        """Return the family's lines in one place, under one header."""
+        if len(self.spans) == 1:
             return raw[slice(*self.spans[0])]
-        header = [raw[slice(*span)] for span in (self.help, self.type) if span and not self.shadowed]
+        header = [raw[slice(*span)] for span in (self.help, self.type) if span]
         samples = (line + b"\n" for span in self.spans for line in sample_lines(raw[slice(*span)]))
         return b"".join([*header, *samples])
 
@@ -102,45 +111,54 @@ class _Draft:
             if all(map(is_number, set(pattern.findall(raw, start, end)))):
                 continue
             # HELP texts and other labels' values may look like a bound: look line by line.
-            for line in sample_lines(raw[start:end]):
-                bound = pattern.search(OTHER_VALUES.sub(b"", line))
+            for i, line in enumerate(raw[start:end].split(b"\n")):
+                bound = None if line.startswith(b"#") else pattern.search(OTHER_VALUES.sub(b"", line))
                 if bound and not is_number(bound[1]):
-                    problem = f"{self.name.decode()} has a bucket or quantile that is not a number"
-                    raise InvalidPageError(problem)
+                    problem = "a bucket or quantile that is not a number"
+                    raise InvalidPageError(problem, line=line_at(raw, start) + i)
 
 
-def _shadow_headers(drafts: list[_Draft]) -> int:
-    """Mark families named as another's series: to expfmt, a TYPE of `h_sum` is a second one of the histogram `h`."""
-    series = {draft.name + suffix for draft in drafts for suffix in SUFFIXES.get(draft.kind or "", ())[1:]}
-    for draft in drafts:
-        draft.shadowed = draft.name in series and bool(draft.help or draft.type)
-    return sum(draft.shadowed for draft in drafts)
+def _parts(drafts: Mapping[bytes, _Draft]) -> dict[bytes, bytes]:
+    """Return the families named as another's series, each with that one's name.
+
+    To expfmt, `h_sum` is of the histogram `h`, and a TYPE of it is a second one of `h`.
+    """
+    parts: dict[bytes, bytes] = {}
+    for name in sorted(drafts, key=len):  # a part has no parts of its own
+        if name not in parts:
+            series = (name + suffix for suffix in SUFFIXES.get(drafts[name].kind or "", ())[1:])
+            parts |= {part: name for part in series if part in drafts}
+    return parts
 
 
-def _draft_families(raw: bytes) -> list[_Draft]:
+def _draft_families(raw: bytes, parts: Mapping[bytes, bytes]) -> dict[bytes, _Draft]:
+    """Collect each family's lines; those of `parts` go to the family named there, but for their headers."""
     drafts: dict[bytes, _Draft] = {}
     current: _Draft | None = None
-    position, end = 0, len(raw)
+    free = position = 0  # what is before the next family, and of none, begins at `free`
+    end = len(raw)
     while position < end:
         match = match_lines(raw, position)
         if match is None:
             problem = "not a sample, HELP or TYPE line of the text format"
-            raise InvalidPageError(problem, line=raw.count(b"\n", 0, position) + 1)
-        span = match.span()
+            raise InvalidPageError(problem, line=line_at(raw, position))
+        after = match.end()
         kind = match.lastgroup
         name = match["name"] or match["help_name"] or match["type_name"]
-        if name is not None and not _continues(current, name, kind):
+        if name in parts and kind != "samples":
+            current, free = None, after
+        elif name is not None and not _continues(current, name, kind):
+            name = parts.get(name, name)
+            start = position if current else free
             current = drafts.get(name)
             if current is None:
-                # Comments before the first family belong to it.
-                position = position if drafts else 0
                 current = drafts[name] = _Draft(name, [])
-            current.spans.append([position, position])
+            current.spans.append([start, start])
         if current is not None:
             _take(current, match, raw)
-            current.spans[-1][1] = span[1]
-        position = span[1]
-    return list(drafts.values())
+            current.spans[-1][1] = after
+        position = after
+    return drafts
 
 
 def _continues(current: _Draft | None, name: bytes, kind: str | None) -> bool:

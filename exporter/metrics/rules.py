@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 
 import msgspec
 
+from exporter.metrics.grammar import series_names
 from exporter.metrics.rule_yaml import InvalidYamlError, read_yaml
 from exporter.suggestions import did_you_mean
 
@@ -175,6 +176,7 @@ def load_rules(engine: str, path: Path | None = None) -> RuleSet:
     if not rules:
         message = f"no metric rules for engine {engine!r}"
         raise RuleError(message)
+    _refuse_collisions(rules, path)
     return RuleSet(engine, rules)
 
 
@@ -205,6 +207,17 @@ def _refuse_idle_nulls(own: _FileForm, metrics: Mapping[str, object], path: Path
                 f"{path}: metric {name!r} is null, but there is no such rule to take away{did_you_mean(name, metrics)}"
             )
             raise RuleError(message)
+
+
+def _refuse_collisions(rules: tuple[Rule, ...], path: Path | None) -> None:
+    """Refuse a metric named as a series of another: the page would have one of them twice."""
+    kinds = {rule.name: rule.kind for rule in rules}
+    for name, kind in kinds.items():
+        for part in sorted(series_names(name, kind) - {name}):
+            if part in kinds:
+                where = path or "built-in rules"
+                message = f"{where}: metric {part!r} has the name of a series of the histogram {name!r}: rename one"
+                raise RuleError(message)
 
 
 def _read_builtin(engine: str) -> _FileForm:
@@ -271,7 +284,7 @@ def _problems(name: str, form: _RuleForm | None) -> Iterator[str]:
     if not form.sources:
         yield "has no sources: name at least one, or write null to take the rule away"
     for source in form.sources:
-        yield from _source_problems(source if isinstance(source, _SourceForm) else _SourceForm(source))
+        yield from _source_problems(source if isinstance(source, _SourceForm) else _SourceForm(source), form.type)
 
 
 def _type_problems(kind: str) -> Iterator[str]:
@@ -279,11 +292,13 @@ def _type_problems(kind: str) -> Iterator[str]:
         yield f"has type {kind!r}: it must be {', '.join(KINDS[:-1])} or {KINDS[-1]}"
 
 
-def _source_problems(source: _SourceForm) -> Iterator[str]:
+def _source_problems(source: _SourceForm, kind: str) -> Iterator[str]:
     if not _METRIC_NAME.fullmatch(source.name):
         yield f"has a source that is not a metric name: {source.name!r}"
     if source.type is not None:
         yield from _type_problems(source.type)
+        if source.type != kind and "histogram" in (source.type, kind):
+            yield f"is a {kind}: it cannot be made of a {source.type}"
     if not 0 < source.scale < inf:
         yield f"has a source with scale {source.scale:g}: it must be above 0 and finite"
     for label, value in source.where.items():

@@ -13,7 +13,7 @@ import zlib
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from exporter.metrics.errors import Reason, ScrapeError
@@ -54,6 +54,9 @@ _REASONS: Final[tuple[tuple[type[BaseException], Reason, str], ...]] = (
     (HTTPException, Reason.CONNECTION, "the engine does not answer in HTTP: {kind}"),
     (OSError, Reason.CONNECTION, "the connection broke: {error}"),
 )
+
+
+_Origin: TypeAlias = "tuple[str, str | None, int | None]"
 
 
 class Fetched:
@@ -139,7 +142,8 @@ class EngineClient:
         # Reading the certificates takes longer than all else at start.
         self._tls = _tls_context() if self._parts.scheme == "https" else None
         # By origin: a redirect may lead to another one, at every scrape.
-        self._connections: dict[tuple[str, str], HTTPConnection] = {}
+        self._connections: dict[_Origin, HTTPConnection] = {}
+        self._used: set[_Origin] = set()
         # Compressing at level 9 would cost the engine more than sending the page.
         self._headers = {"Accept": _TEXT_FORMAT, "Accept-Encoding": "identity", **(headers or {})}
 
@@ -150,14 +154,19 @@ class EngineClient:
             ScrapeError: There is no whole page to be had, with the reason.
         """
         self._deadline.set(budget)
+        self._used.clear()
         try:
-            return self._read(self._follow(self._parts))
+            fetched = self._read(self._follow(self._parts))
         except BaseException as error:
             # Half-read: the rest would be taken for the next answer.
             self.close()
             if isinstance(error, (OSError, HTTPException, zlib.error, UnicodeError)):
                 raise _classify(error, budget) from error
             raise
+        # Redirects may lead to a new place each time: those of the last time are not kept.
+        for origin in self._connections.keys() - self._used:
+            self._connections.pop(origin).close()
+        return fetched
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -173,7 +182,9 @@ class EngineClient:
             if not location:
                 return response
             response.read(_CHUNK)
-            response.close()
+            if not response.isclosed():
+                # The rest of a long body would be taken for the next answer.
+                self._connection(parts).close()
             parts = _redirected(parts, location)
         raise ScrapeError(Reason.REDIRECT, "the engine redirects without end")
 
@@ -199,7 +210,8 @@ class EngineClient:
         return connection.getresponse()
 
     def _connection(self, parts: SplitResult) -> HTTPConnection:
-        origin = (parts.scheme, parts.netloc)
+        origin = (parts.scheme, parts.hostname, parts.port)
+        self._used.add(origin)
         if origin not in self._connections:
             self._connections[origin] = self._new_connection(parts)
         return self._connections[origin]
@@ -208,15 +220,45 @@ class EngineClient:
         host = parts.hostname or ""
         if parts.scheme == "http":
             return HTTPConnection(host, parts.port)
+        return HTTPSConnection(host, parts.port, context=self._trust())
+
+    def _trust(self) -> ssl.SSLContext:
+        # A redirect may be the first to lead to https.
         self._tls = self._tls or _tls_context()
-        return HTTPSConnection(host, parts.port, context=self._tls)
+        return self._tls
 
     def _connect(self, connection: HTTPConnection) -> None:
-        connection.timeout = self._deadline.left()
-        connection.connect()
-        if not isinstance(connection.sock, ssl.SSLSocket):
-            connection.sock = _DeadlineSocket(fileno=connection.sock.detach())
-        connection.sock.deadline = self._deadline  # type: ignore[union-attr]
+        sock: Any = self._dial(connection.host, connection.port)
+        if isinstance(connection, HTTPSConnection):
+            sock = self._encrypted(sock, connection.host)
+        sock.deadline = self._deadline
+        connection.sock = sock
+
+    def _dial(self, host: str, port: int) -> _DeadlineSocket:
+        """Connect to the first address that answers; each may take its share of the time that is left."""
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        for count, (family, kind, protocol, _, address) in zip(range(len(addresses), 0, -1), addresses, strict=True):
+            sock = _DeadlineSocket(family, kind, protocol)
+            try:
+                sock.settimeout(self._deadline.left() / count)
+                sock.connect(address)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            except OSError:
+                sock.close()
+                if count == 1:
+                    raise
+            else:
+                return sock
+        raise socket.gaierror(socket.EAI_NONAME, "no address")
+
+    def _encrypted(self, sock: socket.socket, host: str) -> ssl.SSLSocket:
+        try:
+            # One timeout is for all of the handshake.
+            sock.settimeout(self._deadline.left())
+            return self._trust().wrap_socket(sock, server_hostname=host)
+        except BaseException:
+            sock.close()
+            raise
 
     def _read(self, response: HTTPResponse) -> Fetched:
         if response.status != HTTPStatus.OK:
@@ -279,9 +321,15 @@ def _decompress(response: HTTPResponse, limit: int) -> Iterator[bytes]:
     unpacker = zlib.decompressobj(_GZIP_OR_ZLIB)
     for piece in _pieces(response):
         packed = piece
-        while packed and not unpacker.eof:
+        while packed:
+            if unpacker.eof:
+                # What follows is one more member, or zeros to fill a block.
+                packed = packed.lstrip(b"\x00")
+                if not packed:
+                    break
+                unpacker = zlib.decompressobj(_GZIP_OR_ZLIB)
             yield unpacker.decompress(packed, min(_CHUNK, limit + 1))
-            packed = unpacker.unconsumed_tail
+            packed = unpacker.unconsumed_tail or unpacker.unused_data
     if not unpacker.eof:
         raise ScrapeError(Reason.TRUNCATED, "the compressed body ends in its middle")
 

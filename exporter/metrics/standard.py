@@ -14,6 +14,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from exporter.metrics.families import TextFamily, sample_lines
+from exporter.metrics.grammar import series_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -46,8 +47,9 @@ class Standardized:
 
     Attributes:
         families: The twins, in the order of the rules.
-        missing: Standard names for which the page has no source.
-        taken: Standard names that the page itself already has; left to it.
+        missing: Standard names that are not exported.
+        taken: Standard names that the page itself already has, or has a series
+            of; left to it. Those it has as families are not missing.
         wrong_types: Sources that cannot be used because of their type.
     """
 
@@ -59,18 +61,21 @@ class Standardized:
     @property
     def present(self) -> tuple[str, ...]:
         """The standard names that are exported, as twins or by the page itself."""
-        return (*(family.full_name for family in self.families), *self.taken)
+        own = (name for name in self.taken if name not in self.missing)
+        return (*(family.full_name for family in self.families), *own)
 
 
 def standardize(page: Page, rules: RuleSet) -> Standardized:
     """Make the standard families of a page."""
     twins: list[TextFamily] = []
     missing: list[str] = []
-    taken = tuple(rule.name for rule in rules.rules if rule.name in page)
+    taken = tuple(
+        rule.name for rule in rules.rules if not page.shape.series_names.isdisjoint(series_names(rule.name, rule.kind))
+    )
     for rule in rules.rules:
-        if rule.name in taken:
+        if rule.name in page:
             continue
-        twin = _first(_twins(page, rule))
+        twin = None if rule.name in taken else _first(_twins(page, rule))
         if twin is None:
             missing.append(rule.name)
         else:
@@ -82,8 +87,13 @@ def _wrong_types(page: Page, rules: RuleSet) -> Iterator[WrongType]:
     for rule in rules.rules:
         for source in rule.sources:
             kind, wanted = page.kind_of(source.name), source.kind or rule.kind
-            if kind not in (None, "untyped", wanted):
-                yield WrongType(rule.name, source.name, str(kind), wanted)
+            if kind is not None and not _fits(kind, wanted):
+                yield WrongType(rule.name, source.name, kind, wanted)
+
+
+def _fits(kind: str, wanted: str) -> bool:
+    """Tell whether a family can be the source of one: without a type it has single samples, never buckets."""
+    return kind == wanted or (kind == "untyped" and wanted != "histogram")
 
 
 def _first(twins: Iterable[TextFamily | None]) -> TextFamily | None:
@@ -117,7 +127,7 @@ def _lines(page: Page, rule: Rule, source: Source) -> bytes:
     kind = source.kind or rule.kind
     family = page.get(source.name)
     if family is not None:
-        return _body(family.text, page.samples_of(source.name)) if family.kind in (kind, "untyped") else b""
+        return _body(family.text, page.samples_of(source.name)) if _fits(family.kind, kind) else b""
     if rule.kind != "counter":
         return b""
     # A counter may be the _sum or _count of a histogram: both only ever grow.
@@ -145,7 +155,7 @@ def _body(text: bytes, samples: int) -> bytes:
 def _pick(lines: Iterable[bytes], kind: str, source: Source) -> Iterator[bytes]:
     """Keep the samples that the source's conditions let through, scaled."""
     where = {name.encode(): value.translate(_ESCAPES).encode() for name, value in source.where.items()}
-    kept: dict[object, tuple[tuple[int, ...], bytes]] = {}
+    kept: dict[object, tuple[tuple[tuple[int, bytes], ...], bytes]] = {}
     for line in lines:
         match = _LINE.match(line)
         labels = dict(_LABEL.findall(match[2])) if match and match[2] else {}
@@ -159,8 +169,10 @@ def _pick(lines: Iterable[bytes], kind: str, source: Source) -> Iterator[bytes]:
         yield line if source.scale == 1.0 else _scaled(line, kind, source.scale)
 
 
-def _rank(value: bytes) -> int:
-    return int(value) if value.isdigit() else -1
+def _rank(value: bytes) -> tuple[int, bytes]:
+    """Return what sorts as the number does, of any length; what is no number comes first."""
+    digits = value.lstrip(b"0")
+    return (len(digits), digits) if value.isdigit() else (-1, b"")
 
 
 def _scaled(line: bytes, kind: str, factor: float) -> bytes:

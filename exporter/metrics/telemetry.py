@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import platform
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from exporter import __version__
 from exporter.metrics import names
@@ -17,6 +17,7 @@ from exporter.metrics.errors import Reason
 from exporter.metrics.families import TextFamily
 from exporter.metrics.instruments import Histogram, Value, header, series
 from exporter.metrics.process import ProcessFigures
+from exporter.metrics.repairs import Repair
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -24,17 +25,7 @@ if TYPE_CHECKING:
     from exporter.metrics.collector import Scrape
     from exporter.metrics.names import Description
 
-__all__ = ["REPAIRS", "Telemetry", "scrape_families"]
-
-REPAIRS: Final = (
-    "duplicate_family",
-    "escape",
-    "openmetrics",
-    "reserved_name",
-    "shadowed_header",
-    "standard_name_taken",
-    "trailing_blank",
-)
+__all__ = ["Telemetry", "scrape_families"]
 
 
 class Telemetry:
@@ -56,7 +47,7 @@ class Telemetry:
         for reason in Reason:
             self._scrape_errors.add(reason, amount=0)
         self._repairs = Value(names.ENGINE_PAGE_REPAIRS)
-        for kind in REPAIRS:
+        for kind in Repair:
             self._repairs.add(kind, amount=0)
         self._requests = Value(names.HTTP_REQUESTS)
         self._latency = Histogram(names.HTTP_REQUEST_DURATION)

@@ -141,8 +141,11 @@ class PvcCopier:
         staging.observer.on_verified(file)
 
     def _inside(self, file: RemoteFile) -> Path:
-        """Return where a file is, once more: a link may have been turned since the listing."""
-        path = Path(file.origin).resolve()
+        """Return where a file is, once more: a link may have been turned since the listing.
+
+        A file out of a manifest has only its name, which is relative to the source.
+        """
+        path = (self._root / file.origin).resolve()
         if not path.is_relative_to(self._root):
             raise UnsafeNameError(f"{self._source.path}/{file.path} leads out of {self._source.path}")
         return path

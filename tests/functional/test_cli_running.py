@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 REQUIRED = ("-E", "vllm", "-I", "pod-0.default", "-N", "test-model")
 NO_ENGINE = "http://127.0.0.1:1"
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
+# Comes first when others than this machine can reach the port.
+OPEN = TIME + r" WARNING exporter\.service: .* --api-token-file\n"
 
 
 def is_open(host: str, port: int) -> bool:
@@ -85,7 +87,7 @@ def test_the_defaults_are_those_of_the_order() -> None:
     code, log = run_until_signal(*REQUIRED, port=port, variables={"RUNTIME_PORT": str(port)})
 
     assert code == 0
-    assert re.match(start_line("0.0.0.0", port, "vllm", "http://localhost:8000/metrics"), log)
+    assert re.match(OPEN + start_line("0.0.0.0", port, "vllm", "http://localhost:8000/metrics"), log)
 
 
 def test_the_variables_stand_in_for_flags() -> None:
@@ -96,7 +98,7 @@ def test_the_variables_stand_in_for_flags() -> None:
     code, log = run_until_signal(*REQUIRED, "-P", str(port), port=port, variables=variables)
 
     assert code == 0
-    assert re.match(start_line("0.0.0.0", port, "vllm", f"{NO_ENGINE}/m"), log)
+    assert re.match(OPEN + start_line("0.0.0.0", port, "vllm", f"{NO_ENGINE}/m"), log)
 
 
 def test_the_sidecar_in_use_today_starts() -> None:
@@ -119,7 +121,7 @@ def test_the_sidecar_in_use_today_starts() -> None:
     code, log = run_until_signal(*arguments.split(), port=port, variables=variables)
 
     assert code == 0
-    assert re.match(start_line("0.0.0.0", port, "vllm", "http://localhost:8000/metrics"), log)
+    assert re.match(OPEN + start_line("0.0.0.0", port, "vllm", "http://localhost:8000/metrics"), log)
     assert "secret" not in log
 
 
@@ -171,6 +173,24 @@ def test_the_log_is_text_lines(start_runtime: Callable[..., Runtime]) -> None:
     assert re.fullmatch(TIME + r" INFO    exporter\.service: ended\n", end)
 
 
+def test_what_is_most_likely_not_meant_is_logged_first(start_runtime: Callable[..., Runtime]) -> None:
+    """A pod without its namespace is taken, with a warning."""
+    log = start_runtime(NO_ENGINE, "--pod", "pod-0").log
+
+    assert re.match(TIME + r" WARNING exporter\.service: --pod 'pod-0' has no namespace: .+\n", log)
+
+
+def test_secrets_of_the_engines_url_are_not_shown(start_runtime: Callable[..., Runtime]) -> None:
+    """A token in the query is neither in the log nor on the landing page, which show all else of the URL."""
+    runtime = start_runtime(NO_ENGINE, "--engine-metrics-path", "/m?token=s3cret")
+
+    page = runtime.page("/")
+
+    assert f"{NO_ENGINE}/m?***\n" in runtime.log
+    assert f"<code>{NO_ENGINE}/m?***</code>" in page
+    assert "s3cret" not in runtime.log + page
+
+
 def test_the_log_can_be_json_lines(start_runtime: Callable[..., Runtime]) -> None:
     """Each line is one object with the same four fields."""
     runtime = start_runtime(NO_ENGINE, "--log-format", "json")
@@ -207,7 +227,8 @@ def test_a_signal_ends_it_cleanly(start_runtime: Callable[..., Runtime], number:
     code, seconds = runtime.stop(number)
 
     assert code == 0
-    assert seconds < 5
+    assert seconds < 10
+    assert "cut off" not in runtime.log
     assert runtime.log.endswith("ended\n")
 
 

@@ -206,8 +206,10 @@ def test_an_empty_folder_is_an_error(downloader: Downloader, volume: Path, targe
 
 
 def test_content_is_compared_when_asked(downloader: Downloader, volume: Path, target: Path) -> None:
-    """Bytes that changed under the same size and time are seen by `--verify` only."""
+    """Bytes that changed under the same size and time are seen by `--verify` only; a whole copy passes."""
     assert downloader.run(f"pvc:/{volume}", target).code == 0
+    whole = downloader.run(f"pvc:/{volume}", target, "--verify")
+    assert whole.code == 0, whole.stderr
     with (target / "config.json").open("r+b") as file:
         file.write(b"X")
     os.utime(target / "config.json", ns=(0, (volume / "config.json").stat().st_mtime_ns))
@@ -216,3 +218,4 @@ def test_content_is_compared_when_asked(downloader: Downloader, volume: Path, ta
 
     assert run.code == 7, run.stderr
     assert "config.json" in run.stderr
+    assert "leads out" not in run.stderr

@@ -89,6 +89,20 @@ def test_a_page_without_raw_families(start_runtime: Start, capture: bytes) -> No
     assert all(name.startswith(("kthena:", "kthena_runtime_")) for name in names)
 
 
+def test_standard_families_of_the_engines_own_stay_without_raw_ones(start_runtime: Start) -> None:
+    """A standard family that the engine has itself is exported as it has it, also when it is asked for by name."""
+    own = b"# HELP kthena:num_requests_waiting W.\n# TYPE kthena:num_requests_waiting gauge\nkthena:num_requests_waiting 7\n"
+    page = own + b"# TYPE vllm:num_requests_waiting gauge\nvllm:num_requests_waiting 3\n"
+    with PageServer({"/metrics": page}) as engine:
+        runtime = start_runtime(engine.url, "--no-raw-metrics")
+        whole = runtime.page()
+        selected = runtime.page(params={"name[]": "kthena:num_requests_waiting"})
+
+    assert selected.encode() == own
+    assert own.decode() in whole
+    assert WAITING not in family_names(whole)
+
+
 @pytest.mark.parametrize(
     ("selected", "expected"),
     [

@@ -5,21 +5,27 @@ from __future__ import annotations
 import json
 import re
 import secrets
+from dataclasses import replace
 from html.parser import HTMLParser
 from http import HTTPStatus
 from importlib.metadata import version
+from time import sleep
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from exporter.api.app import ROUTES as ALL_ROUTES
 from exporter.metrics.names import EXTENDED, STANDARD
-from tests.peers.bad_engine import BadEngine
+from tests.peers.bad_engine import BEHAVIOURS, BadEngine
+from tests.peers.bad_pages import PAGE, response
 from tests.peers.engine import Engine
 from tests.peers.reading import samples
 from tests.peers.runtime import Runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from tests.peers.bad_exchange import Exchange
 
 # The routes that can be read by anyone, at any time.
 ROUTES: Final = ("/", "/metrics", "/health", "/ready", "/version")
@@ -109,7 +115,26 @@ def test_not_ready_and_why(start_runtime: Callable[..., Runtime], behaviour: str
     assert answer.json()["status"] == "not_ready"
     assert (engine["status"], engine["reason"]) == ("failing", reason)
     assert engine["detail"]
-    assert answer.elapsed.total_seconds() < 1.5
+    assert answer.elapsed.total_seconds() < 10
+
+
+def test_probes_say_nothing_of_scrapes(start_runtime: Callable[..., Runtime]) -> None:
+    """An engine that answers scrapers in time, and is too slow for probes and people, is neither logged nor counted."""
+
+    def act(exchange: Exchange, _: int) -> None:
+        sleep(2.5)
+        exchange.send(response(PAGE))
+
+    with BadEngine(replace(BEHAVIOURS["slow"], act=act)) as slow:
+        runtime = start_runtime(slow.url)
+        for path in ("/metrics", "/ready", "/"):
+            runtime.get(path)
+        page = samples(runtime.page())
+        reason = runtime.get("/ready").json()["checks"]["engine"]["reason"]
+
+    assert reason == "timeout"
+    assert page['kthena_runtime_engine_scrape_errors_total{reason="timeout"}'] == 0
+    assert "engine metrics" not in runtime.log
 
 
 def test_version(runtime: Runtime) -> None:
@@ -134,11 +159,12 @@ def test_the_landing_page_shows_the_state(runtime: Runtime) -> None:
 
 
 def test_the_landing_page_leads_everywhere(runtime: Runtime) -> None:
-    """Each of its links can be followed, and together they reach all routes."""
+    """Each of its links can be followed, and together they reach all routes that can be read without a name."""
     links = Landing(runtime.get("/").text).links
 
     assert [link for link in links if runtime.get(link).status_code != 200] == []
-    assert {*ROUTES} - {"/"} <= {link.partition("?")[0] for link in links}
+    readable = {route for route, method in ALL_ROUTES.items() if method == "GET" and "{" not in route}
+    assert readable - {"/"} == {link.partition("?")[0] for link in links}
 
 
 def test_the_landing_page_of_an_engine_that_is_away(start_runtime: Callable[..., Runtime]) -> None:

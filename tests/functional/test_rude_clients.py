@@ -5,16 +5,18 @@ from __future__ import annotations
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import pytest
 import requests
 
 from exporter.api.metrics import SCRAPES
-from tests.peers.bad_pages import PAGE
+from exporter.api.server import THREADS
+from tests.peers.bad_pages import PAGE, big_page
 from tests.peers.engine import Engine
 from tests.peers.gated_engine import GatedEngine
+from tests.peers.page_server import PageServer
 from tests.peers.reading import resident_memory, samples
 from tests.peers.runtime import Runtime
 from tests.peers.waiting import wait_until
@@ -29,6 +31,11 @@ UP: Final = "kthena_runtime_engine_up"
 HEALTH: Final = b"GET /health HTTP/1.1\r\nHost: runtime\r\n\r\n"
 END: Final = b"Host: runtime\r\nConnection: close\r\n\r\n"
 MANY: Final = 100
+# Seconds that a loaded machine may take for what is due at once.
+SLACK: Final = 5.0
+# Of one page, what a client may ask for in a packet: 70 MB.
+PIPELINED: Final = 200
+BIG_PAGE: Final = 370_000
 
 
 @pytest.fixture(scope="module")
@@ -143,16 +150,23 @@ def test_idle_clients_do_not_matter(start_runtime: Start) -> None:
             assert scraper.recv(15) == b"HTTP/1.1 200 OK"
 
 
-def test_a_client_that_does_not_read_does_not_matter(start_runtime: Start) -> None:
-    """Pages that nobody takes wait in their connection; others are served, and the end comes in time."""
-    with Engine() as engine, ExitStack() as clients:
+def test_clients_that_do_not_read_do_not_matter(start_runtime: Start) -> None:
+    """More of them than threads, each asking for 70 MB, take neither the threads nor the memory; the end is in time."""
+    page = b"".join(big_page(BIG_PAGE))
+    with PageServer({"/metrics": page}) as engine, ExitStack() as clients:
         runtime = start_runtime(engine.url)
-        for _ in range(SCRAPES // 2):
+        for _ in range(THREADS + 8):
             client = clients.enter_context(socket.socket())
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
             client.connect(address(runtime))
-            client.sendall(b"GET /metrics HTTP/1.1\r\nHost: runtime\r\n\r\n" * 20)
+            client.sendall(b"GET /metrics HTTP/1.1\r\nHost:r\r\n\r\n" * PIPELINED)
 
+        for _ in range(12):
+            started = monotonic()
+            assert status_of(runtime, b"GET /health HTTP/1.1\r\n" + END) == 200
+            assert monotonic() - started < SLACK
+            assert resident_memory(runtime.pid) < 250_000_000
+            sleep(0.25)
         assert samples(runtime.page())[UP] == 1
         code, seconds = runtime.stop()
     assert code == 0
@@ -169,7 +183,7 @@ def test_slow_scrapes_do_not_hold_up_the_probes(start_runtime: Start) -> None:
             for _ in range(20):
                 started = monotonic()
                 assert status_of(runtime, b"GET /health HTTP/1.1\r\n" + END) == 200
-                assert monotonic() - started < 1
+                assert monotonic() - started < SLACK
         finally:
             engine.gate.set()
 
@@ -227,4 +241,5 @@ def test_idle_clients_do_not_delay_the_end(start_runtime: Start) -> None:
 
         code, seconds = runtime.stop()
     assert code == 0
-    assert seconds < 3
+    assert seconds < 10
+    assert "cut off" not in runtime.log

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 CERTIFICATE: Final = Path(__file__).parents[1] / "data/tls/localhost.pem"
 TRUST: Final = {"SSL_CERT_FILE": str(CERTIFICATE)}
+# Seconds that a loaded machine may take for what is due at once; far from the runtime's own timeout.
+SLACK: Final = 10.0
 TIMEOUT: Final = {"X-Prometheus-Scrape-Timeout-Seconds": "2"}
 
 
@@ -103,7 +105,7 @@ def test_a_handshake_that_does_not_end(start_runtime: Callable[..., Runtime]) ->
         started = monotonic()
 
         assert reasons_of(runtime) == ["timeout"]
-        assert monotonic() - started < 2
+        assert monotonic() - started < 2 + SLACK
 
 
 def test_an_engine_too_busy_to_accept(start_runtime: Callable[..., Runtime]) -> None:
@@ -117,4 +119,4 @@ def test_an_engine_too_busy_to_accept(start_runtime: Callable[..., Runtime]) -> 
         started = monotonic()
 
         assert reasons_of(runtime) == ["timeout"]
-        assert monotonic() - started < 2
+        assert monotonic() - started < 2 + SLACK

@@ -26,6 +26,7 @@ RULES = RuleSet(
 PAGE = b'# HELP e:wait Waiting.\n# TYPE e:wait gauge\ne:wait{model_name="m"} 3.0\n'
 TWIN = b'# HELP k:wait Waiting. (from e:wait)\n# TYPE k:wait gauge\nk:wait{model_name="m"} 3.0\n'
 REFUSED = ScrapeError(Reason.REFUSED, "nobody listens")
+TIMEOUT = ScrapeError(Reason.TIMEOUT, "the engine did not answer within 1 s")
 
 
 class Engine:
@@ -244,3 +245,28 @@ def test_the_observer_is_told_of_each_fetch() -> None:
     scrapes = [collector.scrape(), collector.scrape()]
 
     assert observer.seen == scrapes
+
+
+def test_a_glance_that_is_too_short_is_no_news(caplog: pytest.LogCaptureFixture) -> None:
+    """Its caller is told; the log and the observer are not, or they would flap between it and patient scrapes."""
+    observer = Observer()
+    collector = EngineCollector(Engine(PAGE, TIMEOUT, PAGE, TIMEOUT, PAGE), RULES, observer=observer)
+
+    scrapes = [collector.scrape(glance=glance) for glance in (False, True, False, True, False)]
+
+    assert [scrape.up for scrape in scrapes] == [True, False, True, False, True]
+    assert observer.seen == [scrapes[0], scrapes[2], scrapes[4]]
+    assert not caplog.records
+
+
+def test_what_else_a_glance_finds_is_news(caplog: pytest.LogCaptureFixture) -> None:
+    """An engine that is away is away for all; and a scraper's own timeout always counts."""
+    observer = Observer()
+    collector = EngineCollector(Engine(REFUSED, TIMEOUT), RULES, observer=observer)
+
+    scrapes = [collector.scrape(glance=True), collector.scrape(1.0)]
+
+    assert observer.seen == scrapes
+    assert [record.getMessage() for record in caplog.records] == [
+        f"engine metrics unavailable: {error}" for error in (REFUSED, TIMEOUT)
+    ]

@@ -124,7 +124,10 @@ def test_the_pods_credentials_come_from_the_environment() -> None:
         access_key=Secret("me"), secret_key=Secret("s3cret"), endpoint="https://obs.test.com", hf_token=Secret("s3cret")
     )
     assert "s3cret" not in repr(got)
-    assert error_of(ACCESS_KEY="s3cret") == "access_key and secret_key come together or not at all"
+    assert (
+        error_of(ACCESS_KEY="s3cret")
+        == "access_key and secret_key (ACCESS_KEY and SECRET_KEY) come together or not at all"
+    )
     assert error_of(ENDPOINT="ftp://x").startswith("ENDPOINT must be an http or https URL")
 
 
@@ -394,7 +397,10 @@ def test_a_bad_value_is_named_by_where_it_came_from(flag: str, variable: str, va
     ("flag", "value", "problem"),
     [
         *[("--max-scrape-bytes", value, SIZE) for value in ("0", "-1", "1.5Mi", "64Ti", "lots", "")],
-        *[(flag, "models", PATH) for flag in ("--lora-dir", "--state-dir")],
+        *[
+            (flag, "models", "must be an absolute directory such as /models")
+            for flag in ("--lora-dir", "--state-dir", "--write-root")
+        ],
         *[
             (flag, value, SECONDS)
             for flag in ("--stall-timeout", "--reconcile-interval")
@@ -410,7 +416,6 @@ def test_a_bad_value_is_named_by_where_it_came_from(flag: str, variable: str, va
                 "--pod",
                 "--model",
                 "--metric-rules",
-                "--write-root",
                 "--model-config",
                 "--backend",
                 "--engine-api-key-file",

@@ -30,9 +30,9 @@ from exporter.metrics.download_telemetry import SCHEMES
 from exporter.metrics.errors import Reason
 from exporter.metrics.names import EXTENDED, KV, KV_ENABLED, LORA, OWN, STANDARD, STORAGE
 from exporter.metrics.reader import parse_page
+from exporter.metrics.repairs import Repair
 from exporter.metrics.rules import ENGINE_ALIASES, builtin_engines, load_rules
 from exporter.metrics.standard import standardize
-from exporter.metrics.telemetry import REPAIRS
 from lora import engine as lora_engine
 from lora.adapter import State, Status
 from lora.errors import InvalidAdapterError
@@ -72,14 +72,6 @@ METRIC_SECTIONS: Final = {
     "Metrics of LoRA adapters": list(LORA),
     "Metrics of downloads": list(STORAGE),
 }
-# Flaws by the names that the code counts them under.
-FLAWS: Final = sorted(
-    {
-        kind
-        for path in (ROOT / "exporter/metrics").glob("*.py")
-        for kind in re.findall(r'repairs\["(\w+)"\]', path.read_text())
-    }
-)
 KINDS: Final = {rule.name: rule.kind for rule in load_rules("vllm").rules}
 FLAGGED: Final = [option for option in OPTIONS if option.flags]
 UNFLAGGED: Final = [option for option in OPTIONS if not option.flags]
@@ -464,7 +456,7 @@ def values_of_labels(heading: str) -> dict[tuple[str, str], set[str]]:
     [
         ("engine_info", "engine", set(builtin_engines())),
         ("engine_scrape_errors_total", "reason", set(Reason)),
-        ("engine_page_repairs_total", "kind", set(FLAWS)),
+        ("engine_page_repairs_total", "kind", set(Repair)),
         ("http_requests_total", "route", {*ROUTES, "unmatched"}),
         ("http_requests_total", "method", {*_METHODS, "other"}),
         ("kv_events_total", "type", set(LABELS["event_types"])),
@@ -528,9 +520,8 @@ def test_each_repair_is_explained() -> None:
     """The table of metrics.md has every kind, and something in each cell."""
     rows = cells(METRICS, "kind", "flaw", "what is done", "counts")
 
-    assert [code(row[0]) for row in rows] == [[kind] for kind in FLAWS]
+    assert [code(row[0]) for row in rows] == [[kind] for kind in Repair]
     assert all(all(row) for row in rows)
-    assert set(REPAIRS) <= set(FLAWS)
 
 
 def test_each_drop_says_what_to_do() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from timeit import timeit
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from exporter.metrics.families import sample_lines
 from exporter.metrics.reader import InvalidPageError, parse_page
-from tests.strategies import mutated_pages, pages
+from tests.strategies import colliding_pages, mutated_pages, pages, stamped_pages
 
 PAGE = b"""\
 # HELP vllm:num_requests_waiting Number of requests waiting.
@@ -89,16 +92,24 @@ def test_a_page_of_another_shape_does_not_fit(change: tuple[bytes, bytes]) -> No
         (b"foo{a=b} 1\n", "line 1: not a sample"),
         (b'foo{a="b"', "line 1: the page ends"),
         (b'foo{a="b} 1\n', "line 1: not a sample"),
-        (b'foo{a="1",a="2"} 1\n', "a label name that is repeated or reserved"),
-        (b'foo{__name__="x"} 1\n', "a label name that is repeated or reserved"),
+        (b'# HELP b {a,a}\nfoo{a="1",a="2"} 1\n', "line 2: a label name that is repeated or reserved"),
+        (b'foo{__name__="x"} 1\n', "line 1: a label name that is repeated or reserved"),
         (b"# TYPE foo sometype\n", "line 1: not a sample"),
         (b"# HELP 1foo text\n", "line 1: not a sample"),
-        (b"foo 1e999\n", "line 1: a value beyond the range of a float64"),
+        (b"#TYPE foo sometype\n", "line 1: not a sample"),
+        (b"#HELP 1foo text\n", "line 1: not a sample"),
+        (b"foo 1\nfoo 2\nfoo 1e999\nfoo 4\n", "line 3: a value beyond the range of a float64"),
         (b"foo 1\r\n", "line 1: not a sample"),
         (b"foo 1\nfoo\x00 1\n", "line 2: a NUL byte"),
         (b'foo 1\nfoo{a="\xff"} 1\n', "line 2: not valid UTF-8"),
-        (b'# TYPE h histogram\nh_bucket{le="low"} 1\n', "h has a bucket or quantile that is not a number"),
-        (b'# TYPE s summary\ns{quantile="half"} 1\n', "s has a bucket or quantile that is not a number"),
+        (b'# TYPE h histogram\nh_bucket{le="low"} 1\n', "line 2: a bucket or quantile that is not a number"),
+        (b'# TYPE a histogram\na_total 5\na_bucket{le="x"} 1\n', "line 3: a bucket or quantile that is not a number"),
+        (b'a_bucket{le="x"} 1\n# TYPE a histogram\na_sum 1\n', "line 1: a bucket or quantile that is not a number"),
+        (
+            b'# TYPE a histogram\na_sum 1\n# TYPE a_bucket gauge\na_bucket{le="x"} 1\n',
+            "line 4: a bucket or quantile that is not a number",
+        ),
+        (b'# TYPE s summary\ns{quantile="half"} 1\n', "line 2: a bucket or quantile that is not a number"),
         (b"<html></html>\n", "line 1: not a sample"),
     ],
 )
@@ -108,6 +119,17 @@ def test_invalid_text_is_refused(text: bytes, problem: str) -> None:
         parse_page(text)
 
     assert str(caught.value).startswith(problem)
+
+
+def test_the_error_holds_nothing_of_the_page() -> None:
+    """It is kept and logged: the text, or a family name of any length, is not."""
+    name = b"h" * 200_000
+    for text in (b'# TYPE %b histogram\n%b_bucket{le="x"} 1\n' % (name, name), name + b"\xff\n"):
+        with pytest.raises(InvalidPageError) as caught:
+            parse_page(text)
+
+        assert len(str(caught.value)) < 100
+        assert caught.value.__context__ is None
 
 
 def test_a_bound_is_only_looked_for_in_samples() -> None:
@@ -163,6 +185,86 @@ def test_a_type_after_samples_comes_first() -> None:
     assert page.raw == b"# TYPE foo gauge\nfoo 1\nfoo 3\nbar 2\n"
 
 
+@pytest.mark.parametrize(
+    ("text", "mended", "repairs"),
+    [
+        (
+            b'# TYPE h histogram\nh_bucket{le="1"} 1\nb 2\nh_sum 3\nh_count 4\n',
+            b'# TYPE h histogram\nh_bucket{le="1"} 1\nh_sum 3\nh_count 4\nb 2\n',
+            {"duplicate_family": 1},
+        ),
+        (
+            b"s_count 1\n# TYPE s summary\ns_sum 2\n",
+            b"# TYPE s summary\ns_count 1\ns_sum 2\n",
+            {"duplicate_family": 1},
+        ),
+        (
+            b"# TYPE h histogram\nh_sum 1\n# HELP h_sum x\n# TYPE h_sum gauge\nh_sum 2\n",
+            b"# TYPE h histogram\nh_sum 1\nh_sum 2\n",
+            {"shadowed_header": 1, "duplicate_family": 1},
+        ),
+        (
+            b"# TYPE h_sum gauge\n# note\n# TYPE h histogram\nh_sum 1\n",
+            b"# note\n# TYPE h histogram\nh_sum 1\n",
+            {"shadowed_header": 1},
+        ),
+        (
+            b'# TYPE h_sum histogram\nh_sum_bucket{le="1"} 1\n# TYPE h histogram\nh_sum 1\n',
+            b'h_sum_bucket{le="1"} 1\n# TYPE h histogram\nh_sum 1\n',
+            {"shadowed_header": 1},
+        ),
+    ],
+)
+def test_what_is_named_as_a_series_of_a_family_belongs_to_it(
+    text: bytes, mended: bytes, repairs: dict[str, int]
+) -> None:
+    """As expfmt has it: a histogram's or summary's series are its own, wherever they stand."""
+    page = parse_page(text)
+
+    assert (page.raw, page.repairs) == (mended, repairs)
+    assert parse_page(page.raw).repairs == {}
+
+
+def test_a_header_without_its_blank_is_a_header() -> None:
+    """To Prometheus `#TYPE` is a comment, to expfmt a header: with the blank it is one to both."""
+    page = parse_page(b"#HELP foo x\n#TYPE foo gauge\nfoo 1\n#TYPES a\n#HELP\n")
+
+    assert page.raw == b"# HELP foo x\n# TYPE foo gauge\nfoo 1\n#TYPES a\n#HELP\n"
+    assert page.repairs == {"header_blank": 2}
+    assert page.kind_of("foo") == "gauge"
+
+
+@pytest.mark.parametrize(
+    "text", [b'foo{a="\\d"} %d\n', b"foo %d \nbar 1\n", b"#TYPE foo gauge\nfoo %d\n", b"# HELP foo \\d\nfoo %d\n"]
+)
+def test_a_page_whose_lines_were_mended_fits_the_next_one(text: bytes) -> None:
+    """Its shape is that of the mended text; the repairs are counted each time."""
+    first = parse_page(text % 1)
+
+    second = parse_page(text % 2, first.shape)
+
+    assert second.shape is first.shape
+    assert second.repairs == first.repairs != {}
+    assert (second.raw, second.get("foo").text) == (parse_page(text % 2).raw, parse_page(text % 2).get("foo").text)
+
+
+def test_comments_are_not_mended() -> None:
+    """Nobody reads escapes there."""
+    text = b"# C:\\dir\n# HELPFUL \\d\nfoo 1\n"
+
+    assert parse_page(text).raw == text
+
+
+def test_unusual_numbers_cost_no_more_than_others() -> None:
+    """Lines are counted for an error alone: twice the lines must not take four times as long."""
+
+    def seconds(lines: int) -> float:
+        text = b"".join(b"foo_%d 1e-400\n" % i for i in range(lines))
+        return min(timeit(lambda: parse_page(text), number=1) for _ in range(3))
+
+    assert seconds(40_000) < 6 * seconds(10_000)
+
+
 def test_lone_backslashes_are_escaped() -> None:
     r"""`\d` reads as `\d` in Prometheus and fails expfmt: `\\d` reads the same in both."""
     page = parse_page(b'# HELP foo C:\\dir\nfoo{path="C:\\dir\\\\x\\n"} 1\n')
@@ -193,6 +295,7 @@ def test_captured_pages_go_through_untouched(captures: dict[str, bytes]) -> None
 
 @given(pages())
 @example(b"# HELP foo in version 5\n# TYPE foo gauge\nfoo 1\n")
+@example(b"foo 1 1700000000000\nfoo_5 3\n")
 def test_any_valid_page_goes_through_byte_for_byte(raw: bytes) -> None:
     """Law: a valid page is passed on as it is, and fits its own shape."""
     page = parse_page(raw)
@@ -205,14 +308,26 @@ def test_any_valid_page_goes_through_byte_for_byte(raw: bytes) -> None:
     assert [family.text for family in again.families()] == [family.text for family in page.families()]
 
 
-@given(mutated_pages())
+@given(mutated_pages() | mutated_pages(stamped_pages()) | mutated_pages(colliding_pages()))
+@example((b"foo 1 1700000000000\n", b"foo 1 1.5\n"))
+@example((b"foo 1 1700000000000\n", b"foo 1 -5\n"))
+@example((b"foo 1 1700000000000\n", b"foo 1 1e5\n"))
+@example((b"foo 1 1700000000000\n", b"foo 1 99999999999999999999999\n"))
+@example((b"foo NaN 1700000000000\n", b"foo NaN 1.5\n"))
+@example((b"foo -Infinity 1700000000000\n", b"foo -Infinity 1.5\n"))
+@example((b'foo{a="b"}+inf 1700000000000\n', b'foo{a="b"}+inf 1.5\n'))
+@example((b"foo 5. 1700000000000\n", b"foo 5. 1.5\n"))
 @example((b"foo 1\nbar 2\n", b"foo\x00bar 2\n"))
 @example((b'foo{a="1"} 1\n', b'foo{a="1"}\n'))
 @example((b"a 1\n# HELP b x 1\nb 1\n", b"a 1\n# HELP b x\nb 1\n"))
 def test_fitting_a_shape_is_as_strict_as_reading_in_full(pair: tuple[bytes, bytes]) -> None:
     """Law: what the fast way accepts, the full way accepts, with the same families."""
     page, mutant = pair
-    quick = parse_page(page).shape.fit(mutant)
+    try:
+        shape = parse_page(page).shape
+    except InvalidPageError:
+        return
+    quick = shape.fit(mutant)
     if quick is None:
         return
     full = parse_page(mutant)
@@ -220,6 +335,18 @@ def test_fitting_a_shape_is_as_strict_as_reading_in_full(pair: tuple[bytes, byte
     assert [(f.full_name, f.kind, f.text) for f in quick.families()] == [
         (f.full_name, f.kind, f.text) for f in full.families()
     ]
+
+
+@given(colliding_pages())
+def test_a_mended_page_needs_no_more_mending(raw: bytes) -> None:
+    """Law: what is passed on is valid as it stands, and has every series that came."""
+    try:
+        page = parse_page(raw)
+    except InvalidPageError:
+        return
+    assert (parse_page(page.raw).raw, parse_page(page.raw).repairs) == (page.raw, {})
+    assert sorted(sample_lines(page.raw)) == sorted(sample_lines(raw))
+    assert page.samples == len(list(sample_lines(raw)))
 
 
 @given(st.binary(max_size=200))

@@ -178,6 +178,11 @@ def test_all_that_a_source_can_say_is_read(rule_file: Callable[[str], Path]) -> 
             "[{name: y, type: guage}]",
             "rules.yaml: metric 'kthena:x' has type 'guage': it must be counter, gauge or histogram",
         ),
+        (
+            "[my_x]",
+            "[{name: y, type: histogram}]",
+            "rules.yaml: metric 'kthena:x' is a gauge: it cannot be made of a histogram",
+        ),
         ("metrics", "metric", f"rules.yaml: Object contains unknown field `metric`; {FILE_KEYS}"),
         ("metrics", "engine: 5\nmetrics", f"rules.yaml: Expected `str | null`, got `int` - at `$.engine`; {FILE_KEYS}"),
         (
@@ -328,6 +333,24 @@ def test_a_file_for_a_built_in_engine_goes_over_its_rules(rule_file: Callable[[s
     names = {rule.name for rule in load_rules("vllm", path).rules}
 
     assert names == {rule.name for rule in load_rules("vllm").rules} - {"kthena:num_requests_waiting"}
+
+
+@pytest.mark.parametrize("part", ["kthena:h_bucket", "kthena:h_sum", "kthena:h_count"])
+def test_a_metric_named_as_a_series_of_another_is_refused(rule_file: Callable[[str], Path], part: str) -> None:
+    """The page would have one series twice, or under two types."""
+    rule = "  {}: {{type: {}, help: h, sources: [x]}}\n"
+    path = rule_file("metrics:\n" + rule.format(part, "gauge") + rule.format("kthena:h", "histogram"))
+
+    assert error_of(path) == (
+        f"rules.yaml: metric {part!r} has the name of a series of the histogram 'kthena:h': rename one"
+    )
+
+
+def test_a_metric_named_as_a_series_of_a_built_in_one_is_refused(rule_file: Callable[[str], Path]) -> None:
+    """A file is checked together with the rules that it goes over."""
+    path = rule_file(RULE.replace("kthena:x", "kthena:time_to_first_token_seconds_count"))
+
+    assert "series of the histogram 'kthena:time_to_first_token_seconds'" in error_of(path)
 
 
 @pytest.mark.parametrize(("scale", "shown"), [(".nan", "nan"), (".inf", "inf"), ("0", "0"), ("-1", "-1")])

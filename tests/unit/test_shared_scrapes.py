@@ -105,3 +105,19 @@ def test_a_waiter_with_less_time_gives_up_alone() -> None:
 
     assert impatient.error.reason is Reason.TIMEOUT
     assert (leader.result().up, len(engine.budgets)) == (True, 1)
+
+
+def test_a_scrape_is_counted_before_anybody_has_it() -> None:
+    """Else the page of one that shares it could lack what the page of the first has."""
+    flights: list[bool] = []
+
+    class Watcher:
+        def scraped(self, _scrape: Scrape) -> None:
+            flights.append(collector._flight.done.is_set())
+
+    engine = GatedEngine(PAGE)
+    engine.gate.set()
+    collector = EngineCollector(engine, RULES, observer=Watcher())
+    collector.scrape()
+
+    assert flights == [False]

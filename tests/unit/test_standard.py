@@ -95,6 +95,7 @@ def test_the_first_source_that_is_present_wins(page: bytes, expected: str | None
         (HISTOGRAM, "gauge", "e:ms_sum"),
         (HISTOGRAM, "counter", "e:ms_bucket"),
         (b"# TYPE e:ms gauge\ne:ms 1\n", "counter", "e:ms_sum"),
+        (b"e:x 1\n", "histogram", "e:x"),
     ],
 )
 def test_other_names_and_types_are_no_source(page: bytes, kind: str, source: str) -> None:
@@ -109,7 +110,7 @@ def test_other_names_and_types_are_no_source(page: bytes, kind: str, source: str
         (b"# TYPE e gauge\ne 1\n", Source("e", kind="counter"), [WrongType("k:x", "e", "gauge", "counter")]),
         (b"# TYPE e gauge\ne 1\n", Source("e", kind="gauge"), []),
         (b"# TYPE e gauge\n", Source("e"), []),
-        (b"e 1\n", Source("e"), []),
+        (b"e 1\n", Source("e"), [WrongType("k:x", "e", "untyped", "histogram")]),
         (HISTOGRAM, Source("e:ms"), []),
         (HISTOGRAM, Source("e:ms_sum"), []),
     ],
@@ -134,8 +135,8 @@ def test_what_is_present_is_told_apart_from_what_is_missing() -> None:
 
 
 @pytest.mark.parametrize("kind", ["counter", "gauge"])
-def test_an_untyped_family_is_any_source(kind: str) -> None:
-    """A family without a TYPE line gets the rule's type."""
+def test_an_untyped_family_may_be_the_source_of_single_values(kind: str) -> None:
+    """A family without a TYPE line gets the rule's type; it has no buckets."""
     assert twin(b"e:x 1\n", kind, "e:x") == "k:x 1\n"
 
 
@@ -199,6 +200,8 @@ def test_a_source_without_a_sample_that_passes_is_not_there() -> None:
         (['{tp="0",dp="0"} 1', '{tp="1",dp="0"} 1', '{dp="1",tp="1"} 2'], ['{tp="0",dp="0"} 1', '{dp="1",tp="1"} 2']),
         (['{tp="1",pp="0"} 1', '{tp="0",pp="1"} 2'], ['{tp="0",pp="1"} 2']),
         (['{tp="1"} 1', " 2"], [" 2"]),
+        (['{tp="%s"} 1' % ("2" * 5_000), '{tp="%s"} 2' % ("1" * 5_000)], ['{tp="%s"} 2' % ("1" * 5_000)]),
+        (['{tp="007"} 1', '{tp="10"} 2'], ['{tp="007"} 1']),
     ],
 )
 def test_of_copies_only_the_lowest_rank_is_kept(samples: list[str], expected: list[str]) -> None:
@@ -288,6 +291,33 @@ def test_a_name_that_the_engine_has_is_left_to_it() -> None:
     result = standardized(page, *rules)
 
     assert (result.families, result.missing, result.taken) == ((), ("k:y",), ("k:x",))
+
+
+@pytest.mark.parametrize(
+    ("page", "name", "kind"),
+    [
+        (b"# TYPE k:h_count gauge\nk:h_count 1\n", "k:h", "histogram"),
+        (b"k:h_bucket 1\n", "k:h", "histogram"),
+        (b"# TYPE k:h histogram\nk:h_bucket 1\n", "k:h_sum", "gauge"),
+        (b"# TYPE k:h summary\nk:h_sum 1\n", "k:h_count", "gauge"),
+        (b"# TYPE k:h_sum gauge\n", "k:h", "histogram"),
+    ],
+)
+def test_a_name_of_which_the_engine_has_a_series_is_left_to_it(page: bytes, name: str, kind: str) -> None:
+    """The series would be there twice, or under two types; the standard metric itself is missing."""
+    source = b"# TYPE e %b\ne%b 1\n" % (kind.encode(), b"_count" if kind == "histogram" else b"")
+
+    result = standardized(page + source, Rule(name, kind, "Help.", (Source("e"),)))
+
+    assert (result.families, result.taken, result.missing, result.present) == ((), (name,), (name,), ())
+
+
+@pytest.mark.parametrize(("page", "name"), [(b"k:h_bucket 1\n", "k:h"), (b"# TYPE k:h histogram\n", "k:h_total")])
+def test_a_name_that_only_looks_like_a_series_is_free(page: bytes, name: str) -> None:
+    """A gauge has no buckets, and a histogram no total."""
+    result = standardized(page + b"e 1\n", Rule(name, "gauge", "Help.", (Source("e"),)))
+
+    assert (result.present, result.taken) == ((name,), ())
 
 
 def test_a_help_text_is_escaped() -> None:
