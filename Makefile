@@ -41,9 +41,10 @@ types: .venv/.dev ## Check types
 imports: .venv/.dev ## Check that imports run downwards only
 	$(BIN)/lint-imports --no-cache
 
-bench: .venv/.dev apt ## Measure a scrape against its peers, and the idle footprint (15 minutes on a quiet machine)
+bench: .venv/.dev apt ## Measure scrapes and KV events against their peers, and the footprint (15 minutes on a quiet machine)
 	$(BIN)/python -m bench.scrape
 	$(BIN)/python -m bench.footprint
+	$(BIN)/python -m bench.kv
 
 fmt: .venv/.dev ## Format the code and mend what can be mended
 	$(BIN)/ruff check --fix .

@@ -147,13 +147,13 @@ class HttpServer:
     def _loop_once(self, timeout: float) -> None:
         wasyncore.loop(timeout=timeout, use_poll=True, map=self._map, count=1)
         now = monotonic()
-        unsent = sum([channel.proceed(now) for channel in self._server.active_channels.values()])
+        unsent = sum([channel.proceed(now) for channel in list(self._server.active_channels.values())])
         if unsent:
             self._let_go(unsent, now)
 
     def _let_go(self, total: int, now: float) -> None:
         """Close the connections of clients that do not take their answers, `total` bytes in all."""
-        waiting = [channel for channel in self._server.active_channels.values() if channel.unsent]
+        waiting = [channel for channel in list(self._server.active_channels.values()) if channel.unsent]
         for channel in sorted(waiting, key=attrgetter("unsent_since")):
             is_slow = now - channel.unsent_since > _MOMENT
             if channel.is_stalled(now) or (is_slow and total > UNSENT_BYTES):

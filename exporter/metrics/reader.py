@@ -145,15 +145,14 @@ def _draft_families(raw: bytes, parts: Mapping[bytes, bytes]) -> dict[bytes, _Dr
         after = match.end()
         kind = match.lastgroup
         name = match["name"] or match["help_name"] or match["type_name"]
-        if name in parts and kind != "samples":
-            current, free = None, after
-        elif name is not None and not _continues(current, name, kind):
-            name = parts.get(name, name)
-            start = position if current else free
-            current = drafts.get(name)
-            if current is None:
-                current = drafts[name] = _Draft(name, [])
-            current.spans.append([start, start])
+        if name is not None and not _continues(current, name, kind):
+            if name in parts and kind != "samples":
+                current, free = None, after
+            else:
+                name = parts.get(name, name)
+                start = position if current else free
+                current = drafts.setdefault(name, _Draft(name, []))
+                current.spans.append([start, start])
         if current is not None:
             _take(current, match, raw)
             current.spans[-1][1] = after

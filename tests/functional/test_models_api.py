@@ -144,7 +144,11 @@ BAD: Final = {
     "outside the write roots": ({"source": "s3://bucket/c", "output_dir": "/var/models"}, 400, "forbidden_target"),
     "a relative directory": ({"source": "s3://bucket/c", "output_dir": "a"}, 400, "forbidden_target"),
     "climbing out": ({"source": "s3://bucket/c", "output_dir": "{root}/../x"}, 400, "forbidden_target"),
-    "a config that is none": ({"source": "s3://bucket/c", "output_dir": "{root}/a", "config": "x"}, 400, "invalid_config"),
+    "a config that is none": (
+        {"source": "s3://bucket/c", "output_dir": "{root}/a", "config": "x"},
+        400,
+        "invalid_config",
+    ),
     "no worker": ({"source": "s3://bucket/c", "output_dir": "{root}/a", "max_workers": 0}, 400, "usage"),
     "nothing there": ({"source": "s3://{bucket}/nothing", "output_dir": "{root}/a"}, 404, "not_found"),
 }
