@@ -30,6 +30,8 @@ SHAPES: Final = {"events of 32": 32, "events of 1": 1}
 
 _PREFIX: Final = "kthena_runtime_kv_"
 _FLOOR_DATABASE: Final = 1
+# Until the runtime has given back what a burst took.
+_CALM: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +233,7 @@ def memory(stage: Stage, effort: Effort) -> dict[str, Memory]:
             subject.load(load)
             start = subject.runtime.resident()
             subject.run(load)
-            sleep(0.5)
+            sleep(_CALM)
             grown = (subject.runtime.resident() - start) * 100_000 / load.blocks
             found[shape] = Memory(start / 1e6, grown / 1e6, subject.runtime.peak() / 1e6)
             subject.clear()

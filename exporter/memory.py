@@ -1,4 +1,4 @@
-"""Memory: one heap for all threads, so that what a scrape took can be used again.
+"""Memory: one heap for all threads, so that what one took can be used by the next.
 
 glibc gives each thread a heap of its own and keeps there what was freed. Eight
 threads that took turns at a page of 20 MB kept 385 MB; with one heap it is 103 MB.
@@ -10,7 +10,7 @@ import ctypes
 from contextlib import suppress
 from typing import Final
 
-__all__ = ["use_one_heap"]
+__all__ = ["give_back", "use_one_heap"]
 
 _M_ARENA_MAX: Final = -8
 
@@ -19,3 +19,9 @@ def use_one_heap() -> None:
     """Set it for this process, before other threads start; does nothing where the C library has no such thing."""
     with suppress(AttributeError, OSError):
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
+def give_back() -> None:
+    """Return what is free to the system: a burst of KV events leaves up to 30 MB between what stays."""
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -147,7 +147,9 @@ def run(settings: Settings) -> None:
             "kthena-runtime %s serves %s for %s at %s", __version__, service.server.url, settings.engine,
             values.shown(settings.engine_metrics_url),
         )  # fmt: skip
+        signal.set_wakeup_fd(service.server.wakeup_fd, warn_on_full_buffer=False)
         service.server.serve(stop)
+        signal.set_wakeup_fd(-1)
         service.stop()
         service.server.drain()
     _log.info("ended")

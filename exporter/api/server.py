@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from operator import attrgetter
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -124,6 +125,13 @@ class HttpServer:
     def wake(self) -> None:
         """Make the loop look at its stop event now; safe in a signal handler."""
         self._server.pull_trigger()
+
+    @property
+    def wakeup_fd(self) -> int:
+        """What `signal.set_wakeup_fd` takes: a signal between a look at the stop event and the next poll is not missed."""
+        descriptor: int = self._server.trigger.trigger
+        os.set_blocking(descriptor, False)
+        return descriptor
 
     def serve(self, stop: Event) -> None:
         """Serve until `stop` is set and `wake` called; `drain` must follow."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from dataclasses import dataclass
 from threading import Event, Thread
 from time import time
@@ -33,6 +34,7 @@ _log: Final = logging.getLogger(__name__)
 CONNECT_SECONDS: Final = 2.0
 ANSWER_SECONDS: Final = 5.0
 STOP_SECONDS: Final = 6.0
+SWITCH_SECONDS: Final = 0.001
 # An engine may take its time to start: only then is a missing link news.
 PATIENCE_SECONDS: Final = 60.0
 
@@ -110,6 +112,8 @@ class KvEvents:
 
     def start(self) -> None:
         """Start all threads."""
+        # A scrape takes its turn ten times; in a burst each of them would be five times as long.
+        sys.setswitchinterval(SWITCH_SECONDS)
         self._pump.start()
         for subscriber in self._subscribers:
             subscriber.start()

@@ -193,7 +193,7 @@ class Ledger:
 
     def _store(self, rank: int, event: Stored) -> None:
         source = (rank, event.group)
-        if self._ignores(source, event.kind):
+        if self._partial.get(source, True) and self._ignores(source, event.kind):
             return
         model = self._model if event.adapter is None else event.adapter
         held = self._held.setdefault(source, {})

@@ -29,7 +29,7 @@ ENGINE_RESTART: Final = "engine_restart"
 _MAX_SEQUENCE: Final = 1 << 63
 # Each try brings at least a socket's buffer full, of the engine's ten thousand batches.
 _REPLAY_TRIES: Final = 50
-# So many messages at once may have filled the engine's queue; no high-water mark is that low.
+# So many messages may have filled the engine's queue, if no pause was between them; no high-water mark is that low.
 _BURST: Final = 100
 
 
@@ -67,8 +67,8 @@ class EventStream:
         self._replay = replay
         self._next = 0
         self._is_placed = False  # whether `_next` is known to be the next
-        self._whole_to = 0  # up to here nothing can be missing
-        self._last: int | None = None  # print of the last batch taken
+        self._paused_at = 0
+        self._last: bytes | None = None  # the last batch taken
         # Number -> print, of what the socket may bring a second time.
         self._replayed: dict[int, int] = {}
         self._replayed_to = -1
@@ -110,14 +110,15 @@ class EventStream:
             self._replayed.clear()
 
     @property
-    def is_unsure(self) -> bool:
-        """Whether a burst came whose end may be lost: no gap shows it unless more follows."""
-        return self._replay is not None and self.replay_failure is None and self._next - self._whole_to >= _BURST
+    def is_in_burst(self) -> bool:
+        """Whether many messages came since the last pause."""
+        return self._next - self._paused_at >= _BURST
 
-    def check(self) -> None:
-        """Ask for the end of a burst, when it is over."""
-        self._whole_to = self._next
-        self._catch_up()
+    def pause(self) -> None:
+        """Ask for the end of a burst: if it is lost, no gap shows that until more follows."""
+        self._paused_at = self._next
+        if self.replay_failure is None:
+            self._catch_up()
 
     def report(self) -> None:
         """Tell the observer what came since the last time."""
@@ -131,7 +132,7 @@ class EventStream:
     def _apply(self, number: int, payload: bytes) -> None:
         self._next = number + 1
         self._is_placed = True
-        self._last = hash(payload)
+        self._last = payload
         self.received = True
         if len(payload) > MAX_PAYLOAD:
             self.tally.drop(Drop.TOO_LARGE)
@@ -148,7 +149,7 @@ class EventStream:
         _log.info("engine restarted (dp_rank %d): its blocks are gone", self._rank)
         self._observer.resynced(reason=ENGINE_RESTART)
         self._ledger.clear(self._rank)
-        self._next = self._whole_to = 0
+        self._next = self._paused_at = 0
         self._last = None
         self._replayed.clear()
         self._catch_up()
@@ -211,7 +212,7 @@ class EventStream:
             self._note_replay(str(error))
             self._doubtful = True
             return True
-        return number == self._next - 1 and hash(payload) == self._last
+        return number == self._next - 1 and payload == self._last
 
     def _note_replay(self, failure: str | None) -> None:
         if failure != self.replay_failure and failure:

@@ -17,6 +17,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from exporter.kv.decode import Drop
+from exporter.memory import give_back
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,12 +32,13 @@ _log: Final = logging.getLogger(__name__)
 RECEIVE_QUEUE: Final = 20_000
 RECONNECT_MS: Final = 250
 LONGEST_RECONNECT_MS: Final = 5_000
-# After a burst: a silence of this length ends it.
+# A silence of this length ends a burst.
 PAUSE_MS: Final = 1_000
 _LINK_EVENTS: Final = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
 _FRAMES: Final = 3
 _SEQUENCE_BYTES: Final = 8
-# Messages at a time, so that the monitor and the end are looked at in between.
+# Messages at a time, received first and taken then: each receipt gives the interpreter up for a moment too short for
+# the threads that wait for it, and makes them begin to wait anew.
 _RUN: Final = 256
 
 _Frames = list[bytes]
@@ -111,12 +113,13 @@ class Subscriber:
             for each in (bell, monitor, socket):
                 poller.register(each, zmq.POLLIN)
             while not self._stopping.is_set():
-                ready = dict(poller.poll(PAUSE_MS if self.connected and self.stream.is_unsure else None))
+                ready = dict(poller.poll(PAUSE_MS if self.connected and self.stream.is_in_burst else None))
                 if monitor in ready:
                     self._watch(monitor)
                 self._drain(socket)
                 if not ready:
-                    self.stream.check()
+                    self.stream.pause()
+                    give_back()
                 self.stream.report()
         except Exception:  # noqa: BLE001 - the outermost frame of a thread
             _log.exception("KV events of dp_rank %d are no longer read: a defect of the runtime", self.rank)
@@ -147,7 +150,7 @@ class Subscriber:
                 self.stream.connected()
 
     def _drain(self, socket: zmq.Socket[bytes]) -> None:
-        for frames in islice(_messages(socket), _RUN):
+        for frames in list(islice(_messages(socket), _RUN)):
             if len(frames) != _FRAMES or len(frames[1]) != _SEQUENCE_BYTES:
                 self.stream.tally.drop(Drop.FRAMES)
             elif not frames[0].startswith(self._topic):

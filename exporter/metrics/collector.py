@@ -19,6 +19,7 @@ from exporter.metrics.names import OWN_PREFIX
 from exporter.metrics.news import ScrapeNews
 from exporter.metrics.openmetrics import as_text_format
 from exporter.metrics.reader import InvalidPageError, parse_page
+from exporter.metrics.repairs import Repair
 from exporter.metrics.standard import Standardized, standardize
 
 if TYPE_CHECKING:
@@ -193,13 +194,13 @@ class EngineCollector(Collector):
             self._shape = page.shape
         repairs = dict(page.repairs)
         if fetched.openmetrics:
-            repairs["openmetrics"] = 1
+            repairs[Repair.OPENMETRICS] = 1
         if own := page.shape.names_under(OWN_PREFIX):
             page = page.without(own)
-            repairs["reserved_name"] = len(own)
+            repairs[Repair.RESERVED_NAME] = len(own)
         standard = standardize(page, self._rules)
         if standard.taken:
-            repairs["standard_name_taken"] = len(standard.taken)
+            repairs[Repair.STANDARD_NAME_TAKEN] = len(standard.taken)
         return Scrape(page, standard, len(fetched.body), self._clock() - started, None, repairs)
 
     def _failed(self, error: ScrapeError, duration: float) -> Scrape:

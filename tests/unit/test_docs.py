@@ -105,6 +105,7 @@ RETRIES: Final = {
 }
 # Flags of other programs that the documents may name.
 FOREIGN_FLAGS: Final = {
+    "bench": {"--check", "--json", "--quick"},
     "curl": {"--compressed"},
     "docker": {"--build", "--build-arg"},
     "kubectl": {"--from-literal"},
