@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Final
@@ -68,30 +69,27 @@ class DownloadTelemetry:
 
     def families(self, write_roots: Iterable[str]) -> Iterator[TextFamily]:
         """Yield the families as they are now."""
-        in_progress = Value(names.DOWNLOADS_IN_PROGRESS)
-        for scheme in SCHEMES:
-            in_progress.add(scheme, amount=0)
-        expected, completed = Value(names.DOWNLOAD_EXPECTED_BYTES), Value(names.DOWNLOAD_COMPLETED_BYTES)
         with self._lock:
-            running = list(self._running.values())
-        for job in running:
-            in_progress.add(job.scheme)
-            if job.bytes_planned is not None:
-                expected.set(job.id, value=float(job.bytes_planned))
-            completed.set(job.id, value=float(job.bytes_done))
-        yield from (
-            instrument.family()
-            for instrument in (
-                in_progress,
-                self._outcomes,
-                self._bytes,
-                self._duration,
-                self._retries,
-                expected,
-                completed,
-                *_storage(write_roots, {job.output_dir for job in running}),
-            )
-        )
+            running = tuple(self._running.values())
+        yield from _job_families(tuple((job.id, job.scheme, job.bytes_planned, job.bytes_done) for job in running))
+        for instrument in (self._outcomes, self._bytes, self._duration, self._retries):
+            yield instrument.family()
+        for root in _storage(write_roots, {job.output_dir for job in running}):
+            yield root.family()
+
+
+@lru_cache(maxsize=4)  # mostly there is none
+def _job_families(jobs: tuple[tuple[str, str, int | None, int], ...]) -> tuple[TextFamily, ...]:
+    in_progress = Value(names.DOWNLOADS_IN_PROGRESS)
+    for scheme in SCHEMES:
+        in_progress.add(scheme, amount=0)
+    expected, completed = Value(names.DOWNLOAD_EXPECTED_BYTES), Value(names.DOWNLOAD_COMPLETED_BYTES)
+    for download, scheme, planned, done in jobs:
+        in_progress.add(scheme)
+        if planned is not None:
+            expected.set(download, value=float(planned))
+        completed.set(download, value=float(done))
+    return in_progress.family(), expected.family(), completed.family()
 
 
 def _storage(write_roots: Iterable[str], used: set[str]) -> tuple[Value, Value]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from exporter.metrics import names
@@ -51,14 +52,20 @@ class LoraTelemetry:
             valid = Value(names.MODEL_CONFIG_VALID)
             valid.set(value=float(model_valid))
             yield valid.family()
-        adapters, info = Value(names.LORA_ADAPTERS), Value(names.LORA_ADAPTER_INFO)
-        for state in State:
-            adapters.add(state, amount=0)
-        for status in statuses:
-            adapters.add(status.state)
-            info.set(status.name, _scheme(status.source), status.state, value=1.0)
-        for instrument in (adapters, info, self._operations, self._duration, self._reconciles):
+        yield from _state_families(tuple((status.name, status.source, status.state) for status in statuses))
+        for instrument in (self._operations, self._duration, self._reconciles):
             yield instrument.family()
+
+
+@lru_cache(maxsize=4)  # it hardly ever changes from one scrape to the next
+def _state_families(statuses: tuple[tuple[str, str | None, State], ...]) -> tuple[TextFamily, TextFamily]:
+    adapters, info = Value(names.LORA_ADAPTERS), Value(names.LORA_ADAPTER_INFO)
+    for state in State:
+        adapters.add(state, amount=0)
+    for name, source, state in statuses:
+        adapters.add(state)
+        info.set(name, _scheme(source), state, value=1.0)
+    return adapters.family(), info.family()
 
 
 def _scheme(source: str | None) -> str:
