@@ -16,15 +16,17 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from exporter.metrics.families import TextFamily
 from exporter.metrics.grammar import series_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 __all__ = ["FamilyShape", "Page", "Shape", "assemble", "structure"]
+
+_T = TypeVar("_T")
 
 # The value at the end of a sample line as client libraries write it: what may
 # change between two pages of one shape; bounded like the usual numbers. Other
@@ -57,7 +59,7 @@ class Shape:
     structure: bytes | None
     families: tuple[FamilyShape, ...]
     samples: int
-    _under: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False, compare=False)
+    _recalled: dict[object, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def positions(self) -> dict[str, int]:
@@ -71,9 +73,14 @@ class Shape:
 
     def names_under(self, prefix: str) -> tuple[str, ...]:
         """Return the family names that begin with `prefix`; remembered."""
-        if prefix not in self._under:
-            self._under[prefix] = tuple(name for name in self.positions if name.startswith(prefix))
-        return self._under[prefix]
+        return self.recall(prefix, lambda: tuple(name for name in self.positions if name.startswith(prefix)))
+
+    def recall(self, key: object, make: Callable[[], _T]) -> _T:
+        """Return what `make` makes of this shape; made once, and remembered under `key`."""
+        if key not in self._recalled:
+            self._recalled[key] = make()
+        found: _T = self._recalled[key]
+        return found
 
     def fit(self, raw: bytes, repairs: dict[str, int] | None = None) -> Page | None:
         """Return `raw`, made with these repairs, as a page if it has this shape, else `None`."""

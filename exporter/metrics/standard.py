@@ -69,9 +69,8 @@ def standardize(page: Page, rules: RuleSet) -> Standardized:
     """Make the standard families of a page."""
     twins: list[TextFamily] = []
     missing: list[str] = []
-    taken = tuple(
-        rule.name for rule in rules.rules if not page.shape.series_names.isdisjoint(series_names(rule.name, rule.kind))
-    )
+    # Both are the same for every page of a shape.
+    taken, wrong_types = page.shape.recall(id(rules), lambda: (_taken(page, rules), tuple(_wrong_types(page, rules))))
     for rule in rules.rules:
         if rule.name in page:
             continue
@@ -80,7 +79,13 @@ def standardize(page: Page, rules: RuleSet) -> Standardized:
             missing.append(rule.name)
         else:
             twins.append(twin)
-    return Standardized(tuple(twins), tuple(missing), taken, tuple(_wrong_types(page, rules)))
+    return Standardized(tuple(twins), tuple(missing), taken, wrong_types)
+
+
+def _taken(page: Page, rules: RuleSet) -> tuple[str, ...]:
+    """Return the standard names of which a series, or whose series, the page has itself."""
+    theirs = page.shape.series_names
+    return tuple(rule.name for rule in rules.rules if not theirs.isdisjoint(series_names(rule.name, rule.kind)))
 
 
 def _wrong_types(page: Page, rules: RuleSet) -> Iterator[WrongType]:
