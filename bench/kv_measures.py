@@ -202,7 +202,7 @@ def lag(stage: Stage, effort: Effort) -> dict[str, Lag]:
             subject.load(load)
             run = subject.run(load, rate=rate)
             ledger = _quantile(subject.samples(), 0.5), _quantile(subject.samples(), 0.99)
-            lags = sorted(run.lags(per_event))
+            lags = sorted(run.lags(subject.publisher.ask("times")["times"], per_event))
             redis = lags[len(lags) // 2], lags[ceil(0.99 * len(lags)) - 1]
             found[shape] = Lag(ledger, redis, 100 * run.cpu / run.seconds)
             subject.clear()
@@ -271,9 +271,9 @@ def outage(stage: Stage, effort: Effort, *, killed: bool) -> Outage:
         before = subject.runtime.resident()
         back = _trouble(stage, away if killed else None)
         caught_up = subject.watch(effort.room, slack=effort.room // 20)[-1][0] - back
-        sent = subject.publisher.hear()["sent"]
-        settled = subject.watch(effort.room)[-1][0] - sent[-1]
-        missing, surplus = subject.differences(_held(load, len(sent)))
+        played = subject.publisher.hear()
+        settled = subject.watch(effort.room)[-1][0] - played["last"]
+        missing, surplus = subject.differences(_held(load, played["messages"]))
         peak = subject.runtime.peak()
         subject.clear()
     return Outage(caught_up, max(settled, 0.0), missing, surplus, before / 1e6, peak / 1e6)

@@ -46,6 +46,7 @@ class Publisher:
         self._numbers = count()
         self._buffer: deque[tuple[bytes, bytes]] = deque(maxlen=steps)
         self._tails: dict[Load, list[bytes]] = {}
+        self._sent: list[float] = []
 
     def run(self) -> None:
         """Do as told; look for who asks for a replay meanwhile."""
@@ -81,18 +82,26 @@ class Publisher:
         return {}
 
     def play(self, *, rate: float | None = None, times: float = 1, **load: int) -> dict[str, Any]:
-        """Send a load's messages, `times` over, at `rate` blocks a second; return when each was sent."""
+        """Send a load's messages, `times` over, at `rate` blocks a second; return when it began and ended."""
         what = Load(**load)
         tails = self._tails[what]
         total = round(times * len(tails))
-        sent: list[float] = []
+        sent = self._sent = []
         for until in _paced(total, rate / what.per_event) if rate else [total]:
             while len(sent) < until:
                 run = range(len(sent), min(len(sent) + _RUN, until))
                 sent += [self._send(tails[place % len(tails)]) for place in run]
                 self._look()
             self._look()
-        return {"sent": sent}
+        return {"first": sent[0], "last": sent[-1], "messages": total}
+
+    def times(self) -> dict[str, Any]:
+        """Return when each message of the last load was sent.
+
+        Not part of the answer to `play`: a line of this length would keep the
+        publisher until it is read, and nobody could ask for a replay.
+        """
+        return {"times": self._sent}
 
     def _send(self, tail: bytes) -> float:
         now = time()

@@ -19,7 +19,7 @@ from tests.peers.reading import samples
 from tests.peers.redis_server import RedisServer
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from bench.kv_blocks import Load
 
@@ -38,26 +38,26 @@ class Run:
     """A load on its way into Redis.
 
     Attributes:
-        sent: When each message was, unix seconds.
+        first: When the first message was sent, unix seconds.
         seen: When Redis was looked at, and how many blocks it had.
         cpu: CPU seconds of the runtime.
     """
 
-    sent: list[float]
+    first: float
     seen: list[tuple[float, int]]
     cpu: float
 
     @property
     def seconds(self) -> float:
         """From the first message to the last field."""
-        return self.seen[-1][0] - self.sent[0]
+        return self.seen[-1][0] - self.first
 
-    def lags(self, per_event: int) -> list[float]:
-        """Return for each message how long its blocks took into Redis, as precise as the looks."""
+    def lags(self, times: Iterable[float], per_event: int) -> list[float]:
+        """Return for each message, sent at these times, how long its blocks took into Redis; as precise as the looks."""
         looks = iter(self.seen)
         at, count = next(looks)
         lags = []
-        for place, sent in enumerate(self.sent, 1):
+        for place, sent in enumerate(times, 1):
             while count < place * per_event:
                 at, count = next(looks)
             lags.append(at - sent)
@@ -88,10 +88,10 @@ class Subject:
         self.begin(load, rate=rate)
         seen = self.watch(load.blocks)
         cpu = self.runtime.cpu() - before
-        return Run(self.publisher.hear()["sent"], seen, cpu)
+        return Run(self.publisher.hear()["first"], seen, cpu)
 
     def begin(self, load: Load, *, rate: float | None = None, times: float = 1) -> None:
-        """Send a load; the publisher's answer tells when each message went."""
+        """Send a load; the publisher's answer tells when the first and the last message went."""
         self.publisher.tell("play", rate=rate, times=times, **asdict(load))
 
     def clear(self) -> Run:
@@ -99,7 +99,7 @@ class Subject:
         before, started = self.runtime.cpu(), time()
         self.publisher.ask("clear")
         seen = self.watch(0)
-        return Run([started], seen, self.runtime.cpu() - before)
+        return Run(started, seen, self.runtime.cpu() - before)
 
     def watch(self, blocks: int, *, seconds: float = _LONGEST, slack: int = 0) -> list[tuple[float, int]]:
         """Look at Redis until it has so many blocks, `slack` more or less; return what was seen.

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 import zmq
 
+from exporter.kv.frames import receive
+
 if TYPE_CHECKING:
     from collections.abc import Generator
     from threading import Event
@@ -51,18 +53,25 @@ class Replay:
             socket.rcvhwm = 0
             socket.connect(self._endpoint)
             socket.send_multipart([b"", start.to_bytes(8, "big")])
-            while (reply := self._receive(socket)) is not None:
-                yield reply
+            while True:
+                self._wait(socket)
+                for frames in receive(socket):
+                    if (reply := _reply(frames)) is None:
+                        return
+                    yield reply
 
-    def _receive(self, socket: zmq.Socket[bytes]) -> tuple[int, bytes] | None:
+    def _wait(self, socket: zmq.Socket[bytes]) -> None:
         waited = 0
         while not socket.poll(_SLICE_MS):
             waited += _SLICE_MS
             if waited >= SILENCE_SECONDS * 1000 or self._stopping.is_set():
                 message = "no answer"
                 raise ReplayError(message)
-        frames = socket.recv_multipart()
-        if len(frames) not in (3, 4) or len(frames[-2]) != 8:  # noqa: PLR2004 - see the forms above
-            message = "not a reply"
-            raise ReplayError(message)
-        return None if frames[-2] == _END else (int.from_bytes(frames[-2], "big"), frames[-1])
+
+
+def _reply(frames: list[bytes]) -> tuple[int, bytes] | None:
+    """Return number and payload, or nothing at the end."""
+    if len(frames) not in (3, 4) or len(frames[-2]) != 8:  # noqa: PLR2004 - see the forms above
+        message = "not a reply"
+        raise ReplayError(message)
+    return None if frames[-2] == _END else (int.from_bytes(frames[-2], "big"), frames[-1])

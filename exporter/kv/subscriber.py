@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from itertools import islice
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -17,11 +16,10 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from exporter.kv.decode import Drop
+from exporter.kv.frames import receive
 from exporter.memory import give_back
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from exporter.kv.stream import EventStream
 
 __all__ = ["Subscriber", "SubscriberObserver", "endpoint_of_rank"]
@@ -37,11 +35,6 @@ PAUSE_MS: Final = 1_000
 _LINK_EVENTS: Final = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
 _FRAMES: Final = 3
 _SEQUENCE_BYTES: Final = 8
-# Messages at a time, received first and taken then: each receipt gives the interpreter up for a moment too short for
-# the threads that wait for it, and makes them begin to wait anew.
-_RUN: Final = 256
-
-_Frames = list[bytes]
 
 
 class SubscriberObserver(Protocol):
@@ -150,7 +143,7 @@ class Subscriber:
                 self.stream.connected()
 
     def _drain(self, socket: zmq.Socket[bytes]) -> None:
-        for frames in list(islice(_messages(socket), _RUN)):
+        for frames in receive(socket):
             if len(frames) != _FRAMES or len(frames[1]) != _SEQUENCE_BYTES:
                 self.stream.tally.drop(Drop.FRAMES)
             elif not frames[0].startswith(self._topic):
@@ -158,18 +151,6 @@ class Subscriber:
                 self.stream.tally.drop(Drop.TOPIC)
             else:
                 self.stream.take(int.from_bytes(frames[1], "big"), frames[2])
-
-
-def _messages(socket: zmq.Socket[bytes]) -> Iterator[_Frames]:
-    while True:
-        try:
-            # A third quicker than recv_multipart, which asks the socket what the frame knows.
-            frames = [socket.recv(zmq.NOBLOCK, copy=False)]
-            while frames[-1].more:
-                frames.append(socket.recv(copy=False))
-        except zmq.Again:
-            return
-        yield [frame.bytes for frame in frames]
 
 
 def endpoint_of_rank(endpoint: str, rank: int) -> str:
