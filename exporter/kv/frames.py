@@ -23,8 +23,10 @@ def receive(socket: zmq.Socket[bytes]) -> list[list[bytes]]:
     with suppress(zmq.Again):
         while len(messages) < _RUN:
             # A third quicker than recv_multipart, which asks the socket for what the frame knows.
-            frames = [socket.recv(zmq.NOBLOCK, copy=False)]
-            while frames[-1].more:
-                frames.append(socket.recv(copy=False))
-            messages.append([frame.bytes for frame in frames])
+            frame = socket.recv(zmq.NOBLOCK, copy=False)
+            frames = [frame.bytes]
+            while frame.more:
+                frame = socket.recv(zmq.NOBLOCK, copy=False)
+                frames.append(frame.bytes)
+            messages.append(frames)
     return messages

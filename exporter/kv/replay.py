@@ -26,6 +26,8 @@ __all__ = ["Replay", "ReplayError"]
 _END: Final = b"\xff" * 8
 # The engine looks for requests ten times a second, between two batches.
 SILENCE_SECONDS: Final = 3.0
+# Once it answers, replies follow at once: after such a silence the end of the answer is lost.
+END_SECONDS: Final = 1.0
 _SLICE_MS: Final = 250
 
 
@@ -53,18 +55,20 @@ class Replay:
             socket.rcvhwm = 0
             socket.connect(self._endpoint)
             socket.send_multipart([b"", start.to_bytes(8, "big")])
+            patience = SILENCE_SECONDS
             while True:
-                self._wait(socket)
+                self._wait(socket, patience)
+                patience = END_SECONDS
                 for frames in receive(socket):
                     if (reply := _reply(frames)) is None:
                         return
                     yield reply
 
-    def _wait(self, socket: zmq.Socket[bytes]) -> None:
+    def _wait(self, socket: zmq.Socket[bytes], seconds: float) -> None:
         waited = 0
         while not socket.poll(_SLICE_MS):
             waited += _SLICE_MS
-            if waited >= SILENCE_SECONDS * 1000 or self._stopping.is_set():
+            if waited >= seconds * 1000 or self._stopping.is_set():
                 message = "no answer"
                 raise ReplayError(message)
 

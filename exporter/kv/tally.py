@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from exporter.kv.decode import CLEARED, REMOVED, STORED, Cleared, Drop, Stored
+from exporter.kv.decode import CLEARED, REMOVED, STORED, Drop, Removed, Stored
 
 if TYPE_CHECKING:
     from exporter.kv.decode import Batch
@@ -37,10 +37,12 @@ class Tally:
         """Add a batch that was taken."""
         self.timestamps.append(batch.timestamp)
         for event in batch.events:
-            if isinstance(event, Cleared):
-                kind, count = CLEARED, 0
+            if isinstance(event, Stored):
+                kind, count = STORED, len(event.hashes)
+            elif isinstance(event, Removed):
+                kind, count = REMOVED, len(event.hashes)
             else:
-                kind, count = STORED if isinstance(event, Stored) else REMOVED, len(event.hashes)
+                kind, count = CLEARED, 0
             self.events[kind] = self.events.get(kind, 0) + 1
             self.blocks[kind] = self.blocks.get(kind, 0) + count
         for reason, count in batch.dropped.items():
