@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+from contextlib import suppress
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Final
@@ -136,6 +137,17 @@ def test_half_of_the_program_is_killed(
     assert contents(target) == MODEL
 
 
+def written(folder: Path) -> int:
+    """Return the bytes of the big file that have arrived on disk, wherever it lies now."""
+    found = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):  # it may go while one looks
+            status = path.lstat()
+            if status.st_size == len(WEIGHTS):
+                found = max(found, status.st_blocks * 512)
+    return found
+
+
 @pytest.mark.parametrize("number", [2, 15], ids=["SIGINT", "SIGTERM"])
 def test_it_is_asked_to_end(
     downloader: Downloader, bucket: Bucket, s3_proxy: BadProxy, target: Path, number: int
@@ -144,7 +156,7 @@ def test_it_is_asked_to_end(
     s3_proxy.misbehave(stalls(after=5 * MB), BIG, times=1)
     variables = pod(s3_proxy.url, OWNER)
     with downloader.start(bucket.uri("model"), target, variables=variables) as running:
-        wait_until(lambda: s3_proxy.sent(BIG) == 5 * MB, "five megabytes are sent")
+        wait_until(lambda: written(target.parent) >= 4.5 * MB, "most of the five megabytes that come are on disk")
         family = running.family()
         running.interrupt(number)
         ended = running.end(seconds=10)

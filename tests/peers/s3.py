@@ -149,9 +149,11 @@ class S3Server:
         )
 
     def bucket(self, name: str | None = None) -> Bucket:
-        """Return a bucket: one that nobody else has, or this one."""
+        """Return a bucket: one that nobody else has, or this one, which tests share."""
+        shared = name is not None and self._has_bucket(name)
         name = name or f"bucket-{next(self._numbers)}"
-        self._owner.create_bucket(Bucket=name)
+        if not shared:
+            self._owner.create_bucket(Bucket=name)
         return Bucket(self, name, self._owner)
 
     def _command(self) -> list[str]:

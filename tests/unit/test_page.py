@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from timeit import timeit
-
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -255,14 +253,11 @@ def test_comments_are_not_mended() -> None:
     assert parse_page(text).raw == text
 
 
-def test_unusual_numbers_cost_no_more_than_others() -> None:
-    """Lines are counted for an error alone: twice the lines must not take four times as long."""
+def test_many_unusual_numbers_are_read_in_one_go() -> None:
+    """Lines are counted for an error alone: counted at each of these, the page would take an hour."""
+    text = b"".join(b"foo_%d 1e-400\n" % i for i in range(600_000))
 
-    def seconds(lines: int) -> float:
-        text = b"".join(b"foo_%d 1e-400\n" % i for i in range(lines))
-        return min(timeit(lambda: parse_page(text), number=1) for _ in range(3))
-
-    assert seconds(40_000) < 6 * seconds(10_000)
+    assert parse_page(text).samples == 600_000
 
 
 def test_lone_backslashes_are_escaped() -> None:
