@@ -10,12 +10,14 @@ ENGINE ?= vllm
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # Programs that tests start for real, and the Debian package of each.
-PROGRAMS := prometheus:prometheus promtool:prometheus redis-server:redis-server
+PROGRAMS := prometheus:prometheus promtool:prometheus redis-server:redis-server \
+  node:nodejs npm:npm chromium:chromium
+VIEWER := grafana/viewer/node_modules/.package-lock.json
 
-.PHONY: help demo demo-engine test test-engine check lint types imports bench fmt lock apt clean
+.PHONY: help demo demo-engine test test-engine check lint types imports dashboards dashboards-check screenshots viewer bench fmt lock apt clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: demo-engine .venv/.runtime ## Run the runtime before an embedded engine and watch its metrics (ENGINE=vllm or sglang)
 	@$(BIN)/python -m tests.peers.demo --engine $(ENGINE) $(DEMO_ARGS)
@@ -23,13 +25,13 @@ demo: demo-engine .venv/.runtime ## Run the runtime before an embedded engine an
 demo-engine:
 	@$(if $(filter vllm sglang,$(ENGINE)),,$(error ENGINE must be vllm or sglang, not '$(ENGINE)'))
 
-test: .venv/.dev apt ## Run every test but those that need a real engine
+test: .venv/.dev apt viewer ## Run every test but those that need a real engine
 	$(BIN)/python -m pytest -n 4 --dist loadfile $(TESTS)
 
 test-engine: .venv/.dev apt ## Install a real vLLM for the CPU (3.5 GB, once) and run the tests that need it
 	$(BIN)/python -m pytest -m engine $(TESTS)
 
-check: lint types imports test ## Everything CI runs: lint, types, imports, tests
+check: lint types imports dashboards-check test ## Everything CI runs: lint, types, imports, generated files, tests
 
 lint: .venv/.dev ## Check style and format
 	$(BIN)/ruff check .
@@ -40,6 +42,17 @@ types: .venv/.dev ## Check types
 
 imports: .venv/.dev ## Check that imports run downwards only
 	$(BIN)/lint-imports --no-cache
+
+dashboards: .venv/.dev ## Write the dashboards, rules and alerts that grafana/ makes
+	$(BIN)/python -m grafana.generate
+
+dashboards-check: .venv/.dev ## Check that they are as grafana/ makes them
+	$(BIN)/python -m grafana.generate --check
+
+screenshots: .venv/.dev apt viewer ## Make the pictures of the dashboards from a live run (4 minutes)
+	$(BIN)/python -m tests.dashboards.screenshots
+
+viewer: apt $(VIEWER) ## Install Grafana's own components, which draw and check the dashboards
 
 bench: .venv/.dev apt ## Measure scrapes and KV events against their peers, and the footprint (15 minutes on a quiet machine)
 	$(BIN)/python -m bench.scrape
@@ -69,7 +82,7 @@ apt: ## Install the servers that tests start, as root on Debian; say which are m
 	fi
 
 clean: ## Remove the environment and all that was built
-	rm -rf .venv .realengine .hypothesis .mypy_cache .pytest_cache .ruff_cache dist build
+	rm -rf .venv .realengine grafana/viewer/node_modules grafana/viewer/.build .hypothesis .mypy_cache .pytest_cache .ruff_cache dist build
 
 # The environment, made anew when what it holds is older than the files that say what it should hold.
 .venv/bin/python:
@@ -86,3 +99,8 @@ clean: ## Remove the environment and all that was built
 	$(PIP) --require-hashes --requirement requirements-dev.lock
 	$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@ .venv/.runtime
+
+# npm writes the file that is named here.
+$(VIEWER): grafana/viewer/package-lock.json | apt
+	npm ci --prefix grafana/viewer --ignore-scripts --no-audit --no-fund --loglevel error
+	@touch $@

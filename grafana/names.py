@@ -1,0 +1,36 @@
+"""The names of metrics, for queries: those of the runtime come from where the code has them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from exporter.metrics.names import EXTENDED, PROCESS, STANDARD
+
+__all__ = [
+    "ALERTS",
+    "CPU",
+    "E2E",
+    "GENERATION_TOKENS",
+    "KV_USAGE",
+    "MAX_FDS",
+    "OPEN_FDS",
+    "PREFIX_HITS",
+    "PREFIX_QUERIES",
+    "PROMPT_TOKENS",
+    "RESIDENT_MEMORY",
+    "RUNNING",
+    "START_TIME",
+    "SUCCESS",
+    "TPOT",
+    "TTFT",
+    "UP",
+    "WAITING",
+]
+
+(GENERATION_TOKENS, WAITING, TTFT, TPOT, E2E) = STANDARD
+(RUNNING, PROMPT_TOKENS, KV_USAGE, PREFIX_QUERIES, PREFIX_HITS, SUCCESS) = EXTENDED
+(_, RESIDENT_MEMORY, START_TIME, CPU, OPEN_FDS, MAX_FDS) = (metric.name for metric in PROCESS)
+
+# Prometheus's own.
+UP: Final = "up"
+ALERTS: Final = "ALERTS"

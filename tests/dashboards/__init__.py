@@ -1,0 +1,1 @@
+"""The dashboards, rules and alerts of grafana/."""
