@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from operator import attrgetter
-from time import monotonic
+from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Final
 
 from waitress import wasyncore
-from waitress.channel import HTTPChannel
+from waitress.channel import ClientDisconnected, HTTPChannel
 from waitress.server import create_server
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ class _Channel(HTTPChannel):
 
     Waitress answers them all into its buffers, and then keeps a thread waiting
     for room in there: a few clients that ask and do not read took every thread.
+    Here the thread that made an answer also sends it, while the loop goes on
+    listening for the next request; it is woken only when there is more to do.
 
     Attributes:
         unsent: Bytes of the answer that its client had not taken at the last `proceed`.
@@ -50,29 +52,70 @@ class _Channel(HTTPChannel):
 
     # Waitress's types have other ones for these, or leave them out.
     server: Any
+    request: Any
     requests: Any
     requests_lock: Any
+    _flush_exception: Any
+    _flush_some: Any
+    socket: Any
 
     def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - the signature of HTTPChannel
         super().__init__(*arguments, **options)
         self.unsent = 0
         self.unsent_since = 0.0
         self._progress = 0.0
+        # All three are set with the loop woken, or by itself: it never waits on what it has not seen.
         self._later: list[Any] = []
+        self._is_behind = False
+        self._is_ended = False
 
     def readable(self) -> bool:
-        return not self._later and bool(super().readable())
+        is_full = self._later or len(self.requests) > 1
+        return not (is_full or self._is_behind or self._is_ended or self.will_close or self.close_when_flushed)
+
+    def handle_read(self) -> None:
+        """Take what came; a client that has no more to say is still owed the answer under way."""
+        if not self.requests:
+            super().handle_read()
+            return
+        try:
+            data = self.socket.recv(self.adj.recv_bytes)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.handle_close()
+            return
+        if data:
+            self.received(data)
+            return
+        with self.requests_lock:
+            self._is_ended = bool(self.requests)
+        if not self._is_ended:
+            self.handle_close()
 
     def service(self) -> None:
-        with self.requests_lock:
-            self._later, self.requests = self.requests[1:], self.requests[:1]
-        super().service()
+        """Answer the first request and send the answer; in one of the dispatcher's threads."""
+        request = self.requests[0]
+        task: Any = (self.error_task_class if request.error else self.task_class)(self, request)
+        try:
+            task.service()
+        except ClientDisconnected:
+            task.close_on_finish = True
+        except Exception:  # noqa: BLE001 - what the application raises it answers itself; the thread must go on
+            _log.exception("an answer was broken off")
+            task.close_on_finish = True
+        self._send()
+        request.close()
+        if self._finish(is_last=task.close_on_finish):
+            self.server.pull_trigger()
 
     def proceed(self, now: float) -> int:
         """Go on with the next request, or return how much of the answer is left; in the loop's thread only."""
         unsent = self.total_outbufs_len
-        if self._later and not unsent:
-            self._next()
+        if not unsent:
+            self._is_behind = False
+            if self._later or self.request is not None:
+                self._next()
         if unsent != self.unsent:
             self._progress = now
             self.unsent_since = self.unsent_since if self.unsent else now
@@ -86,11 +129,36 @@ class _Channel(HTTPChannel):
     def _flush_outbufs_below_high_watermark(self) -> None:
         """Let no thread wait for room: there is one answer, and the server sees to the sum of them."""
 
+    def _send(self) -> None:
+        """Send what the client takes at once."""
+        with self.outbuf_lock:
+            if self.total_outbufs_len and self.connected:
+                # Only the loop closes connections: it may be about to wait for this one.
+                self._flush_exception(self._flush_some, do_close=False)
+            # The next answer gets a buffer of its own, so that this one's is let go.
+            self.current_outbuf_count = self.adj.outbuf_high_watermark
+
+    def _finish(self, *, is_last: bool) -> bool:
+        """Be done with the first request; returns whether the loop has to see to this connection."""
+        with self.requests_lock:
+            self._later, self.requests = self.requests[1:], []
+            self.last_activity = time()
+            if is_last or (self._is_ended and not self._later):
+                self.close_when_flushed = True
+            self._is_behind = self.total_outbufs_len > 0
+            is_open = self.request is not None
+            return bool(self._is_behind or self._later or is_open or self.will_close or self.close_when_flushed)
+
     def _next(self) -> None:
         with self.requests_lock:
-            if not (self.requests or self.will_close or self.close_when_flushed):
+            if self.requests or self.will_close or self.close_when_flushed:
+                return
+            if self._later:
                 self.requests, self._later = self._later, []
                 self.server.add_task(self)
+            elif self.request.expect_continue and self.request.headers_finished and not self.sent_continue:
+                # It came while another was answered.
+                self.send_continue()
 
 
 class HttpServer:

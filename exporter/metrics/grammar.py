@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BOUNDS",
+    "OPENING",
     "OTHER_VALUES",
-    "SERIES",
     "SUFFIXES",
     "InvalidPageError",
     "check_labels",
@@ -63,7 +63,11 @@ _LABEL_VALUE: Final = re.compile(rb'"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+"')
 _NUMBER: Final = re.compile(_ANY_NUMBER + rb"|" + _WORD)
 _SIGNATURE: Final = re.compile(rb"^" + _NAME + rb"[ \t]*+(\{[^}\n]++\})", re.MULTILINE)
 _LABEL_NAME: Final = re.compile(rb"[a-zA-Z_][a-zA-Z0-9_]*+")
-SERIES: Final = re.compile(_NAME + rb"(?:[ \t]*+" + _LABELS + rb")?+[ \t]?")
+# What is a line's own: the name that a header is of, or a sample's series.
+OPENING: Final = re.compile(
+    rb"^(?:#[ \t]++(?:HELP|TYPE)[ \t]++" + _NAME + rb"[ \t\n]|" + _NAME + rb"(?:[ \t]*+" + _LABELS + rb")?+[ \t]?)",
+    re.MULTILINE,
+)
 BOUNDS: Final = {
     kind: re.compile(rb"[{,][ \t]*+" + label + rb'[ \t]*+=[ \t]*+"([^"]*+)"')
     for kind, label in (("histogram", rb"le"), ("summary", rb"quantile"))

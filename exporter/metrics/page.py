@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from exporter.metrics.families import TextFamily
@@ -24,21 +25,24 @@ from exporter.metrics.grammar import series_names
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["FamilyShape", "Page", "Shape", "assemble", "structure"]
+__all__ = ["FamilyShape", "Page", "Shape", "assemble", "shape_of", "structure"]
 
 _T = TypeVar("_T")
 
 # The value at the end of a sample line as client libraries write it: what may
 # change between two pages of one shape; bounded like the usual numbers. Other
 # forms (NaN, timestamps) stay in the structure: a page whose NaN comes or goes
-# is read in full. What follows something that looks like a value may be a
-# timestamp, which has rules of its own; that is looked at closely only when
-# the last character is one that a value may have.
+# is read in full.
+_NUMBER: Final = rb"-?[0-9]{1,60}+(?:\.[0-9]{1,60}+)?+(?:e[+-]?[0-9]{1,2}+)?+\n"
+_LAST_NUMBER: Final = re.compile(b" " + _NUMBER)
+# What follows something that looks like a value may be a timestamp, which has
+# rules of its own; that is looked at closely only when the last character is
+# one that a value may have.
 _VALUE_BEFORE: Final = rb"[0-9.fFnNyY](?:(?<=[0-9.])|(?<=[Nn][Aa][Nn]|[Ii][Nn][Ff])|(?<=[Nn][Ii][Tt][Yy]))"
-_CANONICAL_VALUE: Final = re.compile(
-    rb" (?<!" + _VALUE_BEFORE + rb" )-?[0-9]{1,60}+(?:\.[0-9]{1,60}+)?+(?:e[+-]?[0-9]{1,2}+)?+\n"
-)
+_NO_TIMESTAMP: Final = re.compile(rb" (?<!" + _VALUE_BEFORE + rb" )" + _NUMBER)
 _SLAB: Final = 1 << 20
+# By so much the length of a value seldom changes.
+_SLACK: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,10 @@ class FamilyShape:
 
     name: str
     kind: str
-    opening: bytes  # a newline and how its first line begins; unique within the page
+    opening: bytes  # a newline and how its first line but comments begins; unique within the page
+    comments: bytes  # what is before that line
+    least: int  # bytes that it has at least, whatever its values
+    usual: int  # bytes that it had
     samples: int
 
 
@@ -59,6 +66,7 @@ class Shape:
     structure: bytes | None
     families: tuple[FamilyShape, ...]
     samples: int
+    value: re.Pattern[bytes] = _LAST_NUMBER
     _recalled: dict[object, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
@@ -96,7 +104,7 @@ class Shape:
         position = seen = 0
         while position < len(raw):
             end = raw.find(b"\n", position + _SLAB) + 1 or len(raw)
-            slab = structure(raw[position:end])
+            slab = structure(raw[position:end], self.value)
             if not self.structure.startswith(slab, seen):
                 return False
             seen += len(slab)
@@ -105,16 +113,35 @@ class Shape:
 
     def _locate(self, raw: bytes) -> tuple[int, ...] | None:
         """Return where each family starts, with the end of the page added."""
-        starts = [0]
-        position = 0
+        starts = [position := 0]
         find, append = raw.find, starts.append
-        for family in self.families[1:]:
-            position = find(family.opening, position) + 1
-            if not position:
+        for opening, least, window, comments in self._steps:
+            earliest = position + least
+            found = find(opening, earliest, earliest + window)
+            if found < 0 and (found := find(opening, earliest)) < 0:
                 return None
+            position = found + 1
+            for _ in range(comments):
+                position = raw.rfind(b"\n", 0, position - 1) + 1
             append(position)
-        starts.append(len(raw))
+        append(len(raw))
         return tuple(starts)
+
+    @cached_property
+    def _steps(self) -> list[tuple[bytes, int, int, int]]:
+        """How to find each family from the start of the one before: what to look for, from where, how far; its comments.
+
+        Looked for where it should be: a search in a long text begins with a study of what is searched.
+        """
+        return [
+            (
+                family.opening,
+                before.least - 1,
+                before.usual - before.least + before.samples * _SLACK + len(family.comments) + len(family.opening),
+                family.comments.count(b"\n"),
+            )
+            for before, family in pairwise(self.families)
+        ]
 
 
 class Page:
@@ -192,6 +219,15 @@ def assemble(blocks: list[bytes], shapes: list[FamilyShape], repairs: dict[str, 
     return Page(b"".join(blocks), shape, tuple(starts), repairs)
 
 
-def structure(raw: bytes) -> bytes:
+def shape_of(raw: bytes, families: Iterable[FamilyShape]) -> Shape:
+    """Return the shape of a valid page."""
+    known = tuple(families)
+    plain, careful = structure(raw), structure(raw, _NO_TIMESTAMP)
+    # With no timestamp on this page, none is on another that is equal to it less what is last on its lines.
+    samples = sum(family.samples for family in known)
+    return Shape(plain, known, samples) if plain == careful else Shape(careful, known, samples, _NO_TIMESTAMP)
+
+
+def structure(raw: bytes, value: re.Pattern[bytes] = _LAST_NUMBER) -> bytes:
     """Return a text with each value replaced by NUL, which no page contains."""
-    return b"\x00".join(_CANONICAL_VALUE.split(raw))
+    return b"\x00".join(value.split(raw))

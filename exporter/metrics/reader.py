@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from exporter.metrics.families import sample_lines
 from exporter.metrics.grammar import (
     BOUNDS,
+    OPENING,
     OTHER_VALUES,
-    SERIES,
     SUFFIXES,
     InvalidPageError,
     check_labels,
@@ -19,7 +19,7 @@ from exporter.metrics.grammar import (
     match_lines,
     mend,
 )
-from exporter.metrics.page import FamilyShape, Page, Shape, assemble, structure
+from exporter.metrics.page import FamilyShape, Page, Shape, assemble, shape_of, structure
 from exporter.metrics.repairs import Repair
 
 if TYPE_CHECKING:
@@ -64,8 +64,7 @@ def _parse(raw: bytes, shape: Shape | None) -> Page:
     if Repair.SHADOWED_HEADER in repairs or Repair.DUPLICATE_FAMILY in repairs:
         return assemble([draft.merged(raw) for draft in drafts.values()], shapes, repairs)
     starts = (*(draft.spans[0][0] for draft in drafts.values()), len(raw))
-    shape = Shape(structure(raw), tuple(shapes), sum(family.samples for family in shapes))
-    return Page(raw, shape, starts, repairs)
+    return Page(raw, shape_of(raw, shapes), starts, repairs)
 
 
 @dataclass(slots=True)
@@ -88,11 +87,18 @@ class _Draft:
         return sample_name.startswith(self.name) and suffix in SUFFIXES.get(self.kind or "", (b"",))
 
     def shape(self, raw: bytes) -> FamilyShape:
-        start, end = self.spans[0]
-        line = raw[start : raw.find(b"\n", start, end) + 1]
-        series = SERIES.match(line)
-        opening = series[0] if series else line
-        return FamilyShape(self.name.decode(), self.kind or "untyped", b"\n" + opening, self.samples)
+        block = raw[slice(*self.spans[0])]
+        opening = OPENING.search(block)
+        comments, text = (block[: opening.start()], opening[0]) if opening else (b"", block)
+        return FamilyShape(
+            self.name.decode(),
+            self.kind or "untyped",
+            opening=b"\n" + text,
+            comments=comments,
+            least=len(structure(block)),
+            usual=len(block),
+            samples=self.samples,
+        )
 
     def merged(self, raw: bytes) -> bytes:
         """Return the family's lines in one place, under one header."""

@@ -97,6 +97,10 @@ class _Deadline:
 class _DeadlineSocket(socket.socket):
     deadline: _Deadline
 
+    def makefile(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the signature of socket.socket
+        """Return a file whose buffer holds a small page, which is then there with one read."""
+        return super().makefile(*args, **({"buffering": _CHUNK} | kwargs))
+
     def recv_into(self, *args: Any, **kwargs: Any) -> int:  # noqa: ANN401 - the signature of socket.socket
         self.settimeout(self.deadline.left())
         return super().recv_into(*args, **kwargs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from time import monotonic, sleep
@@ -28,6 +29,7 @@ Start: TypeAlias = "Callable[..., Runtime]"
 
 PROBLEM: Final = "application/problem+json"
 UP: Final = "kthena_runtime_engine_up"
+SCRAPE: Final = b"GET /metrics HTTP/1.1\r\nHost: runtime\r\n\r\n"
 HEALTH: Final = b"GET /health HTTP/1.1\r\nHost: runtime\r\n\r\n"
 END: Final = b"Host: runtime\r\nConnection: close\r\n\r\n"
 MANY: Final = 100
@@ -121,6 +123,57 @@ def test_requests_come_one_behind_the_other(runtime: Runtime) -> None:
 
     assert answers.count(b"HTTP/1.1 200 OK") == 4
     assert answers.rindex(b'"python"') > answers.rindex(b'"healthy"')
+
+
+def test_a_client_that_has_said_all_gets_its_answer(start_runtime: Start) -> None:
+    """It may shut its side while the engine is still asked, with more requests behind the one under way."""
+    with GatedEngine() as engine:
+        runtime = start_runtime(engine.url)
+        with connect(runtime) as client:
+            client.sendall(SCRAPE)
+            assert engine.wait_for_requests(1)
+            client.sendall(HEALTH)
+            client.shutdown(socket.SHUT_WR)
+            # Served by the same loop: what came before it has been seen.
+            assert status_of(runtime, b"GET /health HTTP/1.1\r\n" + END) == 200
+            engine.gate.set()
+            answers = client.makefile("rb").read()
+
+    assert answers.count(b"HTTP/1.1 200 OK") == 2
+    assert answers.index(UP.encode()) < answers.index(b'"healthy"')
+
+
+def test_a_client_that_leaves_in_the_middle_is_let_go(start_runtime: Start) -> None:
+    """One that is gone before the engine answers leaves no connection and no trouble behind."""
+    with GatedEngine() as engine:
+        runtime = start_runtime(engine.url)
+        with connect(runtime) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.sendall(SCRAPE)
+            assert engine.wait_for_requests(1)
+        engine.gate.set()
+
+        assert samples(runtime.page())[UP] == 1
+        assert "broken off" not in runtime.log
+
+
+def test_a_body_is_asked_for_behind_another_request(start_runtime: Start) -> None:
+    """A client that waits for 100 Continue gets it also when its request came while another was answered."""
+    body = b"{}"
+    post = b"POST /v1/unload_lora_adapter HTTP/1.1\r\nContent-Type: application/json\r\nExpect: 100-continue\r\n"
+    with GatedEngine() as engine:
+        runtime = start_runtime(engine.url)
+        with connect(runtime) as client:
+            client.sendall(SCRAPE)
+            assert engine.wait_for_requests(1)
+            client.sendall(post + b"Content-Length: %d\r\n" % len(body) + END)
+            assert status_of(runtime, b"GET /health HTTP/1.1\r\n" + END) == 200
+            engine.gate.set()
+            with client.makefile("rb") as answers:
+                lines = iter(answers.readline, b"")
+                assert b"HTTP/1.1 100 Continue\r\n" in lines
+                client.sendall(body)
+                assert b"HTTP/1.1 400 Bad Request\r\n" in lines
 
 
 @pytest.mark.parametrize("beginning", [b"", b"GET /metrics HTTP/1.1\r\nHost: runt"], ids=["silent", "in mid-request"])

@@ -315,6 +315,10 @@ def test_any_valid_page_goes_through_byte_for_byte(raw: bytes) -> None:
 @example((b"foo 1\nbar 2\n", b"foo\x00bar 2\n"))
 @example((b'foo{a="1"} 1\n', b'foo{a="1"}\n'))
 @example((b"a 1\n# HELP b x 1\nb 1\n", b"a 1\n# HELP b x\nb 1\n"))
+@example((b"# x\na 1\n# x\nb 2\n# x\nc 3\n", b"# x\na 123456\n# x\nb 2\n# x\nc 3\n"))
+@example((b"a 1\n# since 10\n\n# x\nb 2\nc 3\n", b"a 1\n# since 9\n\n# x\nb 2\nc 3\n"))
+@example((b"a 1\nb 2\nc 3\n", b"a %b.%b\nb 2\nc 3\n" % (b"1" * 60, b"2" * 60)))
+@example((b"a 1\na 1\nb 2\n", b"a 1\na 100\nb 2\n"))
 def test_fitting_a_shape_is_as_strict_as_reading_in_full(pair: tuple[bytes, bytes]) -> None:
     """Law: what the fast way accepts, the full way accepts, with the same families."""
     page, mutant = pair
