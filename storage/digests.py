@@ -1,10 +1,10 @@
 """Digests of files, fed in order: those that sources give, under one interface.
 
 md5          an S3 ETag of an object that was put in one piece
-md5-parts    an S3 ETag of a multipart upload: MD5 over the parts' MD5s
 sha256       the Hub's LFS files, S3's x-amz-checksum-sha256
 sha1         S3's x-amz-checksum-sha1
 crc32        S3's x-amz-checksum-crc32
+...-parts    one of these over the parts' digests: an ETag or a composite checksum of a multipart upload
 git-sha1     the Hub's small files: a git blob
 """
 
@@ -31,32 +31,49 @@ _CHUNK: Final = 1 << 20
 class Hasher(Protocol):
     """Takes bytes in order; what hashlib's objects are."""
 
-    def update(self, data: memoryview, /) -> None:
+    def update(self, data: memoryview | bytes, /) -> None:
         """Take the next bytes."""
 
     def hexdigest(self) -> str:
         """Return the digest of what came."""
 
 
-class _Crc32:
-    def __init__(self) -> None:
-        self._value = 0
+class _Whole(Hasher, Protocol):
+    def digest(self) -> bytes:
+        """Return the digest as bytes."""
 
-    def update(self, data: memoryview, /) -> None:
+    def copy(self) -> _Whole:
+        """Return another that has taken the same bytes."""
+
+
+class _Crc32:
+    def __init__(self, value: int = 0) -> None:
+        self._value = value
+
+    def update(self, data: memoryview | bytes, /) -> None:
         self._value = zlib.crc32(data, self._value)
 
+    def digest(self) -> bytes:
+        return self._value.to_bytes(4)
+
     def hexdigest(self) -> str:
-        return f"{self._value:08x}"
+        return self.digest().hex()
+
+    def copy(self) -> _Crc32:
+        return _Crc32(self._value)
 
 
-class _PartsMd5:
-    def __init__(self, part_size: int) -> None:
+class _Parts:
+    """The digest over the digests of parts of one size."""
+
+    def __init__(self, make: Callable[[], _Whole], part_size: int) -> None:
+        self._make = make
         self._part_size = part_size
         self._left = part_size
-        self._part = hashlib.md5(usedforsecurity=False)
-        self._whole = hashlib.md5(usedforsecurity=False)
+        self._part = make()
+        self._whole = make()
 
-    def update(self, data: memoryview, /) -> None:
+    def update(self, data: memoryview | bytes, /) -> None:
         while data:
             piece, data = data[: self._left], data[self._left :]
             self._part.update(piece)
@@ -66,7 +83,7 @@ class _PartsMd5:
 
     def _close_part(self) -> None:
         self._whole.update(self._part.digest())
-        self._part = hashlib.md5(usedforsecurity=False)
+        self._part = self._make()
         self._left = self._part_size
 
     def hexdigest(self) -> str:
@@ -82,19 +99,20 @@ def _git_sha1(size: int) -> Hasher:
     return hasher
 
 
-_MAKERS: Final[Mapping[str, Callable[[int, int], Hasher]]] = {
-    "md5": lambda _size, _part: hashlib.md5(usedforsecurity=False),
-    "md5-parts": lambda _size, part: _PartsMd5(part),
-    "sha256": lambda _size, _part: hashlib.sha256(),
-    "sha1": lambda _size, _part: hashlib.sha1(usedforsecurity=False),
-    "crc32": lambda _size, _part: _Crc32(),
-    "git-sha1": lambda size, _part: _git_sha1(size),
+_PLAIN: Final[Mapping[str, Callable[[], _Whole]]] = {
+    "md5": lambda: hashlib.md5(usedforsecurity=False),
+    "sha256": hashlib.sha256,
+    "sha1": lambda: hashlib.sha1(usedforsecurity=False),
+    "crc32": _Crc32,
 }
 
 
 def make_hasher(digest: Digest, size: int) -> Hasher:
     """Return a fresh hasher for a file of `size` bytes."""
-    return _MAKERS[digest.algorithm](size, digest.part_size)
+    if digest.algorithm == "git-sha1":
+        return _git_sha1(size)
+    make = _PLAIN[digest.algorithm.removesuffix("-parts")]
+    return _Parts(make, digest.part_size) if digest.algorithm.endswith("-parts") else make()
 
 
 def hash_file(path: Path, digest: Digest, on_bytes: Callable[[int], None] = lambda _: None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from storage.plan import Digest
@@ -11,9 +12,9 @@ from storage.plan import Digest
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["checksum", "etag_digest", "is_opaque", "likely_part_size", "multipart"]
+__all__ = ["checksum", "composite", "etag_digest", "is_opaque", "likely_part_size", "multipart"]
 
-# Header of a full-object checksum, and what computes it here; awscrt has CRC32C and CRC64NVME, and is not shipped.
+# Header of a checksum, and what computes it here; awscrt has CRC32C and CRC64NVME, and is not shipped.
 _CHECKSUMS: Final[tuple[tuple[str, str], ...]] = (
     ("x-amz-checksum-sha256", "sha256"),
     ("x-amz-checksum-sha1", "sha1"),
@@ -33,7 +34,7 @@ def etag_digest(etag: str) -> Digest | None:
 
 def checksum(headers: Mapping[str, str]) -> Digest | None:
     """Return a checksum of the full object, if the headers hold one that can be computed here."""
-    if headers.get("x-amz-checksum-type", "FULL_OBJECT") != "FULL_OBJECT" or headers.get("Content-Range"):
+    if headers.get("x-amz-checksum-type", "FULL_OBJECT") != "FULL_OBJECT":
         return None
     for header, algorithm in _CHECKSUMS:
         value = headers.get(header, "")
@@ -45,16 +46,26 @@ def checksum(headers: Mapping[str, str]) -> Digest | None:
     return None
 
 
+def composite(headers: Mapping[str, str]) -> tuple[str, str, int] | None:
+    """Return a checksum over the checksums of an object's parts, and the number of parts."""
+    for header, algorithm in _CHECKSUMS:
+        value, dash, count = headers.get(header, "").rpartition("-")
+        if dash and count.isdigit():
+            with suppress(ValueError):
+                return f"{algorithm}-parts", base64.b64decode(value, validate=True).hex(), int(count)
+    return None
+
+
 def is_opaque(headers: Mapping[str, str]) -> bool:
     """Whether the ETag is no digest, as the object is encrypted."""
     kms = headers.get("x-amz-server-side-encryption", "").startswith("aws:kms")
     return kms or bool(headers.get("x-amz-server-side-encryption-customer-algorithm"))
 
 
-def multipart(etag: str) -> tuple[str, int] | None:
-    """Return the digest over parts and their number, if an ETag is of a multipart upload."""
+def multipart(etag: str) -> tuple[str, str, int] | None:
+    """Return the MD5 over the MD5s of parts, and their number, if an ETag is of a multipart upload."""
     match = _MULTIPART.fullmatch(etag)
-    return (match[1], int(match[2])) if match else None
+    return ("md5-parts", match[1], int(match[2])) if match else None
 
 
 def likely_part_size(size: int, count: int) -> int | None:
