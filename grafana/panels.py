@@ -24,12 +24,16 @@ if TYPE_CHECKING:
 
     from grafana.style import Json, Steps
 
-__all__ = ["DATASOURCE", "Column", "bargauge", "heatmap", "metrics_of", "stat", "table", "timeseries"]
+__all__ = ["CHART_HEIGHT", "DATASOURCE", "Column", "bargauge", "heatmap", "metrics_of", "stat", "table", "timeseries"]
 
 DATASOURCE: Final[Mapping[str, str]] = {"type": "prometheus", "uid": "${datasource}"}
 
 _SELECTED: Final = re.compile(r"([a-zA-Z_:][\w:]*)\{")
 _PART_OF_HISTOGRAM: Final = re.compile(r"_(bucket|sum|count)$")
+# A chart's height, in which a legend with three names is whole.
+CHART_HEIGHT: Final = 9
+_TILE_TEXT: Final = 30
+_COLUMN_PIXELS: Final = 80
 _REF_IDS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -63,7 +67,7 @@ def stat(  # noqa: PLR0913 - as few as a tile has properties
     empty: str = NO_TRAFFIC,
     instant: bool = False,
 ) -> Json:
-    """A tile: one number, with its course over time unless it is of one instant.
+    """A tile: one number, on its colour if it is judged, else with its course over time.
 
     Args:
         title: What the number is.
@@ -77,12 +81,13 @@ def stat(  # noqa: PLR0913 - as few as a tile has properties
     """
     options = {
         "colorMode": "background" if judge else "value",
-        "graphMode": "none" if instant else "area",
+        "graphMode": "none" if instant or judge else "area",
         "justifyMode": "auto",
         "orientation": "auto",
         "percentChangeColorMode": "standard",
         "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
         "showPercentChange": False,
+        "text": {"valueSize": _TILE_TEXT},
         "textMode": "value",
         "wideLayout": True,
     }
@@ -138,10 +143,13 @@ def timeseries(  # noqa: PLR0913 - as few as a chart has properties
         },
         "tooltip": {"mode": "multi", "sort": "desc"},
     }
-    defaults = _defaults(unit, empty, BY_NAME, NEUTRAL) | {"custom": custom, "min": 0} | ({"max": 1} if share else {})
+    color = BY_NAME if many or len(series) > 1 else fixed("blue")
+    defaults = _defaults(unit, empty, color, NEUTRAL) | {"custom": custom, "min": 0} | ({"max": 1} if share else {})
     overrides = legend_overrides(series)
     return _sized(
-        _panel("timeseries", title, description, series, defaults, options, overrides=overrides), width=width, height=8
+        _panel("timeseries", title, description, series, defaults, options, overrides=overrides),
+        width=width,
+        height=CHART_HEIGHT,
     )
 
 
@@ -170,7 +178,7 @@ def heatmap(title: str, unit: str, description: str, buckets: str, *, width: int
     }
     defaults = {"custom": {"scaleDistribution": {"type": "linear"}}, "noValue": NO_TRAFFIC, "unit": unit}
     panel = _panel("heatmap", title, description, {"{{le}}": buckets}, defaults, options, form="heatmap")
-    return _sized(panel, width=width, height=8)
+    return _sized(panel, width=width, height=CHART_HEIGHT)
 
 
 def bargauge(  # noqa: PLR0913 - as few as a bar has properties
@@ -192,7 +200,7 @@ def bargauge(  # noqa: PLR0913 - as few as a bar has properties
     }
     defaults = _defaults(unit, empty, fixed("blue"), NEUTRAL) | {"max": 1, "min": 0}
     panel = _panel("bargauge", title, description, series, defaults, options, instant=True)
-    return _sized(panel, width=width, height=8)
+    return _sized(panel, width=width, height=CHART_HEIGHT)
 
 
 def table(  # noqa: PLR0913 - as few as a table has properties
@@ -220,7 +228,14 @@ def table(  # noqa: PLR0913 - as few as a table has properties
     """
     series = {column.title: column.query for column in columns}
     options = {"cellHeight": "sm", "frameIndex": 0, "showHeader": True}
-    custom = {"align": "auto", "cellOptions": {"type": "auto"}, "filterable": False, "inspect": False}
+    custom = {
+        "align": "auto",
+        "cellOptions": {"type": "auto"},
+        "filterable": False,
+        "inspect": False,
+        "minWidth": _COLUMN_PIXELS,
+        "wrapHeaderText": True,
+    }
     defaults = _defaults("none", empty, {"mode": "thresholds"}, NEUTRAL) | {"custom": custom}
     overrides = [*map(_cells, filter(lambda column: column.title, columns)), *_linked(links or {})]
     panel = _panel("table", title, description, series, defaults, options, overrides=overrides, form="table")

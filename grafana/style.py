@@ -19,6 +19,7 @@ __all__ = [
     "NO_TRAFFIC",
     "SHARE_IS_GOOD",
     "STATUSES",
+    "WORDS",
     "Json",
     "Steps",
     "fixed",
@@ -42,9 +43,17 @@ BY_NAME: Final[Json] = {"mode": "palette-classic-by-name"}
 # Legends that have one colour on every dashboard.
 LEGENDS: Final = {"p50": "light-blue", "p95": "orange", "p99": "purple", "mean": "text"}
 
-# The same for words that a legend ends in: states, outcomes, reasons, classes of HTTP statuses.
+# The same for words that are a legend: states, outcomes, sources. Behind another word they would all be one green.
+WORDS: Final = {
+    "done|loaded|stop|in_sync": "green",
+    "hf": "blue",
+    "s3": "purple",
+    "obs": "orange",
+    "pvc": "light-green",
+}
+
+# The same for words that a legend ends in: what is not as it should be, and what is on its way.
 STATUSES: Final = {
-    "done|loaded|stop|in_sync|2..": "green",
     "failed|error|lost|5..": "red",
     "engine_unavailable|abort|aborted|repetition|cancelled|unloading|4..": "orange",
     "length|repaired|loading|downloading|3..": "blue",
@@ -68,6 +77,7 @@ def legend_overrides(legends: Mapping[str, str]) -> list[Json]:
         _override("byName", name, color, dashed=name == "mean") for name, color in LEGENDS.items() if name in legends
     ]
     if any("{{" in legend for legend in legends):
+        literal += [_override("byRegexp", f"/^({words})$/", color) for words, color in WORDS.items()]
         literal += [_override("byRegexp", rf"/(^|\s)({words})$/", color) for words, color in STATUSES.items()]
     return literal
 

@@ -23,7 +23,7 @@ from exporter.metrics.names import (
 )
 from grafana.board import Board, drill_down
 from grafana.layout import Row
-from grafana.panels import Column, bargauge, heatmap, stat, table, timeseries
+from grafana.panels import CHART_HEIGHT, Column, bargauge, heatmap, stat, table, timeseries
 from grafana.promql import PODS, RANGE, divide
 from grafana.style import BAD_IF_ANY, SHARE_IS_GOOD, Steps
 from grafana.variables import POD_CHAIN
@@ -155,7 +155,7 @@ _ADAPTERS = (
         },
         empty=_NO_ADAPTERS,
         width=16,
-        height=8,
+        height=CHART_HEIGHT,
     ),
 )
 

@@ -8,7 +8,7 @@ from exporter.metrics.names import BUILD_INFO, ENGINE_UP
 from grafana.board import Board
 from grafana.layout import Row
 from grafana.names import GENERATION_TOKENS, RUNNING, WAITING
-from grafana.panels import Column, table, timeseries
+from grafana.panels import CHART_HEIGHT, Column, table, timeseries
 from grafana.promql import PODS, SERIES
 from grafana.variables import MODEL_CHAIN
 
@@ -64,7 +64,7 @@ _ENGINES = (
             Column("Waiting", "none", _S.sum(WAITING, "engine")),
         ),
         width=8,
-        height=8,
+        height=CHART_HEIGHT,
     ),
     timeseries(
         "Requests by engine",
@@ -154,19 +154,18 @@ _VLLM = (
             "namespace": "Namespace",
             "running_lora_adapters": "Running",
             "waiting_lora_adapters": "Waiting",
-            "max_lora": "At once at most",
         },
         (
             Column(
                 "",
                 "none",
-                f"topk by (namespace, pod) (1, max by (namespace, pod, running_lora_adapters, waiting_lora_adapters, max_lora) "
+                f"topk by (namespace, pod) (1, max by (namespace, pod, running_lora_adapters, waiting_lora_adapters) "
                 f"({PODS.raw(VLLM['lora'])}))",
             ),
         ),
         empty="No --enable-lora",
         width=8,
-        height=8,
+        height=CHART_HEIGHT,
     ),
 )
 

@@ -57,7 +57,7 @@ _NOW = (
         "Subscribers connected",
         "percentunit",
         "Share of the engines' event streams that there is a connection to. Below 100%: see that the engine publishes, at "
-        "this endpoint? /ready of the pod says what is missing.",
+        "this endpoint. /ready of the pod says what is missing.",
         _R.mean_of(KV_CONNECTED),
         judge=SHARE_IS_GOOD,
         empty=_OFF,

@@ -36,7 +36,7 @@ _TABLE = table(
         Column("Waiting", "none", _S.sum(WAITING, *_ROW)),
         Column("KV cache", "percentunit", _S.max(KV_USAGE, *_ROW), FULL_IS_BAD),
         Column("Requests / s", "reqps", _RECENT.observed(E2E, *_ROW)),
-        Column("Output tokens / s", "count:tok/s", _RECENT.rate(GENERATION_TOKENS, *_ROW)),
+        Column("Output tok/s", "count:tok/s", _RECENT.rate(GENERATION_TOKENS, *_ROW)),
         Column("First token, p95", "s", _RECENT.quantile(0.95, TTFT, *_ROW)),
         Column("Per output token, p95", "s", _RECENT.quantile(0.95, TPOT, *_ROW)),
         Column("End to end, p95", "s", _RECENT.quantile(0.95, E2E, *_ROW)),

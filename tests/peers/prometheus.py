@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -18,7 +19,15 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
-__all__ = ["Prometheus", "promtool_check"]
+__all__ = ["Prometheus", "Target", "promtool_check"]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where to scrape, and the labels that all series from there get."""
+
+    url: str
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def binary(name: str) -> str:
@@ -34,32 +43,41 @@ def promtool_check(text: bytes) -> tuple[int, str]:
     return done.returncode, (done.stdout + done.stderr).decode()
 
 
-def _target(url: str) -> dict[str, Any]:
+def _target(target: str | Target) -> dict[str, Any]:
     """Return a target; of a URL with a path, one of that path, and with the URL as its `instance`."""
-    parts = urlsplit(url)
-    labels = {"__metrics_path__": parts.path, "instance": url} if parts.path else {}
-    return {"targets": [parts.netloc], "labels": labels}
+    target = Target(target) if isinstance(target, str) else target
+    parts = urlsplit(target.url)
+    labels = {"__metrics_path__": parts.path, "instance": target.url} if parts.path else {}
+    return {"targets": [parts.netloc], "labels": labels | dict(target.labels)}
 
 
 class Prometheus:
     """Debian's Prometheus with some jobs, each of some targets; a context manager."""
 
     def __init__(
-        self, folder: Path, jobs: Mapping[str, Iterable[str]], *, interval: str = "1s", path: str = "/metrics"
+        self,
+        folder: Path,
+        jobs: Mapping[str, Iterable[str | Target]],
+        *,
+        interval: str = "1s",
+        path: str = "/metrics",
+        honor_labels: bool = True,
+        rule_files: Iterable[Path] = (),
     ) -> None:
         self._folder = folder
         self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}"
         config = {
-            "global": {"scrape_interval": interval, "scrape_timeout": interval},
+            "global": {"scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval},
+            "rule_files": [str(path) for path in rule_files],
             "scrape_configs": [
                 {
                     "job_name": name,
-                    "honor_labels": True,
+                    "honor_labels": honor_labels,
                     "metrics_path": path,
-                    "static_configs": [_target(url) for url in urls],
+                    "static_configs": [_target(target) for target in targets],
                 }
-                for name, urls in jobs.items()
+                for name, targets in jobs.items()
             ],
         }
         (folder / "prometheus.yml").write_text(json.dumps(config))

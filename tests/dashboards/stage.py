@@ -1,0 +1,196 @@
+"""A small cluster to look at: pods of an engine with the real runtime beside it, and the real Prometheus over them.
+
+::
+
+    with stage(tmp_path) as cluster:
+        cluster.wait_for_scrapes(40)
+        cluster.prometheus.query("sum by (pod) (kthena:num_requests_waiting)")
+
+Around a pod that has something to do there is all that a dashboard can show: cache events into a real Redis, adapters
+that are loaded and unloaded, downloads from a hub that is slow and breaks off, a router's page. `load=0` gives an idle
+cluster; `cluster.stop_engines()` takes the engines away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from tests.dashboards.activity import (
+    MODEL,
+    Worker,
+    download_models,
+    publish_events,
+    route_requests,
+    slow_down,
+    use_adapters,
+)
+from tests.peers.adapters import make_adapter
+from tests.peers.bad_proxy import BadProxy
+from tests.peers.engine import Engine
+from tests.peers.hub import Hub
+from tests.peers.kv_frames import form
+from tests.peers.kv_publisher import KvPublisher
+from tests.peers.page_server import PageServer
+from tests.peers.prometheus import Prometheus, Target
+from tests.peers.redis_server import RedisServer
+from tests.peers.runtime import Runtime
+from tests.peers.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+__all__ = ["JOB", "NAMESPACE", "Cluster", "Pod", "stage"]
+
+JOB: Final = "kthena-runtime"
+NAMESPACE: Final = "models"
+
+_MODELS: Final = {"vllm": "llama-3.1-8b", "sglang": "qwen3-8b"}
+_EVENTS: Final = {"vllm": "vllm-0.33", "sglang": "sglang-0.5.22"}
+_ROUTER_PAGE: Final = "/metrics"
+_SHARDS: Final = 3
+_SHARD_BYTES: Final = 6_000_000
+_PAUSE_SECONDS: Final = 0.15  # for each 64 kB of a shard
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """An engine and the runtime beside it.
+
+    Attributes:
+        name: As the label `pod` has it.
+        flavour: Which engine it is.
+        model: What the engine serves.
+        stop_engine: Ends the engine; the runtime stays.
+    """
+
+    name: str
+    flavour: str
+    model: str
+    engine: Engine
+    runtime: Runtime
+    _engine_alone: ExitStack
+
+    def stop_engine(self) -> None:
+        """Take the engine away."""
+        self._engine_alone.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """What is on the stage."""
+
+    pods: Sequence[Pod]
+    prometheus: Prometheus
+
+    def stop_engines(self) -> None:
+        """Take all engines away; the runtimes stay."""
+        for pod in self.pods:
+            pod.stop_engine()
+
+    def wait_for_scrapes(self, count: int) -> None:
+        """Wait until each pod has been scraped so often, a second apart."""
+        query = f'min(count_over_time(up{{job="{JOB}"}}[1h]))'
+        wait_until(lambda: self._value(query) >= count, f"{count} scrapes", seconds=2 * count + 30, every=0.5)
+
+    def _value(self, query: str) -> float:
+        return sum(float(series["value"][1]) for series in self.prometheus.query(query))
+
+
+@contextlib.contextmanager
+def stage(
+    folder: Path,
+    flavours: Sequence[str] = ("vllm", "sglang"),
+    *,
+    load: float = 8.0,
+    rule_files: Sequence[Path] = (),
+) -> Iterator[Cluster]:
+    """Run a pod of each flavour, idle if `load` (requests per second and engine) is 0; files go into `folder`."""
+    with ExitStack() as running:
+        redis = running.enter_context(RedisServer())
+        hub = running.enter_context(_slow_hub())
+        names = [f"{_MODELS[flavour]}-{flavours[:place].count(flavour)}" for place, flavour in enumerate(flavours)]
+        pods = []
+        for number, (name, flavour) in enumerate(zip(names, flavours, strict=True)):
+            own = folder / name
+            own.mkdir()
+            variables = {"REDIS_URL": redis.url, "HF_ENDPOINT": hub.url}
+            pods.append(_start_pod(running, own, name, flavour, load=load, seed=number, variables=variables))
+        router = running.enter_context(_router(pods, load))
+        jobs = {JOB: [_target(pod) for pod in pods], "kthena-router": [router]}
+        prometheus = running.enter_context(
+            Prometheus(folder, jobs, honor_labels=False, rule_files=rule_files),
+        )
+        yield Cluster(pods, prometheus)
+
+
+def _start_pod(
+    running: ExitStack, folder: Path, name: str, flavour: str, *, load: float, seed: int, variables: Mapping[str, str]
+) -> Pod:
+    alone = running.enter_context(ExitStack())
+    engine = alone.enter_context(Engine(flavour=flavour, model=_MODELS[flavour], load=load, seed=seed))
+    publisher = running.enter_context(KvPublisher(form(_EVENTS[flavour])))
+    events = {"KV_EVENTS_ENDPOINT": publisher.endpoint, "KV_EVENTS_REPLAY_ENDPOINT": publisher.replay_endpoint}
+    models = folder / "models"
+    models.mkdir()
+    arguments = ("--pod", f"{name}.{NAMESPACE}", "--model", _MODELS[flavour])
+    places = (
+        *("--write-root", str(models), "--lora-dir", str(models / "adapters"), "--reconcile-interval", "1"),
+        *("--model-config", str(_model_config(folder))),
+    )
+    runtime = running.enter_context(
+        Runtime(engine.url, *arguments, *places, engine=flavour, variables={**variables, **events})
+    )
+    pod = Pod(name, flavour, _MODELS[flavour], engine, runtime, alone)
+    if load:
+        _keep_busy(running, pod, folder, publisher, seed)
+    return pod
+
+
+def _keep_busy(running: ExitStack, pod: Pod, folder: Path, publisher: KvPublisher, seed: int) -> None:
+    adapters = folder / "adapters"
+    make_adapter(adapters / "chat")
+    for work in (
+        partial(publish_events, publisher, seed),
+        partial(use_adapters, pod.runtime, adapters, broken=seed == 0),
+        partial(download_models, pod.runtime, folder / "models"),
+    ):
+        running.enter_context(Worker(f"{pod.name}-{work.func.__name__}", work))
+
+
+def _model_config(folder: Path) -> Path:
+    """Write the Model that the pod belongs to, with an adapter."""
+    source = make_adapter(folder / "adapters" / "sql")
+    backend = {"name": "backend", "loraAdapters": [{"name": "sql", "artifactURL": f"pvc://{source}"}]}
+    path = folder / "model.yaml"
+    # JSON is YAML.
+    path.write_text(json.dumps({"kind": "Model", "spec": {"backends": [backend]}}))
+    return path
+
+
+def _target(pod: Pod) -> Target:
+    """Return the target with the labels that deploy/prometheus.yml gives."""
+    return Target(pod.runtime.url, {"namespace": NAMESPACE, "pod": pod.name})
+
+
+@contextlib.contextmanager
+def _slow_hub() -> Iterator[Hub]:
+    with Hub() as hub, BadProxy(hub.cdn_netloc) as proxy:
+        hub.cdn_url = proxy.url
+        slow_down(proxy, seconds=_PAUSE_SECONDS)
+        shards = {f"model-{number}.safetensors": bytes([number]) * _SHARD_BYTES for number in range(_SHARDS)}
+        hub.create(MODEL).commit({"config.json": json.dumps({"model_type": "demo"}).encode(), **shards})
+        yield hub
+
+
+@contextlib.contextmanager
+def _router(pods: Sequence[Pod], load: float) -> Iterator[str]:
+    pages = {_ROUTER_PAGE: b""}
+    models = {pod.model: round(load) for pod in pods}
+    with PageServer(pages) as server, Worker("router", partial(route_requests, pages, _ROUTER_PAGE, models)):
+        yield server.url
