@@ -92,7 +92,9 @@ def stat(  # noqa: PLR0913 - as few as a tile has properties
         "wideLayout": True,
     }
     color = {"mode": "thresholds"} if judge else fixed("blue")
-    defaults = _defaults(unit, empty, color, judge or NEUTRAL) | {"mappings": _mappings(zero)}
+    defaults = _defaults(unit, empty, color, judge or NEUTRAL) | {
+        "mappings": _tile_mappings(zero, empty, judged=bool(judge))
+    }
     panel = _panel("stat", title, description, {title: query}, defaults, options, instant=instant)
     return _sized(panel, width=4, height=4)
 
@@ -298,21 +300,22 @@ def _named(queries: Iterable[str]) -> str:
 def _defaults(unit: str, empty: str, color: Json, steps: Steps) -> Json:
     return {
         "color": color,
-        "mappings": _mappings(""),
+        "mappings": [_special("nan", NO_TRAFFIC, "text", 0)],
         "noValue": empty,
         "thresholds": thresholds(steps),
         "unit": unit,
     }
 
 
-def _mappings(zero: str) -> list[Json]:
-    """Return what stands for values that are no measurement: NaN, and 0 where nothing takes no time."""
-    nothing: list[Json] = [
-        {"type": "special", "options": {"match": "nan", "result": {"color": "text", "index": 0, "text": NO_TRAFFIC}}}
-    ]
-    if zero:
-        nothing.append({"type": "value", "options": {"0": {"color": "text", "index": 1, "text": zero}}})
-    return nothing
+def _tile_mappings(zero: str, empty: str, *, judged: bool) -> list[Json]:
+    """Return what stands for values that are no measurement, and so get no judgement: none, NaN, a time of 0."""
+    color = "transparent" if judged else "text"
+    nothing = [_special("nan", NO_TRAFFIC, color, 0), _special("null", empty, color, 1)]
+    return nothing + ([{"type": "value", "options": {"0": {"color": color, "index": 2, "text": zero}}}] if zero else [])
+
+
+def _special(match: str, text: str, color: str, index: int) -> Json:
+    return {"type": "special", "options": {"match": match, "result": {"color": color, "index": index, "text": text}}}
 
 
 def _cells(column: Column) -> Json:
