@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from exporter.metrics.names import LORA_ADAPTERS
+from grafana.frame import DATASOURCE
 from grafana.layout import flow
 from grafana.names import ALERTS, GENERATION_TOKENS, START_TIME
-from grafana.panels import DATASOURCE
 from grafana.promql import PODS, RATE
 from grafana.variables import DATASOURCES, LABEL_FILTERS
 

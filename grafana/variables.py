@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from exporter.metrics.names import BUILD_INFO, ENGINE_INFO
+from grafana.frame import DATASOURCE
 from grafana.names import WAITING
-from grafana.panels import DATASOURCE
 from grafana.promql import PODS, RANGE, SERIES
 
 if TYPE_CHECKING:

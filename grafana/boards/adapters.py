@@ -23,9 +23,10 @@ from exporter.metrics.names import (
 )
 from grafana.board import Board, drill_down
 from grafana.layout import Row
-from grafana.panels import CHART_HEIGHT, Column, bargauge, heatmap, stat, table, timeseries
+from grafana.panels import CHART_HEIGHT, bargauge, heatmap, stat, timeseries
 from grafana.promql import PODS, RANGE, divide
 from grafana.style import BAD_IF_ANY, SHARE_IS_GOOD, Steps
+from grafana.tables import Column, table
 from grafana.variables import POD_CHAIN
 
 __all__ = ["ADAPTERS"]

@@ -8,8 +8,9 @@ from exporter.metrics.names import BUILD_INFO, ENGINE_UP
 from grafana.board import Board
 from grafana.layout import Row
 from grafana.names import GENERATION_TOKENS, RUNNING, WAITING
-from grafana.panels import CHART_HEIGHT, Column, table, timeseries
+from grafana.panels import CHART_HEIGHT, timeseries
 from grafana.promql import PODS, SERIES
+from grafana.tables import Column, table
 from grafana.variables import MODEL_CHAIN
 
 __all__ = ["ENGINE_BOARD", "SGLANG", "VLLM"]

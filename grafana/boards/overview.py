@@ -20,9 +20,10 @@ from grafana.names import (
     UP,
     WAITING,
 )
-from grafana.panels import Column, heatmap, stat, table, timeseries
+from grafana.panels import heatmap, stat, timeseries
 from grafana.promql import PODS, RANGE, SERIES, divide, when_idle
 from grafana.style import BAD_IF_ANY, FULL_IS_BAD, NO_TRAFFIC, SHARE_IS_GOOD
+from grafana.tables import Column, table
 from grafana.variables import ENGINE, FIRST_TOKEN_SLO, MODEL_CHAIN
 
 __all__ = ["OVERVIEW"]

@@ -8,9 +8,10 @@ from exporter.metrics.names import ENGINE_INFO, ENGINE_UP
 from grafana.board import Board, drill_down
 from grafana.layout import Row
 from grafana.names import E2E, GENERATION_TOKENS, KV_USAGE, PREFIX_HITS, PREFIX_QUERIES, RUNNING, TPOT, TTFT, WAITING
-from grafana.panels import Column, table, timeseries
+from grafana.panels import timeseries
 from grafana.promql import PODS, SERIES
 from grafana.style import FULL_IS_BAD
+from grafana.tables import Column, table
 from grafana.variables import MODEL_CHAIN
 
 __all__ = ["PODS_BOARD"]

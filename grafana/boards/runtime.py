@@ -19,10 +19,11 @@ from exporter.metrics.names import (
 from grafana.board import Board, drill_down
 from grafana.layout import Row
 from grafana.names import CPU, MAX_FDS, OPEN_FDS, RESIDENT_MEMORY, START_TIME
-from grafana.panels import CHART_HEIGHT, Column, stat, table, timeseries
+from grafana.panels import CHART_HEIGHT, stat, timeseries
 from grafana.promql import PODS, divide
 from grafana.series import Regex
 from grafana.style import BAD_IF_ANY, SHARE_IS_GOOD, Steps
+from grafana.tables import Column, table
 from grafana.variables import POD_CHAIN
 
 __all__ = ["RUNTIME"]
