@@ -62,7 +62,7 @@ async function main(): Promise<void> {
     <ThemeContext.Provider value={theme}>
       <GlobalStyles />
       <PortalContainer />
-      <Header {...{ dashboard, variables, theme }} during={`Last ${seconds / 60} minutes`} />
+      <Header {...{ dashboard, variables, theme }} during={seconds % 60 ? `Last ${seconds} seconds` : `Last ${seconds / 60} minutes`} />
       <div style={{ padding: PADDING }}>
         <Grid {...{ panels, timeRange, theme }} width={innerWidth - 2 * PADDING} />
       </div>
