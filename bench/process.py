@@ -82,6 +82,11 @@ class Process:
         message = f"{self._command[:3]} does not answer {path}: {self.log()}"
         raise RuntimeError(message)
 
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self._process.pid
+
     def log(self) -> str:
         """Return what it wrote to standard error so far."""
         self._log.seek(0)

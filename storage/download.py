@@ -13,12 +13,10 @@ from storage.journal import Journal
 from storage.layout import Layout, Local
 from storage.lock import Lock
 from storage.plan import Listing, select
-from storage.ranges import Engine
 from storage.request import Action
-from storage.source import HubSource, PvcSource, S3Source, parse_source
+from storage.source import PvcSource, parse_source
 from storage.staging import Staging
 from storage.targets import check_target
-from storage.transport import Transport
 from storage.verification import Verification
 
 if TYPE_CHECKING:
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from storage.plan import RemoteFile
-    from storage.ranges import Origin
     from storage.reporter import Reporter
     from storage.request import DownloadRequest
     from storage.source import Source
@@ -45,26 +42,6 @@ class Fetcher(Protocol):
 
     def fetch(self, files: Sequence[RemoteFile], staging: Staging, *, workers: int) -> list[RemoteFile]:
         """Bring files into the tree, and return them as they came."""
-
-
-class _RangeFetcher:
-    """Files over HTTP, with the byte engine."""
-
-    lists_digests = False
-
-    def __init__(self, origin: Origin, request: DownloadRequest, transport: Transport) -> None:
-        self._origin = origin
-        self._request = request
-        self._transport = transport
-
-    def listing(self) -> Listing:
-        return self._origin.listing()
-
-    def fetch(self, files: Sequence[RemoteFile], staging: Staging, *, workers: int) -> list[RemoteFile]:
-        try:
-            return Engine(self._origin, self._transport, staging, workers=workers, tries=self._request.tries).run(files)
-        finally:
-            self._transport.close()
 
 
 def run(request: DownloadRequest, reporter: Reporter) -> None:
@@ -172,18 +149,11 @@ _ACTIONS: Final[Mapping[Action, Callable[[_Download], None]]] = {
 
 
 def _open(source: Source, request: DownloadRequest, target: Path) -> Fetcher:
-    """Make the fetcher of a source; the library that it needs is imported only now."""
-    transport = Transport(connections=request.max_workers, read_timeout=request.read_timeout)
-    match source:
-        case S3Source():
-            from storage.fetch.s3 import S3Origin  # noqa: PLC0415 - 40 ms
+    """Make the fetcher of a source; what it needs is imported only now."""
+    if isinstance(source, PvcSource):
+        from storage.fetch.pvc import PvcCopier  # noqa: PLC0415 - not needed by the others
 
-            return _RangeFetcher(S3Origin(source, request.config, transport), request, transport)
-        case HubSource():
-            from storage.fetch.huggingface import HubOrigin  # noqa: PLC0415 - 300 ms
+        return PvcCopier(source, target)
+    from storage.fetch.ranged import RangedFetcher  # noqa: PLC0415 - 60 ms
 
-            return _RangeFetcher(HubOrigin(source, request.config, tries=min(request.tries, 4)), request, transport)
-        case PvcSource():
-            from storage.fetch.pvc import PvcCopier  # noqa: PLC0415 - nor is this needed by the others
-
-            return PvcCopier(source, target)
+    return RangedFetcher(source, request)

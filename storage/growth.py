@@ -3,6 +3,11 @@
 The digest is taken in order. A worker that writes the very next bytes hashes
 them from its buffer; what arrived ahead of its turn is read back (from the
 page cache, as a rule) when the gap before it is closed.
+
+A machine that crashes may lose what the page cache had not written yet. A file
+that grows from its start to its end is too short then, and is seen to be; one
+whose pieces come in any order has its full length from the beginning, so each
+of its pieces is synced to the disk.
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from storage.digests import make_hasher
 from storage.errors import NoSpaceError
-from storage.journal import missing
+from storage.journal import clipped, missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,11 +57,12 @@ class Growth:
         self._path = path
         self._journal = journal
         self._lock = RLock()
-        spans = journal.spans(file) if path.exists() and path.stat().st_size == file.size else []
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-        with enough_space(path):
-            os.ftruncate(self._file, file.size)
+        spans = clipped(journal.spans(file), os.fstat(self._file).st_size)
         self.pending = deque(missing(spans, file.size, part_size))
+        self._is_split = len(self.pending) > 1 or any(start for start, _ in spans)
+        with enough_space(path):
+            os.ftruncate(self._file, file.size if self._is_split else sum(end for _, end in spans))
         self._spans = dict(spans)
         self.resumed = self.arrived = sum(end - start for start, end in spans)
         self.active = 0
@@ -101,6 +107,12 @@ class Growth:
                     self._hashed += len(data)
             finally:
                 self._hash_lock.release()
+
+    def sync(self) -> None:
+        """Have on disk what a crash could take away unseen."""
+        if self._is_split and not self.abandoned:
+            with enough_space(self._path):
+                os.fdatasync(self._file)
 
     def mark(self, start: int, end: int) -> None:
         """Record that these bytes were written."""

@@ -83,7 +83,7 @@ class Limits:
     stall_timeout: float = 60.0
     restarts: int = 5
     write_roots: tuple[str, ...] = ()
-    nice: int = 0
+    nice: int = 10
 
 
 class Supervisor:

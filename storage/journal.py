@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from storage.plan import RemoteFile
 
-__all__ = ["Journal", "Spans", "missing"]
+__all__ = ["Journal", "Spans", "clipped", "missing"]
 
 VERIFIED: Final = "verified"
 
@@ -131,3 +131,8 @@ def missing(spans: Spans, size: int, part_size: int) -> Spans:
     edges = [0, *(edge for span in spans for edge in span), size]
     gaps = zip(edges[::2], edges[1::2], strict=True)
     return [(at, min(at + part_size, end)) for start, end in gaps for at in range(start, end, part_size)]
+
+
+def clipped(spans: Spans, size: int) -> Spans:
+    """Return what of `spans` a file of `size` bytes can have: a crash of the machine may have made it shorter."""
+    return [(start, min(end, size)) for start, end in spans if start < size]

@@ -22,7 +22,6 @@ from pathlib import Path
 from threading import Event, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Self
-from uuid import uuid4
 
 from storage.errors import LockedError
 
@@ -86,7 +85,7 @@ class Lock:
         self._lease = lease
         self._clock = clock
         self._holder = Holder(
-            uuid4().hex, socket.gethostname(), os.getpid(), _boot(), _pid_namespace(), _born(os.getpid())
+            os.urandom(16).hex(), socket.gethostname(), os.getpid(), _boot(), _pid_namespace(), _born(os.getpid())
         )
         self._path = directory
         self._stopping = Event()

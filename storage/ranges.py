@@ -168,6 +168,7 @@ class Engine:
         changed = False
         try:
             self._fetching.fetch(growth, start, end)
+            growth.sync()
         except Changed as change:
             changed = not growth.abandoned
             if changed:

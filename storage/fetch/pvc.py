@@ -5,7 +5,8 @@
     sendfile           the kernel copies between file systems
     read and write     what always works
 
-Files are copied side by side; a file is not split, as that is slower. Links are
+Files are copied side by side; a file is not split, as that is slower, and so that after a crash of the machine
+one whose end did not reach the disk is too short, and is seen to be. Links are
 followed where they lead inside of the volume's directory, and refused where
 they lead out of it, in a circle, or nowhere.
 """
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Final
 
 from storage.errors import ChangedError, CorruptError, NotFoundError, StorageError, TargetError, UnsafeNameError
 from storage.growth import enough_space
-from storage.journal import missing
+from storage.journal import clipped, missing
 from storage.names import OWN_DIRECTORY, make_parents
 from storage.plan import Listing, RemoteFile
 from storage.targets import check_readable
@@ -155,12 +156,12 @@ class PvcCopier:
             raise ChangedError(f"{self._source.path}/{file.path} changed while it was copied")
 
     def _bring(self, file: RemoteFile, source: int, target: int, staging: Staging) -> None:
-        spans = staging.journal.spans(file) if os.fstat(target).st_size == file.size else []
+        spans = clipped(staging.journal.spans(file), os.fstat(target).st_size)
         if not spans and _clone(source, target):
             staging.observer.on_bytes(file.path, file.size)
             return
         staging.observer.on_bytes(file.path, sum(end - start for start, end in spans))
-        os.ftruncate(target, file.size)
+        os.ftruncate(target, spans[-1][1] if spans else 0)
         for start, end in missing(spans, file.size, STEP_BYTES):
             if self._stopping.is_set():
                 raise StorageError(f"the copy of {file.path} was broken off")

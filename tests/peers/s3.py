@@ -136,6 +136,11 @@ class S3Server:
         for path in sockets:
             path.unlink(missing_ok=True)
 
+    @property
+    def pid(self) -> int:
+        """The process of the server."""
+        return self._process.pid
+
     def client(self, keys: Keys | None = OWNER, *, url: str | None = None, **config: Any) -> Any:
         """Return a boto3 client that signs with `keys`, or not at all."""
         signing = {} if keys else {"signature_version": UNSIGNED}

@@ -1,0 +1,58 @@
+"""Sources over HTTP: S3, OBS and the Hub, whose files the byte engine brings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from storage.ranges import Engine
+from storage.source import S3Source
+from storage.transport import Transport
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from storage.plan import Listing, RemoteFile
+    from storage.ranges import Origin
+    from storage.request import DownloadRequest
+    from storage.source import HubSource
+    from storage.staging import Staging
+
+__all__ = ["RangedFetcher"]
+
+
+class RangedFetcher:
+    """A source whose origin lists and signs."""
+
+    lists_digests = False
+
+    def __init__(self, source: S3Source | HubSource, request: DownloadRequest) -> None:
+        """Prepare; nothing is asked yet.
+
+        Raises:
+            CredentialsError: The source wants some, and there are none.
+        """
+        self._request = request
+        self._transport = Transport(connections=request.max_workers, read_timeout=request.read_timeout)
+        self._origin = _origin(source, request, self._transport)
+
+    def listing(self) -> Listing:
+        """List all files."""
+        return self._origin.listing()
+
+    def fetch(self, files: Sequence[RemoteFile], staging: Staging, *, workers: int) -> list[RemoteFile]:
+        """Bring files into the tree, and return them as they came."""
+        try:
+            return Engine(self._origin, self._transport, staging, workers=workers, tries=self._request.tries).run(files)
+        finally:
+            self._transport.close()
+
+
+def _origin(source: S3Source | HubSource, request: DownloadRequest, transport: Transport) -> Origin:
+    """Make the origin of a source; the library that it needs is imported only now."""
+    if isinstance(source, S3Source):
+        from storage.fetch.s3 import S3Origin  # noqa: PLC0415 - 30 ms
+
+        return S3Origin(source, request.config, transport)
+    from storage.fetch.huggingface import HubOrigin  # noqa: PLC0415 - 300 ms
+
+    return HubOrigin(source, request.config, tries=min(request.tries, 4))
