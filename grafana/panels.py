@@ -20,7 +20,9 @@ __all__ = ["CHART_HEIGHT", "bargauge", "heatmap", "stat", "timeseries"]
 
 # A chart's height, in which a legend with three names is whole.
 CHART_HEIGHT: Final = 9
-_TILE_TEXT: Final = 30
+_TILE_TEXT: Final = 28
+# Labels that may have many values: their legend is a table, with numbers to find the odd one by.
+_WITHOUT_END: Final = ("{{pod}}", "{{model_name}}", "{{route}}")
 
 
 def stat(  # noqa: PLR0913 - as few as a tile has properties
@@ -47,7 +49,7 @@ def stat(  # noqa: PLR0913 - as few as a tile has properties
         instant: Whether the query covers the chosen time by itself.
     """
     options = {
-        "colorMode": "background" if judge else "value",
+        "colorMode": "background" if judge else "none",
         "graphMode": "none" if instant or judge else "area",
         "justifyMode": "auto",
         "orientation": "auto",
@@ -89,7 +91,8 @@ def timeseries(  # noqa: PLR0913 - as few as a chart has properties
         empty: What to show when there is nothing.
         width: Of 24.
     """
-    many = any("{{" in legend for legend in series)
+    many = any(label in legend for legend in series for label in _WITHOUT_END)
+    several = len(series) > 1 or any("{{" in legend for legend in series)
     custom = {
         "axisPlacement": "auto",
         "drawStyle": "line",
@@ -108,11 +111,11 @@ def timeseries(  # noqa: PLR0913 - as few as a chart has properties
             "calcs": ["mean", "max"] if many else [],
             "displayMode": "table" if many else "list",
             "placement": "bottom",
-            "showLegend": many or len(series) > 1,
+            "showLegend": several,
         },
         "tooltip": {"mode": "multi", "sort": "desc"},
     }
-    color = BY_NAME if many or len(series) > 1 else fixed("blue")
+    color = BY_NAME if several else fixed("blue")
     config = defaults(unit, empty, color, NEUTRAL) | {"custom": custom, "min": 0} | ({"max": 1} if share else {})
     overrides = legend_overrides(series)
     return sized(

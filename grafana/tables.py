@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Column", "table"]
 
 _COLUMN_PIXELS: Final = 80
+_NO_CELL: Final = "-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +72,22 @@ def table(  # noqa: PLR0913 - as few as a table has properties
         "wrapHeaderText": True,
     }
     config = defaults("none", empty, {"mode": "thresholds"}, NEUTRAL) | {"custom": custom}
-    overrides = [*map(_cells, filter(lambda column: column.title, columns)), *_linked(links or {})]
+    overrides = [
+        *map(_head, labels.values()),
+        *map(_cells, filter(lambda column: column.title, columns)),
+        *_linked(links or {}),
+    ]
     made = panel("table", title, description, series, config, options, overrides=overrides, form="table")
     made["transformations"] = _merged(labels, columns)
     return sized(made, width=width, height=height)
 
 
+def _head(head: str) -> Json:
+    return {"matcher": {"id": "byName", "options": head}, "properties": [{"id": "noValue", "value": _NO_CELL}]}
+
+
 def _cells(column: Column) -> Json:
-    properties: list[Json] = [{"id": "unit", "value": column.unit}]
+    properties: list[Json] = [{"id": "unit", "value": column.unit}, {"id": "noValue", "value": _NO_CELL}]
     if column.colors:
         properties += [
             {"id": "custom.cellOptions", "value": {"type": "color-text"}},

@@ -45,7 +45,8 @@ SGLANG: Final = {
 
 _S = SERIES
 _POD = ("namespace", "pod")
-_OFF: Final = "No such engine here"
+_NO_VLLM: Final = "No vLLM, or no traffic"
+_NO_SGLANG: Final = "No SGLang, or no traffic"
 
 
 def _schedulers(gauge: str) -> str:
@@ -89,7 +90,7 @@ _VLLM = (
         "none",
         "Requests that run and that wait. Waiting with room in the KV cache means that --max-num-seqs is the limit.",
         {"running": _S.sum(VLLM["running"]), "waiting": _S.sum(VLLM["waiting"])},
-        empty=_OFF,
+        empty=_NO_VLLM,
     ),
     timeseries(
         "KV cache usage",
@@ -97,7 +98,7 @@ _VLLM = (
         "Used part of each pod's KV cache. At 100% requests are preempted.",
         {"{{pod}}": _S.max(VLLM["kv_usage"], *_POD)},
         share=True,
-        empty=_OFF,
+        empty=_NO_VLLM,
     ),
     timeseries(
         "Preemptions / s",
@@ -105,7 +106,7 @@ _VLLM = (
         "Requests thrown out of the KV cache, to be computed again. More than a few: fewer requests at once, shorter "
         "contexts, or more memory.",
         {"{{pod}}": _S.rate(VLLM["preemptions"], *_POD)},
-        empty=_OFF,
+        empty=_NO_VLLM,
     ),
     timeseries(
         "Prefix cache hits",
@@ -114,7 +115,7 @@ _VLLM = (
         "that routing keeps prefixes together.",
         {"hits": _S.ratio(VLLM["prefix_hits"], VLLM["prefix_queries"])},
         share=True,
-        empty=_OFF,
+        empty=_NO_VLLM,
     ),
     timeseries(
         "Mean time per phase",
@@ -123,7 +124,7 @@ _VLLM = (
         "for fewer requests at once.",
         {phase: _S.mean(VLLM[phase]) for phase in ("queue", "prefill", "decode")},
         stacked=True,
-        empty=_OFF,
+        empty=_NO_VLLM,
     ),
     timeseries(
         "Finished requests by reason",
@@ -131,21 +132,21 @@ _VLLM = (
         "stop: the model ended; length: the limit was reached; abort: the client left; error: the engine failed.",
         {"{{finished_reason}}": _S.rate(VLLM["finished"], "finished_reason")},
         stacked=True,
-        empty=_OFF,
+        empty=_NO_VLLM,
     ),
     timeseries(
         "Tokens per engine step",
         "count:tok",
         "How full the batches are. Low under load means that something but the accelerator is the limit.",
         {"tokens": _S.mean(VLLM["step_tokens"])},
-        empty=_OFF,
+        empty=_NO_VLLM,
     ),
     timeseries(
         "Tokens per request",
         "count:tok",
         "Mean length of finished requests. It explains latency that changes without load.",
         {"prompt": _S.mean(VLLM["prompt_length"]), "output": _S.mean(VLLM["output_length"])},
-        empty=_OFF,
+        empty=_NO_VLLM,
     ),
     table(
         "LoRA adapters in use",
@@ -164,7 +165,7 @@ _VLLM = (
                 f"({PODS.raw(VLLM['lora'])}))",
             ),
         ),
-        empty="No --enable-lora",
+        empty="No adapter is used",
         width=8,
         height=CHART_HEIGHT,
     ),
@@ -180,7 +181,7 @@ _SGLANG = (
             "running": f"sum({_schedulers(SGLANG['running'])})",
             "waiting": f"sum({_schedulers(SGLANG['waiting'])})",
         },
-        empty=_OFF,
+        empty=_NO_SGLANG,
     ),
     timeseries(
         "Token usage",
@@ -188,7 +189,7 @@ _SGLANG = (
         "Used part of each pod's KV cache. At 100% requests are retracted.",
         {"{{pod}}": _S.max(SGLANG["usage"], *_POD)},
         share=True,
-        empty=_OFF,
+        empty=_NO_SGLANG,
     ),
     timeseries(
         "Cache hit rate",
@@ -196,7 +197,7 @@ _SGLANG = (
         "Share of the last prefill batch that was in the radix cache, mean over pods.",
         {"hits": _S.mean_of(SGLANG["hit_rate"])},
         share=True,
-        empty=_OFF,
+        empty=_NO_SGLANG,
     ),
     timeseries(
         "Generation throughput",
@@ -205,21 +206,21 @@ _SGLANG = (
         "requests end.",
         {"{{pod}}": f"sum by (namespace, pod) ({_schedulers(SGLANG['throughput'])})"},
         stacked=True,
-        empty=_OFF,
+        empty=_NO_SGLANG,
     ),
     timeseries(
         "Mean time in queue",
         "s",
         "From a request's arrival to its first batch. It asks for more pods.",
         {"queue": _S.mean(SGLANG["queue"])},
-        empty=_OFF,
+        empty=_NO_SGLANG,
     ),
     timeseries(
         "Aborted requests",
         "percentunit",
         "Share of requests that were given up by their clients. Rises when first tokens come late.",
         {"aborted": _S.ratio(SGLANG["aborted"], SGLANG["requests"])},
-        empty=_OFF,
+        empty=_NO_SGLANG,
     ),
 )
 

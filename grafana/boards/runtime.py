@@ -22,7 +22,7 @@ from grafana.names import CPU, MAX_FDS, OPEN_FDS, RESIDENT_MEMORY, START_TIME
 from grafana.panels import CHART_HEIGHT, stat, timeseries
 from grafana.promql import PODS, divide
 from grafana.series import Regex
-from grafana.style import BAD_IF_ANY, SHARE_IS_GOOD, Steps
+from grafana.style import SHARE_IS_GOOD, Steps
 from grafana.tables import Column, table
 from grafana.variables import POD_CHAIN
 
@@ -30,6 +30,7 @@ __all__ = ["RUNTIME"]
 
 _R = PODS
 _POD = ("namespace", "pod")
+_MISSING_IS_ODD: Final[Steps] = ((None, "green"), (1, "orange"))
 _ERRORS_ARE_BAD: Final[Steps] = ((None, "green"), (0.001, "orange"), (0.01, "red"))
 
 _SERVER_ERRORS = f"({_R.rate(HTTP_REQUESTS, status=Regex('5..'))} or vector(0))"
@@ -47,10 +48,10 @@ _NOW = (
     stat(
         "Standard metrics missing",
         "none",
-        "Standard metrics that a readable engine lacks: an upgrade renamed one, --engine is wrong, or no request came "
-        "yet. Listed below.",
+        "Standard metrics that a readable engine lacks: an upgrade renamed one, or --engine is wrong. SGLang has none "
+        "before its first request. Listed below.",
         f"count({_MISSING}) or vector(0)",
-        judge=BAD_IF_ANY,
+        judge=_MISSING_IS_ODD,
     ),
     stat(
         "Slowest engine scrape",
@@ -100,12 +101,14 @@ _SCRAPE = (
         "short",
         "Samples on each engine's page. A drop to 0 is an unreadable engine; steady growth is a label without bounds.",
         {"{{pod}}": _R.sum(ENGINE_SCRAPE_SAMPLES, *_POD)},
+        width=6,
     ),
     timeseries(
         "Engine page size",
         "bytes",
         "Size of each engine's page. Prometheus has to store what is on it: --no-raw-metrics leaves it out.",
         {"{{pod}}": _R.max(ENGINE_SCRAPE_SIZE, *_POD)},
+        width=6,
     ),
     table(
         "Standard metrics that a readable engine lacks",
@@ -118,7 +121,7 @@ _SCRAPE = (
             }
         },
         empty="None is missing",
-        width=8,
+        width=12,
         height=CHART_HEIGHT,
     ),
 )

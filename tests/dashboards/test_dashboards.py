@@ -289,7 +289,7 @@ def test_panel_ref_ids(panel: Panel) -> None:
 @each_panel
 def test_panel_without_data(panel: Panel) -> None:
     """It says why it is empty, in words."""
-    assert re.fullmatch(r"[A-Z][\w\s-]+|No --\w[\w-]+", panel.json["fieldConfig"]["defaults"]["noValue"])
+    assert re.fullmatch(r"[A-Z][\w\s,-]+|No --\w[\w-]+", panel.json["fieldConfig"]["defaults"]["noValue"])
 
 
 @each_panel
