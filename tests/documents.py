@@ -13,7 +13,12 @@ __all__ = ["DOCUMENTS", "ROOT", "Block", "anchors", "blocks", "cells", "code", "
 ROOT: Final = Path(__file__).parents[1]
 DOCUMENTS: Final = tuple(
     str(path.relative_to(ROOT))
-    for path in (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/**/*.md")))
+    for path in (
+        ROOT / "README.md",
+        ROOT / "CHANGELOG.md",
+        ROOT / "grafana/README.md",
+        *sorted(ROOT.glob("docs/**/*.md")),
+    )
 )
 
 _BLOCK: Final = re.compile(r"^( *)```(\w*) *([^\n]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)

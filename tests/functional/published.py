@@ -36,6 +36,13 @@ def pod_monitor_errors(document: Document) -> list[str]:
     return _errors(document, _closed(PodMonitor.model_json_schema(by_alias=True)))
 
 
+def prometheus_rule_errors(document: Document) -> list[str]:
+    """Return what the Prometheus Operator's definition of a PrometheusRule has against a document."""
+    from cloudcoil.models.prometheus_operator.v1 import PrometheusRule  # noqa: PLC0415 - likewise
+
+    return _errors(document, _closed(PrometheusRule.model_json_schema(by_alias=True)))
+
+
 def scrape_config_errors(document: Document) -> list[str]:
     """Return what the Prometheus Operator's definition of a ScrapeConfig has against a document."""
     from cloudcoil.models.prometheus_operator.v1alpha1 import ScrapeConfig  # noqa: PLC0415 - likewise

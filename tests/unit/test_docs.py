@@ -108,7 +108,7 @@ FOREIGN_FLAGS: Final = {
     "bench": {"--check", "--json", "--quick"},
     "curl": {"--compressed"},
     "docker": {"--build", "--build-arg"},
-    "kubectl": {"--from-literal"},
+    "kubectl": {"--from-literal", "--previous"},
     "llama.cpp": {"--metrics"},
     "lmdeploy": {"--disable-metrics"},
     "ray": {"--metrics-export-port"},
