@@ -126,10 +126,10 @@ _MODELS = table(
         Column("Requests / s", "reqps", _TABLE.observed(E2E, *_ROW)),
         Column("Output tokens / s", "count:tok/s", _TABLE.rate(GENERATION_TOKENS, *_ROW)),
         Column("First token, p95", "s", _TABLE.quantile(0.95, TTFT, *_ROW)),
-        Column("Per output token, p95", "s", _TABLE.quantile(0.95, TPOT, *_ROW)),
+        Column("Per token, p95", "s", _TABLE.quantile(0.95, TPOT, *_ROW)),
         Column("End to end, p95", "s", _TABLE.quantile(0.95, E2E, *_ROW)),
         Column("KV cache, fullest", "percentunit", _S.max(KV_USAGE, *_ROW), FULL_IS_BAD),
-        Column("Most waiting in a pod", "none", _TABLE.total("max", _TABLE.applied("max_over_time", WAITING), *_ROW)),
+        Column("Most waiting", "none", _TABLE.total("max", _TABLE.applied("max_over_time", WAITING), *_ROW)),
     ),
     links={
         "Model": {

@@ -39,7 +39,7 @@ _TABLE = table(
         Column("Requests / s", "reqps", _RECENT.observed(E2E, *_ROW)),
         Column("Output tok/s", "count:tok/s", _RECENT.rate(GENERATION_TOKENS, *_ROW)),
         Column("First token, p95", "s", _RECENT.quantile(0.95, TTFT, *_ROW)),
-        Column("Per output token, p95", "s", _RECENT.quantile(0.95, TPOT, *_ROW)),
+        Column("Per token, p95", "s", _RECENT.quantile(0.95, TPOT, *_ROW)),
         Column("End to end, p95", "s", _RECENT.quantile(0.95, E2E, *_ROW)),
     ),
     links={
