@@ -176,6 +176,14 @@ def test_the_rule_has_its_value(rule: Rule, tmp_path: Path) -> None:
     assert run(cases, tmp_path)[0] == 0, run(cases, tmp_path)[1]
 
 
+@each_rule
+def test_the_rule_spans_the_time_it_is_named_by(rule: Rule) -> None:
+    """A steady load has the same rate over any window, so its value alone would not tell."""
+    named = set(re.findall(r"(?:rate|increase)(\d+[mh])$", rule.record))
+
+    assert set(re.findall(r"\[(\w+)\]", rule.expr)) == named
+
+
 def test_nothing_recorded_is_not_a_number(tmp_path: Path) -> None:
     """The whole file holds; without traffic everything is 0 or not there."""
     cases = CASES["kthena-rules.test.yml"]["tests"]
