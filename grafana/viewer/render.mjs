@@ -30,7 +30,7 @@ const PUBLIC = [
   [/^\/public\/fonts\/inter\/Inter-Medium\.(woff2)$/, join(MODULES, "@fontsource/inter/files/inter-latin-500-normal.")],
 ];
 const CHROMIUM = [
-  "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
+  "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--no-first-run", "--hide-scrollbars",
   "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ];
 

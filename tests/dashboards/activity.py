@@ -29,7 +29,7 @@ MODEL: Final = "org/model"
 _EVENT_SECONDS: Final = 0.1
 _STORED_BLOCKS: Final = range(4, 24)
 _CACHE_BLOCKS: Final = 4000
-_ADAPTER_SECONDS: Final = 5.0
+_ADAPTER_SECONDS: Final = (1.0, 5.0)
 _MATCH_BOUNDS: Final = ("0.0", "0.25", "0.5", "0.75", "1.0", "+Inf")
 _UNDER_WAY: Final = frozenset({"queued", "running"})
 _RESET_REQUESTS: Final = range(5, 500, 9)
@@ -71,13 +71,14 @@ def publish_events(publisher: KvPublisher, seed: int, stopping: threading.Event)
         publisher.publish_payload(publisher.form.batch(*happenings, ts=time()))
 
 
-def use_adapters(runtime: Runtime, folder: Path, stopping: threading.Event, *, broken: bool) -> None:
+def use_adapters(runtime: Runtime, folder: Path, seed: int, stopping: threading.Event, *, broken: bool) -> None:
     """Load an adapter and unload it, again and again; with `broken`, ask for one that is not there, too."""
+    chance = random.Random(seed)
     if broken:
         _post(runtime, "/v1/load_lora_adapter", _adapter(folder, "lost") | {"async_download": True})
-    while not stopping.wait(_ADAPTER_SECONDS):
+    while not stopping.wait(chance.uniform(*_ADAPTER_SECONDS)):
         _post(runtime, "/v1/load_lora_adapter", _adapter(folder, "chat"))
-        if stopping.wait(_ADAPTER_SECONDS):
+        if stopping.wait(chance.uniform(*_ADAPTER_SECONDS)):
             return
         _post(runtime, "/v1/unload_lora_adapter", {"lora_name": "chat"})
         _ask(runtime, "GET", "/ready")

@@ -157,7 +157,7 @@ def _keep_busy(running: ExitStack, pod: Pod, folder: Path, publisher: KvPublishe
     make_adapter(adapters / "chat")
     for work in (
         partial(publish_events, publisher, seed),
-        partial(use_adapters, pod.runtime, adapters, broken=seed == 0),
+        partial(use_adapters, pod.runtime, adapters, seed, broken=seed == 0),
         partial(download_models, pod.runtime, folder / "models"),
     ):
         running.enter_context(Worker(f"{pod.name}-{work.func.__name__}", work))
