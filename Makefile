@@ -37,8 +37,9 @@ lint: .venv/.dev ## Check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: .venv/.dev ## Check types
+types: .venv/.dev viewer ## Check types
 	$(BIN)/mypy
+	npm run --prefix grafana/viewer --silent types
 
 imports: .venv/.dev ## Check that imports run downwards only
 	$(BIN)/lint-imports --no-cache
