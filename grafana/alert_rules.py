@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from exporter.metrics import names
-from grafana.names import E2E, GENERATION_TOKENS, START_TIME, TPOT, TTFT, UP, WAITING
+from grafana.names import E2E, GENERATION_TOKENS, RUNTIME_JOB, START_TIME, TPOT, TTFT, UP, WAITING
 from grafana.recording_rules import SLOW_SECONDS, TTFT_REQUESTS, WAITING_PER_POD, slow_share
-from grafana.series import Regex, one_of, series
+from grafana.series import ON_TARGET, one_of, series
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,16 +23,14 @@ __all__ = ["ALERTS", "DASHBOARDS", "SEVERITIES", "Alert"]
 # Page somebody; look at it today; know of it.
 SEVERITIES: Final = ("critical", "warning", "info")
 
-# The job of deploy/prometheus.yml, and that which the operator makes of deploy/podmonitor.yaml.
-_JOB: Final = Regex("(.+/)?kthena-runtime")
-_UP: Final = series(UP, job=_JOB)
-_ENGINE_IS_UP: Final = f"and on (job, instance) {names.ENGINE_UP.name} == 1"
+_UP: Final = series(UP, job=RUNTIME_JOB)
+_ENGINE_IS_UP: Final = f"and {ON_TARGET} {names.ENGINE_UP.name} == 1"
 
 # How long an engine may load its model: the startupProbe of deploy/sidecar.yaml.
 _STARTUP_MINUTES: Final = 30
 
-# These engines show it from their start; all else may wait for a first request.
-_SHOWN_FROM_THE_START: Final = one_of("vllm", "sglang")
+# It shows this from its start; SGLang and others may wait for a first request.
+_SHOWN_FROM_THE_START: Final = "vllm"
 # Of 1 % of requests that may be slow in 30 days: this many times as fast, and the budget is gone in 2 or 5 days.
 _BUDGET: Final = 0.01
 _FAST_BURN: Final = f"{14.4 * _BUDGET:.3f}"
@@ -113,7 +111,7 @@ _ENGINE: Final = (
         "KthenaEngineUnreachable",
         f"""\
 {names.ENGINE_UP.name} == 0
-and on (job, instance) (
+and {ON_TARGET} (
     max_over_time({names.ENGINE_UP.name}[{_STARTUP_MINUTES}m]) == 1
   or
     time() - {START_TIME} > {_STARTUP_MINUTES * 60}
@@ -130,10 +128,10 @@ and on (job, instance) (
         f"""\
 (
     {series(names.STANDARD_METRIC_PRESENT, metric=WAITING)} == 0
-    and on (job, instance) {series(names.ENGINE_INFO, engine=_SHOWN_FROM_THE_START)}
+    and {ON_TARGET} {series(names.ENGINE_INFO, engine=_SHOWN_FROM_THE_START)}
   or
-    {series(names.STANDARD_METRIC_PRESENT, metric=one_of(GENERATION_TOKENS, TTFT, TPOT, E2E))} == 0
-    and on (job, instance) ({GENERATION_TOKENS} > 0 or {TTFT}_count > 0 or {TPOT}_count > 0 or {E2E}_count > 0)
+    {series(names.STANDARD_METRIC_PRESENT, metric=one_of(WAITING, GENERATION_TOKENS, TTFT, TPOT, E2E))} == 0
+    and {ON_TARGET} ({GENERATION_TOKENS} > 0 or {TTFT}_count > 0 or {TPOT}_count > 0 or {E2E}_count > 0)
 )
 {_ENGINE_IS_UP}""",
         "15m",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from exporter.metrics.names import EXTENDED, PROCESS, STANDARD
+from grafana.series import Regex
 
 __all__ = [
     "ALERTS",
@@ -19,6 +20,7 @@ __all__ = [
     "PROMPT_TOKENS",
     "RESIDENT_MEMORY",
     "RUNNING",
+    "RUNTIME_JOB",
     "START_TIME",
     "SUCCESS",
     "TPOT",
@@ -34,3 +36,6 @@ __all__ = [
 # Prometheus's own.
 UP: Final = "up"
 ALERTS: Final = "ALERTS"
+
+# The job of deploy/prometheus.yml, and that which the operator makes of deploy/podmonitor.yaml.
+RUNTIME_JOB: Final = Regex("(.+/)?kthena-runtime")

@@ -112,6 +112,7 @@ def timeseries(  # noqa: PLR0913 - as few as a chart has properties
             "displayMode": "table" if many else "list",
             "placement": "bottom",
             "showLegend": several,
+            **({"sortBy": "Max", "sortDesc": True} if many else {}),
         },
         "tooltip": {"mode": "multi", "sort": "desc"},
     }

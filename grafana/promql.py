@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from exporter.metrics.names import ENGINE_INFO, Description
-from grafana.series import Regex, series
+from grafana.series import ON_TARGET, TARGET, Regex, series
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,8 +26,6 @@ RATE: Final = "$__rate_interval"
 RANGE: Final = "$__range"
 QUANTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
-# What tells one scraped runtime from another, whatever labels its targets have besides.
-_TARGET: Final = ("job", "instance")
 # How a group's parts are brought down to one series per target before the engine's name is joined.
 _PER_TARGET: Final = {"sum": "sum", "max": "max", "count": "group"}
 
@@ -68,11 +66,11 @@ class Promql:
         """Aggregate by labels; `engine` is the runtime's name of it, whatever the engine's own labels are."""
         if self.engine:
             chosen = PODS.over(self.window).applied("last_over_time", ENGINE_INFO, engine=Regex("$engine"))
-            expression = f"{expression} and on ({_names(_TARGET)}) {chosen}"
+            expression = f"{expression} and {ON_TARGET} {chosen}"
         if "engine" in by:
-            labels = (*_TARGET, *(label for label in by if label != "engine"))
+            labels = (*TARGET, *(label for label in by if label not in {"engine", *TARGET}))
             parts = f"{_PER_TARGET[operator]} by ({_names(labels)}) ({expression})"
-            expression = f"{parts} * on ({_names(_TARGET)}) group_left (engine) {self._engines()}"
+            expression = f"{parts} * {ON_TARGET} group_left (engine) {self._engines()}"
         return f"{operator} by ({_names(by)}) ({expression})" if by else f"{operator}({expression})"
 
     def count(self, metric: Metric, *by: str, **where: str) -> str:
@@ -131,7 +129,7 @@ class Promql:
 
     def _engines(self) -> str:
         """Return one series per target with its engine's name, of the last if it changed within the window."""
-        return f"topk by ({_names(_TARGET)}) (1, {PODS.over(self.window).applied('last_over_time', ENGINE_INFO)})"
+        return f"topk by ({_names(TARGET)}) (1, {PODS.over(self.window).applied('last_over_time', ENGINE_INFO)})"
 
 
 # What the runtime's own metrics can be chosen by, and the standard ones.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from exporter.metrics.names import ENGINE_INFO
 from grafana.names import E2E, GENERATION_TOKENS, TPOT, TTFT, WAITING
-from grafana.series import one_of, series
+from grafana.series import ON_TARGET, TARGET, one_of, series
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +29,7 @@ _BY: Final = "namespace, model_name"
 # Engines differ in their buckets, so their histograms are never added up: a level of their own.
 _ENGINE_LEVEL: Final = "namespace_model_name_engine"
 _ENGINE_BY: Final = "namespace, model_name, engine"
+_TARGET_BY: Final = ", ".join((*TARGET, "model_name"))
 
 WAITING_PER_POD: Final = f"{_LEVEL}:kthena_num_requests_waiting:avg"
 TTFT_REQUESTS: Final = f"{_LEVEL}:kthena_ttft:increase1h"
@@ -65,9 +66,9 @@ def _quantiles(histogram: str) -> Iterator[Rule]:
     buckets = f"{_ENGINE_LEVEL}:{short}_bucket:rate5m"
     expr = f"""\
 sum by ({_ENGINE_BY}, le) (
-    sum by (job, instance, namespace, model_name, le) (rate({histogram}_bucket[5m]))
-  * on (job, instance) group_left (engine)
-    {ENGINE_INFO.name}
+    sum by ({_TARGET_BY}, le) (rate({histogram}_bucket[5m]))
+  * {ON_TARGET} group_left (engine)
+    topk by ({", ".join(TARGET)}) (1, {ENGINE_INFO.name})
 )"""
     yield Rule(buckets, expr)
     # What is not a number is not >= 0, and left out.
@@ -78,7 +79,7 @@ RULES: Final = (
     Rule(f"{_LEVEL}:kthena_requests:rate5m", f"sum by ({_BY}) (rate({E2E}_count[5m]))"),
     Rule(f"{_LEVEL}:kthena_generation_tokens:rate5m", f"sum by ({_BY}) (rate({GENERATION_TOKENS}[5m]))"),
     Rule(f"{_LEVEL}:kthena_num_requests_waiting:sum", f"sum by ({_BY}) ({WAITING})"),
-    Rule(WAITING_PER_POD, f"avg by ({_BY}) (sum by (job, instance, {_BY}) ({WAITING}))"),
+    Rule(WAITING_PER_POD, f"avg by ({_BY}) (sum by ({_TARGET_BY}) ({WAITING}))"),
     *(rule for histogram in (TTFT, TPOT, E2E) for rule in _quantiles(histogram)),
     *(_slow_share(window) for window in _WINDOWS),
     Rule(TTFT_REQUESTS, f"sum by ({_BY}) (increase({TTFT}_count[1h]))"),

@@ -6,12 +6,17 @@ series("up", job=Regex("a|b"))             ->  up{job=~"a|b"}
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from exporter.metrics.names import Description
 
-__all__ = ["Regex", "one_of", "series"]
+__all__ = ["ON_TARGET", "TARGET", "Regex", "one_of", "series"]
+
+# What tells one scraped runtime from another. The instance alone does not: the next pod gets the address of one that
+# is gone, and clusters have the same addresses. Where a label is missing, it is so on both sides of a join.
+TARGET: Final = ("cluster", "job", "namespace", "pod", "instance")
+ON_TARGET: Final = f"on ({', '.join(TARGET)})"
 
 
 class Regex(str):

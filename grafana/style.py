@@ -55,9 +55,10 @@ WORDS: Final = {
 # The same for words that a legend ends in: what is not as it should be, and what is on its way.
 STATUSES: Final = {
     "failed|error|lost|5..": "red",
-    "engine_unavailable|abort|aborted|repetition|cancelled|unloading|4..": "orange",
+    "engine_unavailable|abort|aborted|cancelled|unloading|4..": "orange",
     "length|repaired|loading|downloading|3..": "blue",
     "pending": "text",
+    "repetition": "yellow",
 }
 
 

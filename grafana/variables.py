@@ -8,11 +8,12 @@ from exporter.metrics.names import BUILD_INFO, ENGINE_INFO
 from grafana.frame import DATASOURCE
 from grafana.names import WAITING
 from grafana.promql import PODS, RANGE, SERIES
+from grafana.series import ON_TARGET
 
 if TYPE_CHECKING:
     from grafana.style import Json
 
-__all__ = ["DATASOURCES", "ENGINE", "FIRST_TOKEN_SLO", "LABEL_FILTERS", "MODEL_CHAIN", "POD_CHAIN"]
+__all__ = ["DATASOURCES", "ENGINE", "ENGINE_CHAIN", "FIRST_TOKEN_SLO", "LABEL_FILTERS", "MODEL_CHAIN", "POD_CHAIN"]
 
 # Kinds of queries, as Grafana numbers them.
 _LABEL_VALUES: Final = 1
@@ -23,7 +24,7 @@ _HIDDEN: Final = 2
 _SHARED_BOUNDS: Final = ("0.1", "1.0", "10.0")
 
 
-def _query(name: str, label: str, query: str, *, kind: int = _LABEL_VALUES, everything: str = ".*") -> Json:
+def _query(name: str, label: str, query: str, *, kind: int = _LABEL_VALUES, everything: str | None = ".*") -> Json:
     return {
         "name": name,
         "label": label,
@@ -35,7 +36,7 @@ def _query(name: str, label: str, query: str, *, kind: int = _LABEL_VALUES, ever
         "sort": 1,
         "multi": True,
         "includeAll": True,
-        "allValue": everything,
+        **({} if everything is None else {"allValue": everything}),
         "current": {"selected": True, "text": ["All"], "value": ["$__all"]},
         "hide": 0,
         "options": [],
@@ -73,6 +74,11 @@ DATASOURCES: Final[Json] = {
 # For dashboards of the engines' metrics, and of the runtime's own, which have no model_name.
 MODEL_CHAIN: Final = _chain(WAITING, job="Job", namespace="Namespace", model_name="Model", pod="Pod")
 POD_CHAIN: Final = _chain(BUILD_INFO.name, job="Job", namespace="Namespace", pod="Pod")
+# Somebody may scrape the engines, too. All jobs are those of runtimes here, or the engines' series would count twice.
+ENGINE_CHAIN: Final = (
+    _query("job", "Job", f"label_values({BUILD_INFO.name}, job)", everything=None),
+    *MODEL_CHAIN[1:],
+)
 
 # The engines of the chosen pods, for a row that is repeated for each.
 ENGINE: Final[Json] = _query(
@@ -80,7 +86,7 @@ ENGINE: Final[Json] = _query(
     "Engine",
     "query_result(group by (engine) ("
     f"{PODS.over(RANGE).applied('last_over_time', ENGINE_INFO)}"
-    f" and on (job, instance) {SERIES.over(RANGE).applied('last_over_time', WAITING)}))",
+    f" and {ON_TARGET} {SERIES.over(RANGE).applied('last_over_time', WAITING)}))",
     kind=_QUERY_RESULT,
 ) | {"hide": _HIDDEN, "regex": '/engine="([^"]+)"/'}
 

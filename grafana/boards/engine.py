@@ -10,8 +10,9 @@ from grafana.layout import Row
 from grafana.names import GENERATION_TOKENS, RUNNING, WAITING
 from grafana.panels import CHART_HEIGHT, timeseries
 from grafana.promql import PODS, SERIES
+from grafana.series import TARGET
 from grafana.tables import Column, table
-from grafana.variables import MODEL_CHAIN
+from grafana.variables import ENGINE_CHAIN
 
 __all__ = ["ENGINE_BOARD", "SGLANG", "VLLM"]
 
@@ -51,7 +52,7 @@ _NO_SGLANG: Final = "No SGLang, or no traffic"
 
 def _schedulers(gauge: str) -> str:
     """Return a gauge of SGLang, once for each group of ranks that have the same requests, without its priorities."""
-    return f"max by (namespace, pod, job, instance, dp_rank) ({_S.raw(gauge, priority='')})"
+    return f"max by ({', '.join(TARGET)}, dp_rank) ({_S.raw(gauge, priority='')})"
 
 
 _ENGINES = (
@@ -228,7 +229,7 @@ ENGINE_BOARD: Final = Board(
     uid="kthena-engine",
     title="Engine internals",
     description="What does the engine do inside? The engines' own metrics, a row for each engine.",
-    variables=MODEL_CHAIN,
+    variables=ENGINE_CHAIN,
     rows=(
         Row("", _ENGINES),
         Row("vLLM (--engine vllm)", _VLLM),

@@ -26,7 +26,7 @@ from grafana.board import Board
 from grafana.layout import Row
 from grafana.panels import stat, timeseries
 from grafana.promql import PODS, RANGE, Promql, divide, when_idle
-from grafana.series import Regex
+from grafana.series import Regex, one_of
 from grafana.style import BAD_IF_ANY, SHARE_IS_GOOD
 from grafana.variables import POD_CHAIN
 
@@ -39,6 +39,7 @@ _R = PODS
 _CHOSEN = PODS.over(RANGE)
 # The router is scraped by a job of its own.
 _ANY = Promql({"job": Regex(".+")})
+_ZERO: Final = one_of("0", "0.0")  # Go writes 0, and Prometheus 3 makes 0.0 of it
 _POD = ("namespace", "pod")
 _OFF: Final = "KV events are off"
 _QUIET: Final = "No events"
@@ -204,7 +205,7 @@ _ROUTER = (
         {
             "{{model}}": "1 - "
             + divide(
-                _ANY.rate(f"{ROUTER['matched']}_bucket", "model", le="0.0"),
+                _ANY.rate(f"{ROUTER['matched']}_bucket", "model", le=_ZERO),
                 _ANY.observed(ROUTER["matched"], "model"),
             )
         },

@@ -15,6 +15,7 @@ from grafana.names import (
     PREFIX_QUERIES,
     PROMPT_TOKENS,
     RUNNING,
+    RUNTIME_JOB,
     TPOT,
     TTFT,
     UP,
@@ -22,6 +23,7 @@ from grafana.names import (
 )
 from grafana.panels import heatmap, stat, timeseries
 from grafana.promql import PODS, RANGE, SERIES, divide, when_idle
+from grafana.series import series
 from grafana.style import BAD_IF_ANY, FULL_IS_BAD, NO_TRAFFIC, SHARE_IS_GOOD
 from grafana.tables import Column, table
 from grafana.variables import ENGINE, FIRST_TOKEN_SLO, MODEL_CHAIN
@@ -32,11 +34,21 @@ _S = SERIES
 _ENGINE = SERIES.of_engine()
 _TABLE = SERIES.over(RANGE)
 _ROW = ("model_name", "engine")
+_NOBODY: Final = "No runtimes"
 
-_IN_TIME = _S.rate(f"{TTFT}_bucket", le="$ttft_slo")
-_WITHIN_SLO = when_idle(1, divide(_IN_TIME, _S.observed(TTFT)), _IN_TIME)
-_RUNTIMES = PODS.over(RANGE).applied("last_over_time", BUILD_INFO)
+_IN_TIME = _S.applied("rate", f"{TTFT}_bucket", le="$ttft_slo")
+# Of the engines that have the bound: another one's requests would all look slow.
+_ASKED = _S.total("sum", f"{_S.applied('rate', f'{TTFT}_bucket', le='+Inf')} and ignoring (le) {_IN_TIME}")
+_WITHIN_SLO = when_idle(1, divide(_S.total("sum", _IN_TIME), _ASKED), _S.total("sum", _IN_TIME))
+
+_ENGINE_UP = PODS.raw(ENGINE_UP)
+# Known by what they showed within the chosen time, or by the name of their job if none of them can be scraped.
+_RUNTIMES = (
+    f"({PODS.raw(UP)} and on (job)"
+    f" ({PODS.over(RANGE).applied('last_over_time', BUILD_INFO)} or {series(UP, job=RUNTIME_JOB)}))"
+)
 _WAITING_BY_POD = _S.sum(WAITING, "namespace", "pod")
+_WAITING_BY_MODEL = _S.sum(WAITING, "namespace", "pod", "model_name")
 
 _HEALTH = (
     stat(
@@ -44,19 +56,21 @@ _HEALTH = (
         "none",
         "Runtimes that run but cannot read their engine: it starts, hangs or is gone. Of all models, whichever is "
         "chosen above. The Runtime dashboard says why.",
-        f"count({PODS.raw(ENGINE_UP)} == 0) or vector(0)",
+        when_idle(0, f"count({_ENGINE_UP} == 0)", f"count({_ENGINE_UP})"),
         judge=BAD_IF_ANY,
+        empty=_NOBODY,
     ),
     stat(
         "Runtimes down",
         "none",
         "Targets that Prometheus cannot scrape, in those of its jobs that scrape runtimes. Look at the pods, then at "
         "Prometheus' page of targets.",
-        f"count({PODS.raw(UP)} == 0 and on (job) {_RUNTIMES}) or vector(0)",
+        when_idle(0, f"count({_RUNTIMES} == 0)", f"count({_RUNTIMES})"),
         judge=BAD_IF_ANY,
+        empty=_NOBODY,
     ),
     stat(
-        "First token within $ttft_slo s",
+        "First token within ${ttft_slo:text}",
         "percentunit",
         "Share of requests whose first token came in time; 100% while there is none. Choose the time above: only bounds "
         "that vLLM's and SGLang's histograms share can be asked for. When it falls, see what rises: waiting requests "
@@ -223,9 +237,13 @@ _SATURATION = (
     timeseries(
         "Load imbalance",
         "none",
-        "Waiting requests of the hottest pod, divided by the mean of all: 1 is even. High for long means that the "
-        "router does not spread what it gets.",
-        {"hottest / mean": divide(f"max({_WAITING_BY_POD})", f"avg({_WAITING_BY_POD})")},
+        "Waiting requests of a model's hottest pod, divided by the mean of its pods: 1 is even. High for long means that "
+        "the router does not spread what it gets.",
+        {
+            "{{model_name}}": divide(
+                f"max by (model_name) ({_WAITING_BY_MODEL})", f"avg by (model_name) ({_WAITING_BY_MODEL})"
+            )
+        },
         empty="Nothing waits",
     ),
 )

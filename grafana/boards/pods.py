@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from exporter.metrics.names import ENGINE_INFO, ENGINE_UP
+from exporter.metrics.names import ENGINE_UP
 from grafana.board import Board, drill_down
 from grafana.layout import Row
 from grafana.names import E2E, GENERATION_TOKENS, KV_USAGE, PREFIX_HITS, PREFIX_QUERIES, RUNNING, TPOT, TTFT, WAITING
@@ -21,18 +21,19 @@ _RECENT = SERIES.over("5m")
 _POD = ("namespace", "pod")
 _ROW = (*_POD, "model_name")
 
-_UP = (
-    f"max by (namespace, pod, engine) ({PODS.raw(ENGINE_UP)}"
-    f" * on (job, instance) group_left (engine) {PODS.raw(ENGINE_INFO)})"
-)
-
 _TABLE = table(
     "Pods (last 5 minutes)",
     "One row for each pod. Click on a pod to see it alone, or what its runtime and its KV events do. A pod whose engine "
     "is down has no model.",
     {"pod": "Pod", "namespace": "Namespace", "model_name": "Model", "engine": "Engine"},
     (
-        Column("State", "none", _UP, ((None, "red"), (1, "green")), {"0": "unreachable", "1": "up"}),
+        Column(
+            "State",
+            "none",
+            PODS.over("5m").max(ENGINE_UP, *_POD, "engine"),
+            ((None, "red"), (1, "green")),
+            {"0": "unreachable", "1": "up"},
+        ),
         Column("Running", "none", _S.sum(RUNNING, *_ROW)),
         Column("Waiting", "none", _S.sum(WAITING, *_ROW)),
         Column("KV cache", "percentunit", _S.max(KV_USAGE, *_ROW), FULL_IS_BAD),

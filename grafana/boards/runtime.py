@@ -21,7 +21,7 @@ from grafana.layout import Row
 from grafana.names import CPU, MAX_FDS, OPEN_FDS, RESIDENT_MEMORY, START_TIME
 from grafana.panels import CHART_HEIGHT, stat, timeseries
 from grafana.promql import PODS, divide
-from grafana.series import Regex
+from grafana.series import ON_TARGET, Regex
 from grafana.style import SHARE_IS_GOOD, Steps
 from grafana.tables import Column, table
 from grafana.variables import POD_CHAIN
@@ -34,7 +34,7 @@ _MISSING_IS_ODD: Final[Steps] = ((None, "green"), (1, "orange"))
 _ERRORS_ARE_BAD: Final[Steps] = ((None, "green"), (0.001, "orange"), (0.01, "red"))
 
 _SERVER_ERRORS = f"({_R.rate(HTTP_REQUESTS, status=Regex('5..'))} or vector(0))"
-_MISSING = f"{_R.raw(STANDARD_METRIC_PRESENT)} == 0 and on (job, instance) {_R.raw(ENGINE_UP)} == 1"
+_MISSING = f"{_R.raw(STANDARD_METRIC_PRESENT)} == 0 and {ON_TARGET} {_R.raw(ENGINE_UP)} == 1"
 
 _NOW = (
     stat("Runtimes", "none", "Runtimes that Prometheus scrapes.", _R.count(BUILD_INFO)),

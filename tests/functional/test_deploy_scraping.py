@@ -91,6 +91,7 @@ def test_the_discovery_is_one_that_prometheus_has() -> None:
         pytest.param(unnamed(pod_container_image="kthena/runtime-x:1"), {}, id="a like-named image"),
         pytest.param(unnamed(pod_container_port_number=""), {}, id="a runtime that declares no port"),
         pytest.param(container(pod_phase="Succeeded"), {}, id="a pod that is done"),
+        pytest.param(container(pod_phase="Pending"), {}, id="a pod whose init container fetches the model"),
         pytest.param(
             container(pod_container_port_name="http", pod_container_image=ENGINE["image"]),
             {},

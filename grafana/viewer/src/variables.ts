@@ -124,7 +124,10 @@ function chosen(variable: Variable, options: Option[]): Setting {
 }
 
 /** As Grafana writes it into a query for Prometheus, unless the reference names a format. */
-function written({ variable, values, all }: Setting, format: string | undefined): string {
+function written({ variable, text, values, all }: Setting, format: string | undefined): string {
+  if (format === "text") {
+    return text;
+  }
   if (all !== undefined && format !== "queryparam") {
     return all;
   }
