@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from lora.errors import InvalidAdapterError
+from storage.source import parse_source
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,9 +55,18 @@ class Wanted:
     origin: Origin = Origin.CALL
     allow_pickle: bool = False
 
+    @property
+    def origin_uri(self) -> str | None:
+        """Its source, in the one way of writing it that is compared."""
+        return parse_source(self.source).uri if self.source else None
+
     def is_same(self, other: Wanted | None) -> bool:
         """Tell whether both are the same files under the same name."""
-        return other is not None and (self.name, self.path, self.source) == (other.name, other.path, other.source)
+        return other is not None and self.name == other.name and self.has_files_of(other)
+
+    def has_files_of(self, other: Wanted) -> bool:
+        """Tell whether both have their files from the same source in the same directory."""
+        return (self.path, self.origin_uri) == (other.path, other.origin_uri)
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,11 +81,18 @@ class StateFile:
             return Kept()
         try:
             return _decode(text)
-        except (ValueError, TypeError, KeyError):
-            aside = self._path.with_suffix(".damaged")
-            self._path.replace(aside)
-            _log.error("the adapters' state file is damaged, put aside as %s", aside)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            self._put_aside()
             return Kept()
+
+    def _put_aside(self) -> None:
+        aside = self._path.with_suffix(".damaged")
+        try:
+            self._path.replace(aside)
+        except OSError as error:
+            _log.error("the adapters' state file is damaged, and cannot be put aside: %s", error.strerror)
+        else:
+            _log.error("the adapters' state file is damaged, put aside as %s", aside)
 
     def write(self, kept: Kept) -> None:
         """Replace the file."""
@@ -119,6 +126,9 @@ def _encode(kept: Kept) -> bytes:
 
 def _decode(text: bytes) -> Kept:
     state = json.loads(text)
+    if not isinstance(state, dict):
+        message = "not an object"
+        raise TypeError(message)
     check = state.pop("check")
     if state["version"] != VERSION or check != _check(state):
         message = "another version, or damaged"

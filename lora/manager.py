@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from threading import Condition, Thread
+from threading import Condition, Semaphore, Thread
 from time import monotonic, time
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -19,7 +19,7 @@ from lora.desired import Kept
 from lora.errors import EngineUnavailableError, InvalidAdapterError, LoraError, UnknownAdapterError
 from lora.reconciler import Reconciler, ReconcilerObserver
 from lora.slot import Goal, Slot
-from lora.steps import Extras, RolledBackError, Steps
+from lora.steps import RolledBackError, Steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from lora.adapter import Wanted
     from lora.desired import Desired
     from lora.engine import EngineClient, Models
-    from lora.steps import Downloads
+    from lora.steps import Downloads, Extras
     from storage.config import Config
 
 __all__ = ["OPERATIONS", "OUTCOMES", "Manager", "Observer"]
@@ -37,6 +37,9 @@ _log: Final = logging.getLogger(__name__)
 
 WORKERS: Final = 8
 INTERVAL_SECONDS: Final = 5.0
+# Callers that ask the engine for its list at once, and how long another waits for a place.
+_ASKERS: Final = 2
+_ASK_SECONDS: Final = 0.5
 _FIRST_PAUSE: Final = 5.0
 _LONGEST_PAUSE: Final = 300.0
 # An engine that does not list its adapters is asked to load them again this often.
@@ -86,12 +89,13 @@ class Manager:
         self._cancel = cancel
         self._clock = clock
         self._steps = Steps(engine, downloads, config, note=self._note, holder=self._holder)
+        self._askers = Semaphore(_ASKERS)
         self._changed = Condition()
         self._slots: dict[str, Slot] = {}
-        self._extras: dict[Goal, Extras] = {}
         self._queue: deque[Slot] = deque()
         self._stopped = False
         self._rounds = 0
+        self._unwritten = False
         self._threads = [Thread(target=self._work, name=f"lora-{number}", daemon=True) for number in range(WORKERS)]
         self._reconciler = Reconciler(engine.models, self._repair, observer, interval=interval)
 
@@ -102,7 +106,7 @@ class Manager:
             for wanted in kept.wanted:
                 self._slots[wanted.name] = Slot(wanted.name, Goal(wanted, kept=True), desired=wanted)
             for name in kept.removed:
-                self._slots.setdefault(name, Slot(name, Goal(None, kept=True), state=State.UNLOADING))
+                self._slots.setdefault(name, Slot(name, Goal(None, kept=True), leaving=True, state=State.UNLOADING))
             for slot in self._slots.values():
                 self._enqueue(slot)
         for thread in self._threads:
@@ -127,10 +131,10 @@ class Manager:
         self._reconciler.join(max(end - self._clock(), 0.0))
 
     def load(self, wanted: Wanted, *, kept: bool, extras: Extras | None = None) -> Goal:
-        """Want an adapter; the goal's `done` is set when it is loaded, or will not be.
+        """Want an adapter; the goal's `done` is set when it is loaded, or a try was in vain.
 
         Args:
-            wanted: What to load. The same as before is no new goal.
+            wanted: What to load. The same as what is being loaded is no new goal.
             kept: Whether it is wanted from now on whatever happens; otherwise
                 only once it is loaded.
             extras: Credentials and the like for its download.
@@ -143,18 +147,14 @@ class Manager:
         if not wanted.path.is_absolute():
             raise InvalidAdapterError("invalid_path", f"the directory must be absolute, not {wanted.path}")
         with self._changed:
-            slot = self._slots.get(wanted.name)
-            if slot and wanted.is_same(slot.goal.wanted) and not slot.blocked and slot.retry_at is None:
-                return slot.goal
             if kept:
                 self._keep_first(wanted.name, wanted)
-            goal = Goal(wanted, kept=kept)
-            if extras:
-                self._extras[goal] = extras
-            slot = self._aim(wanted.name, goal)
+            slot = self._slots.get(wanted.name)
+            if slot is None or not slot.goal.is_under_way(wanted):
+                slot = self._aim(wanted.name, Goal(wanted, kept, extras))
             if kept:
-                slot.desired = wanted
-            return goal
+                slot.desired, slot.goal.kept = wanted, True
+            return slot.goal
 
     def unload(self, name: str) -> Goal:
         """Want an adapter no more; the goal's `done` is set when the engine does not have it.
@@ -168,11 +168,11 @@ class Manager:
             raise UnknownAdapterError(name)
         with self._changed:
             self._keep_first(name, None)
-            goal = Goal(None, kept=True)
-            slot = self._aim(name, goal)
-            slot.desired = None
-            slot.state = State.UNLOADING
-            return goal
+            slot = self._slots.get(name)
+            if slot is None or not slot.goal.is_under_way(None):
+                slot = self._aim(name, Goal(None, kept=True))
+            slot.desired, slot.leaving, slot.state = None, True, State.UNLOADING
+            return slot.goal
 
     def want_exactly(self, wanted: Iterable[Wanted]) -> None:
         """Make the adapters of the Model YAML these; those asked for by calls are left alone.
@@ -200,13 +200,20 @@ class Manager:
         """Return how every adapter stands, those included that the engine has from others."""
         with self._changed:
             statuses = {slot.name: slot.status() for slot in self._slots.values()}
-        try:
-            models = self._engine.models()
-        except LoraError:
-            models = None
-        for name, path in (models.adapters if models else {}).items():
+        for name, path in self._listed().items():
             statuses.setdefault(name, Status(name, State.LOADED, managed=False, path=path))
         return [statuses[name] for name in sorted(statuses)]
+
+    def _listed(self) -> dict[str, str]:
+        """Return what the engine has; nothing while it is away, or others wait for its answer already."""
+        if not self._askers.acquire(timeout=_ASK_SECONDS):
+            return {}
+        try:
+            return self._engine.models().adapters
+        except LoraError:
+            return {}
+        finally:
+            self._askers.release()
 
     def status(self, name: str) -> Status:
         """Return how an adapter stands.
@@ -214,6 +221,10 @@ class Manager:
         Raises:
             UnknownAdapterError: There is none of this name.
         """
+        with self._changed:
+            slot = self._slots.get(name)
+            if slot:
+                return slot.status()
         found = next((status for status in self.statuses() if status.name == name), None)
         if found is None:
             raise UnknownAdapterError(name)
@@ -241,7 +252,8 @@ class Manager:
         if not slot.goal.done.is_set():
             slot.goal.error = LoraError("superseded", "another request for this adapter came in between")
             slot.goal.done.set()
-        if slot.job:
+        slot.goal.extras = None
+        if slot.job and not any(other.job == slot.job for other in self._slots.values() if other is not slot):
             Thread(target=self._cancel, args=(slot.job,), daemon=True).start()
 
     def _keep_first(self, name: str, wanted: Wanted | None) -> None:
@@ -254,7 +266,7 @@ class Manager:
     def _kept(self, changes: Mapping[str, Wanted | None]) -> Kept:
         """Return what is desired, and what is on its way out; called with the lock held."""
         desired = {slot.name: slot.desired for slot in self._slots.values()} | dict(changes)
-        leaving = {slot.name for slot in self._slots.values() if slot.goal.wanted is None}
+        leaving = {slot.name for slot in self._slots.values() if slot.leaving}
         leaving |= {name for name, wanted in changes.items() if wanted is None}
         return Kept(
             tuple(wanted for wanted in desired.values() if wanted),
@@ -262,10 +274,10 @@ class Manager:
         )
 
     def _holder(self, wanted: Wanted) -> Wanted | None:
-        """Return the loaded adapter that has other files open where `wanted` would put its own."""
+        """Return the loaded adapter that has files open where `wanted` would put its own."""
         with self._changed:
             loaded = [slot.loaded for slot in self._slots.values() if slot.loaded]
-        return next((one for one in loaded if one.path == wanted.path and one.source != wanted.source), None)
+        return next((one for one in loaded if one.path == wanted.path), None)
 
     def holds(self, path: Path) -> bool:
         """Tell whether a loaded adapter's files are in a directory, or below it."""
@@ -313,7 +325,7 @@ class Manager:
         outcome = "done"
         try:
             if goal.wanted:
-                found = self._steps.load(slot, goal.wanted, self._extras.get(goal), job)
+                found = self._steps.load(slot, goal.wanted, goal.extras, job)
                 self._loaded(slot, goal, found)
             else:
                 self._steps.unload(slot)
@@ -328,19 +340,11 @@ class Manager:
 
     def _loaded(self, slot: Slot, goal: Goal, found: Wanted) -> None:
         with self._changed:
-            slot.state, slot.loaded_since, slot.error, slot.attempts, slot.retry_at = (
-                State.LOADED,
-                time(),
-                None,
-                0,
-                None,
-            )
-            self._extras.pop(goal, None)
+            slot.state, slot.error, slot.attempts, slot.retry_at = State.LOADED, None, 0, None
             if slot.goal is goal:
-                slot.settled = True
-                # Under the path that it really has; the caller's own words are what is compared later.
-                slot.desired = found if found.path != goal.wanted.path else goal.wanted  # type: ignore[union-attr]
-                self._keep_or_log()
+                goal.extras = None
+                slot.settled, slot.leaving = True, False
+                self._desire(slot, found)
             goal.done.set()
         _log.info("adapter %s is loaded from %s", slot.name, found.path)
 
@@ -361,49 +365,57 @@ class Manager:
             goal.error = error
             slot.error, slot.attempts = error, slot.attempts + 1
             slot.state = State.LOADED if slot.loaded else State.FAILED
-            if goal.wanted is None:
-                goal.done.set()  # who asked need not wait: it is carried out when it can be
             if not goal.kept:
-                self._give_up(slot, goal)
+                self._give_up(slot)
             elif isinstance(error, RolledBackError):
                 slot.blocked = slot.settled = True
-                goal.done.set()
             elif isinstance(error, EngineUnavailableError):
                 slot.state = State.UNLOADING if goal.wanted is None else State.PENDING
             else:
                 slot.retry_at = time() + min(_FIRST_PAUSE * 2 ** (slot.attempts - 1), _LONGEST_PAUSE)
-            self._changed.notify_all()
+            goal.done.set()  # who asked need not wait: what is kept is carried out when it can be
 
-    def _give_up(self, slot: Slot, goal: Goal) -> None:
+    def _give_up(self, slot: Slot) -> None:
         """Go back to what was wanted before; called with the lock held."""
-        self._extras.pop(goal, None)
-        if slot.desired is None:
+        if slot.desired is None and not slot.leaving:
             self._forget(slot)
-        else:
-            slot.goal = Goal(slot.desired, kept=True)
-            slot.settled = slot.loaded is not None
-            slot.error, slot.attempts = None, 0
-            if slot.settled:
-                slot.goal.done.set()
-        goal.done.set()
+            return
+        slot.goal = Goal(slot.desired, kept=True)
+        slot.settled = slot.desired is not None and slot.loaded is not None
+        slot.error, slot.attempts = None, 0
+        if slot.settled:
+            slot.goal.done.set()
 
     def _forget(self, slot: Slot) -> None:
         del self._slots[slot.name]
         self._reconciler.need(needed=bool(self._slots))
 
+    def _desire(self, slot: Slot, wanted: Wanted) -> None:
+        """Want from now on what is loaded; called with the lock held."""
+        if slot.desired != wanted or self._unwritten:
+            slot.desired = wanted
+            self._keep_or_log()
+
     def _keep_or_log(self) -> None:
         try:
             self._desired.write(self._kept({}))
+            self._unwritten = False
         except OSError as error:
-            _log.error("the desired adapters cannot be kept: %s", error.strerror)
+            if not self._unwritten:
+                _log.error("the desired adapters cannot be kept: %s", error.strerror)
+            self._unwritten = True
 
     def _repair(self, models: Models, *, came_back: bool) -> int:
         """Start what is to be done; return for how many adapters."""
         self._rounds += 1
         with self._changed:
+            if self._unwritten:
+                self._keep_or_log()
             off = [slot for slot in self._slots.values() if self._is_off(slot, models, came_back=came_back)]
             for slot in off:
                 slot.settled = False
+                if slot.goal.done.is_set():
+                    slot.goal = slot.goal.again()
                 self._enqueue(slot)
         return len(off)
 

@@ -71,18 +71,29 @@ class ModelSource:
 
     def _follow(self) -> None:
         while not self._stopping.wait(POLL_SECONDS):
-            text = self._load()
-            if text == self._read and text != self._applied:
-                self._apply(text)
-            self._read = text
+            try:
+                self._look()
+            except Exception:  # noqa: BLE001 - the outermost frame of a thread, which must go on
+                _log.exception("following the Model failed: a defect of the runtime")
+
+    def _look(self) -> None:
+        text = self._load()
+        if text == self._read and text != self._applied:
+            self._apply(text)
+        self._read = text
 
     def _load(self) -> bytes | None:
         try:
             with self._path.open("rb") as file:
-                return file.read(_MAX_BYTES)
+                text = file.read(_MAX_BYTES + 1)
         except OSError as error:
             self._report(f"{self._path} cannot be read: {error.strerror}")
-            return None
+        else:
+            if len(text) <= _MAX_BYTES:
+                return text
+            self._report(f"{self._path} has more than {_MAX_BYTES} bytes")
+        self._applied = None  # looked at again when it is back
+        return None
 
     def _apply(self, text: bytes | None) -> None:
         if text is None:

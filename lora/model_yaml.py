@@ -86,6 +86,9 @@ def _models(text: bytes) -> _Model:
         mark = getattr(error, "problem_mark", None)
         message = f"not valid YAML{f', line {mark.line + 1}' if mark else ''}"
         raise ModelFileError(message) from None
+    except (ValueError, RecursionError):  # a date or number that is none; too deep
+        message = "not valid YAML: a value is not what it looks like"
+        raise ModelFileError(message) from None
     found = [one for one in documents if isinstance(one, dict) and one.get("kind") in _KINDS]
     if not found:
         message = f"no document of kind {' or '.join(_KINDS)}"
@@ -122,9 +125,17 @@ def _wanted(backend: _Backend, adapter: _Adapter, lora_dir: Path) -> Wanted:
     except (InvalidAdapterError, SourceError) as error:
         message = f"adapter {adapter.name!r}: {error}"
         raise ModelFileError(message) from None
-    base = cache_path(backend.cacheURI) if backend.cacheURI else lora_dir
+    base = _cache_of(backend) or lora_dir
     digest = md5(adapter.artifactURL.encode(), usedforsecurity=False).hexdigest()
     return Wanted(name, base / digest, adapter.artifactURL, Origin.MODEL)
+
+
+def _cache_of(backend: _Backend) -> Path | None:
+    try:
+        return cache_path(backend.cacheURI) if backend.cacheURI else None
+    except ValueError:
+        message = f"cacheURI {backend.cacheURI!r} is no URI"
+        raise ModelFileError(message) from None
 
 
 def cache_path(uri: str) -> Path:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from lora.adapter import Facts
 from lora.errors import InvalidAdapterError
 
@@ -18,8 +20,15 @@ WEIGHTS: Final = "adapter_model.safetensors"
 PICKLED: Final = ("adapter_model.bin", "adapter_model.pt")
 
 _MAX_CONFIG: Final = 1 << 20
-_MAX_HEADER: Final = 100 << 20
+_MAX_HEADER: Final = 32 << 20
 _LENGTH_BYTES: Final = 8
+
+
+class _Tensor(msgspec.Struct, gc=False):
+    data_offsets: tuple[int, int] | None = None
+
+
+_HEADER: Final = msgspec.json.Decoder(dict[str, _Tensor])
 
 
 def inspect(folder: Path, *, allow_pickle: bool = False) -> Facts:
@@ -40,13 +49,13 @@ def inspect(folder: Path, *, allow_pickle: bool = False) -> Facts:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
+        if not path.is_file():  # a pipe would never end
+            raise _invalid(f"there is no {CONFIG} in {path.parent}: the directory must hold one adapter")
         with path.open("rb") as file:
             config = json.loads(file.read(_MAX_CONFIG))
-    except FileNotFoundError:
-        raise _invalid(f"there is no {CONFIG} in {path.parent}: the directory must hold one adapter") from None
     except OSError as error:
         raise _invalid(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _invalid(f"{path} is not JSON") from None
     if not isinstance(config, dict):
         raise _invalid(f"{path} is not a JSON object")
@@ -74,16 +83,21 @@ def _check_safetensors(path: Path) -> int:
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-            if length > min(_MAX_HEADER, size):
+            if length > size:
                 raise _truncated(path)
-            header = json.loads(file.read(length))
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+            if length > _MAX_HEADER:
+                raise _invalid(f"{path} has a header of more than {_MAX_HEADER} bytes")
+            header = _HEADER.decode(file.read(length))
     except OSError as error:
         raise _invalid(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise _invalid(f"{path} is no safetensors file") from None
-    if not ends:
+    header.pop("__metadata__", None)
+    if not header:
         raise _invalid(f"{path} has no tensors")
+    ends = [tensor.data_offsets[1] for tensor in header.values() if tensor.data_offsets]
+    if len(ends) < len(header):
+        raise _invalid(f"{path} is no safetensors file")
     if _LENGTH_BYTES + length + max(ends) != size:
         raise _truncated(path)
     return size

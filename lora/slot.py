@@ -5,7 +5,7 @@ Held by the manager under its lock; one thread at a time works for a slot.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import TYPE_CHECKING
 
@@ -14,25 +14,40 @@ from lora.adapter import State, Status
 if TYPE_CHECKING:
     from lora.adapter import Facts, Wanted
     from lora.errors import LoraError
+    from lora.steps import Extras
 
 __all__ = ["Goal", "Slot"]
 
 
 @dataclass(eq=False, slots=True)
 class Goal:
-    """Something to reach: an adapter loaded, or (without `wanted`) gone.
+    """Something to reach in one try: an adapter loaded, or (without `wanted`) gone.
 
     Attributes:
         wanted: What is to be loaded.
         kept: Whether it is tried again after a failure, until it is reached or withdrawn.
-        done: Set when it was reached, failed for good, or was withdrawn.
+        extras: What the call brought for the download; dropped when it is reached or withdrawn.
+        done: Set when it was reached, was tried in vain, or was withdrawn.
         error: Why it was not reached.
     """
 
     wanted: Wanted | None
     kept: bool
+    extras: Extras | None = None
     done: Event = field(default_factory=Event)
     error: LoraError | None = None
+
+    def again(self) -> Goal:
+        """Return the same for another try."""
+        return replace(self, done=Event(), error=None)
+
+    def is_under_way(self, wanted: Wanted | None) -> bool:
+        """Tell whether it is still to be reached, and is what this asker wants, too."""
+        if self.done.is_set():
+            return False
+        if wanted is None or self.wanted is None:
+            return wanted is self.wanted
+        return wanted.is_same(self.wanted) and wanted.origin is self.wanted.origin
 
 
 @dataclass(eq=False, slots=True)
@@ -45,6 +60,7 @@ class Slot:
         desired: What counts as wanted: survives this process, and failures of another goal.
         settled: Whether there is nothing to do.
         busy: Whether a thread works for it.
+        leaving: Whether it is wanted no more, and the engine may still have it.
         loaded: What the engine has from us under this name.
         blocked: Whether the engine refused the goal and got its former adapter back:
             not tried again before the engine restarts.
@@ -57,6 +73,7 @@ class Slot:
     desired: Wanted | None = None
     settled: bool = False
     busy: bool = False
+    leaving: bool = False
     loaded: Wanted | None = None
     blocked: bool = False
     job: str | None = None
@@ -70,7 +87,7 @@ class Slot:
 
     def status(self) -> Status:
         """Return how it stands, for those who ask."""
-        shown = self.goal.wanted or self.desired or self.loaded
+        shown = (self.loaded if self.blocked else self.goal.wanted) or self.desired or self.loaded
         return Status(
             name=self.name,
             state=self.state,

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
+from time import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 from lora.adapter import State
@@ -19,7 +20,6 @@ from lora.preflight import inspect
 from storage.errors import StorageError
 from storage.manifest import read_manifest
 from storage.request import DownloadRequest
-from storage.source import parse_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lora.engine import EngineClient
     from lora.slot import Slot
     from storage.config import Config
+    from storage.manifest import Manifest
     from storage.snapshot import Snapshot
 
 __all__ = ["Downloads", "Extras", "RolledBackError", "Steps"]
@@ -108,8 +109,10 @@ class Steps:
         Raises:
             LoraError: It could not be done; RolledBackError when the former one is back.
         """
-        wanted = _beside(wanted, self._holder(wanted))
-        facts = self._prepare(slot, wanted, extras, job)
+        opened = self._opened()
+        wanted = self._place(slot, wanted, opened)
+        in_use = str(wanted.path) in opened or wanted.is_same(slot.loaded)
+        facts = self._prepare(slot, wanted, extras, job, in_use=in_use)
         self._note(slot, State.LOADING)
         models = self._engine.models()
         if wanted.name in models.bases:
@@ -119,7 +122,9 @@ class Steps:
             self._replace(slot, wanted, Path(present))
         elif wanted.name not in models.adapters:
             self._load(slot, wanted)
-        slot.loaded, slot.facts = wanted, facts
+        elif slot.loaded:
+            return wanted  # as it was
+        slot.loaded, slot.facts, slot.loaded_since = wanted, facts, time()
         return wanted
 
     def unload(self, slot: Slot) -> None:
@@ -132,17 +137,38 @@ class Steps:
         self._engine.unload(slot.name)
         slot.loaded = None
 
-    def _prepare(self, slot: Slot, wanted: Wanted, extras: Extras | None, job: Callable[[str | None], None]) -> Facts:
+    def _opened(self) -> frozenset[str]:
+        """Return the directories that the engine has adapters from; none while it is away."""
+        try:
+            return frozenset(self._engine.models().adapters.values())
+        except LoraError:
+            return frozenset()
+
+    def _place(self, slot: Slot, wanted: Wanted, opened: frozenset[str]) -> Wanted:
+        """Return a path of its own for other files than those that the engine has open there."""
         if wanted.source is None:
-            return inspect(wanted.path, allow_pickle=wanted.allow_pickle)
-        manifest = read_manifest(wanted.path)
-        is_there = manifest is not None and manifest.source == parse_source(wanted.source).uri
-        if is_there and (extras is None or wanted.is_same(slot.loaded)):
-            slot.revision = manifest.revision if manifest else None
+            return wanted
+        aside = _beside(wanted, wanted.source)
+        if aside.is_same(slot.loaded):
+            return aside
+        holder = self._holder(wanted)
+        if holder:
+            return wanted if wanted.has_files_of(holder) else aside
+        return aside if str(wanted.path) in opened and _copy_of(wanted) is None else wanted
+
+    def _prepare(
+        self, slot: Slot, wanted: Wanted, extras: Extras | None, job: Callable[[str | None], None], *, in_use: bool
+    ) -> Facts:
+        copy = _copy_of(wanted)
+        may_fetch = wanted.source is not None and not in_use
+        if not may_fetch or (copy and extras is None):
+            slot.revision = copy.revision if copy else None
             try:
                 return inspect(wanted.path, allow_pickle=wanted.allow_pickle)
             except InvalidAdapterError:
-                pass  # damaged since: fetched again
+                if not may_fetch:
+                    raise
+                # damaged since: fetched again
         self._note(slot, State.DOWNLOADING)
         slot.revision = self._download(wanted, extras, job)
         return inspect(wanted.path, allow_pickle=wanted.allow_pickle)
@@ -176,6 +202,8 @@ class Steps:
 
     def _replace(self, slot: Slot, wanted: Wanted, former: Path) -> None:
         loaded, slot.loaded = slot.loaded, None
+        if loaded is None or loaded.path != former:
+            loaded = replace(wanted, path=former, source=None)
         self._engine.unload(wanted.name)
         try:
             self._engine.load(wanted.name, wanted.path)
@@ -185,9 +213,12 @@ class Steps:
             raise RolledBackError(error.code, f"{error.message}; the former adapter is loaded again") from error
 
 
-def _beside(wanted: Wanted, holder: Wanted | None) -> Wanted:
-    """Return a path of its own for other files than those that the engine has open there."""
-    if holder is None or wanted.source is None:
-        return wanted
-    digest = sha256(wanted.source.encode()).hexdigest()[:8]
+def _copy_of(wanted: Wanted) -> Manifest | None:
+    """Return the manifest of the files in its directory if they are from its source."""
+    manifest = read_manifest(wanted.path) if wanted.source else None
+    return manifest if manifest and manifest.source == wanted.origin_uri else None
+
+
+def _beside(wanted: Wanted, source: str) -> Wanted:
+    digest = sha256(source.encode()).hexdigest()[:8]
     return replace(wanted, path=wanted.path.with_name(f"{wanted.path.name}-{digest}"))

@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, Final
 
+from storage.errors import UnsafeNameError
 from storage.names import OWN_DIRECTORY, check_name
 from storage.plan import Digest, RemoteFile
 
@@ -67,7 +68,7 @@ def read_manifest(root: Path) -> Manifest | None:
         if data["version"] != VERSION:
             return None
         return Manifest(str(data["source"]), str(data["revision"]), tuple(_entry(row) for row in data["files"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, UnsafeNameError):
         return None
 
 

@@ -44,10 +44,14 @@ def check_target(path: str, write_roots: Sequence[str] = ()) -> Path:
     """
     if not path or "\x00" in path:
         raise TargetError("the output directory must be named")
-    target = Path(path).expanduser().absolute().resolve()
+    try:
+        target = Path(path).expanduser().absolute().resolve()
+        is_other = target.exists() and not target.is_dir()
+    except OSError as error:
+        raise TargetError(f"{path} cannot be a directory: {error.strerror}") from None
     if target in _ALONE or _in_system(target):
         raise TargetError(f"{path} is a system directory: choose a directory for models")
-    if target.exists() and not target.is_dir():
+    if is_other:
         raise TargetError(f"{path} is not a directory")
     roots = [Path(root).absolute().resolve() for root in write_roots]
     if roots and not any(target.is_relative_to(root) for root in roots):

@@ -133,10 +133,10 @@ class UnloadResource:
         name = decode(req, UnloadForm).lora_name
         with self._places.take():
             goal = self._manager.unload(name)
-            goal.done.wait(WAIT_SECONDS)
+            is_done = goal.done.wait(WAIT_SECONDS)
         if goal.error and not isinstance(goal.error, EngineUnavailableError):
             raise goal.error
-        state = "unloading" if goal.error else "unloaded"
+        state = "unloaded" if is_done and not goal.error else "unloading"
         resp.media = {"status": "success", "message": f"adapter {name} is {state}", "lora_name": name, "state": state}
 
 
