@@ -40,7 +40,7 @@ DOWNLOAD: Final = "the runtime downloads"
 
 _PAGE: Final = "/medium"
 _SHARES: Final = 4
-_WARM_BYTES: Final = 2_500_000_000
+_WARM_BYTES: Final = 6_000_000_000
 
 
 @dataclass(frozen=True, slots=True)

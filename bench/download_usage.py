@@ -65,8 +65,8 @@ def family(pid: int) -> list[int]:
     """Return a process and all its descendants."""
     pids = [pid]
     for each in pids:
-        for children in Path(f"/proc/{each}/task").glob("*/children"):
-            with suppress(OSError):
+        with suppress(OSError):  # it may end while one looks
+            for children in Path(f"/proc/{each}/task").glob("*/children"):
                 pids += map(int, children.read_text().split())
     return pids
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from storage.journal import Journal
     from storage.plan import Digest, RemoteFile
 
-__all__ = ["Growth", "enough_space"]
+__all__ = ["Growth", "enough_space", "resize"]
 
 _READ_BACK: Final = 1 << 20
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
@@ -62,7 +62,7 @@ class Growth:
         self.pending = deque(missing(spans, file.size, part_size))
         self._is_split = len(self.pending) > 1 or any(start for start, _ in spans)
         with enough_space(path):
-            os.ftruncate(self._file, file.size if self._is_split else sum(end for _, end in spans))
+            resize(self._file, file.size if self._is_split else sum(end for _, end in spans))
         self._spans = dict(spans)
         self.resumed = self.arrived = sum(end - start for start, end in spans)
         self.active = 0
@@ -182,6 +182,13 @@ class Growth:
         self.abandoned = True
         self._journal.forget(self.file)
         self._path.unlink(missing_ok=True)
+
+
+def resize(file: int, size: int) -> None:
+    """Give an open file a length that it does not have yet."""
+    # ext4 writes a file out when it is closed after it was truncated to nothing, even if it was empty before.
+    if os.fstat(file).st_size != size:
+        os.ftruncate(file, size)
 
 
 class enough_space:  # noqa: N801 - used as a function

@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from pathlib import Path
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -65,12 +66,19 @@ def _run(line: str, say: Callable[[dict[str, Any]], None]) -> None:
     if request.follow_parent:
         Thread(target=_follow_parent, name="follow-parent", daemon=True).start()
     if request.nice:
-        os.nice(request.nice)
+        _step_back(request.nice)
     # Only now: a request that makes no sense is answered at once.
     from storage.download import run  # noqa: PLC0415
     from storage.reporter import Reporter  # noqa: PLC0415
 
     run(request, Reporter(say))
+
+
+def _step_back(nice: int) -> None:
+    os.nice(nice)
+    # A session is scheduled as one group where the kernel does that, and its processes' nice counts only within.
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(nice))
 
 
 def _writer() -> Callable[[dict[str, Any]], None]:

@@ -24,7 +24,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Final
 
 from storage.errors import ChangedError, CorruptError, NotFoundError, StorageError, TargetError, UnsafeNameError
-from storage.growth import enough_space
+from storage.growth import enough_space, resize
 from storage.journal import clipped, missing
 from storage.names import OWN_DIRECTORY, make_parents
 from storage.plan import Listing, RemoteFile
@@ -161,7 +161,7 @@ class PvcCopier:
             staging.observer.on_bytes(file.path, file.size)
             return
         staging.observer.on_bytes(file.path, sum(end - start for start, end in spans))
-        os.ftruncate(target, spans[-1][1] if spans else 0)
+        resize(target, spans[-1][1] if spans else 0)
         for start, end in missing(spans, file.size, STEP_BYTES):
             if self._stopping.is_set():
                 raise StorageError(f"the copy of {file.path} was broken off")

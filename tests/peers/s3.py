@@ -102,8 +102,15 @@ class S3Server:
         domain: Host and port under which each bucket is a host: ``<bucket>.<domain>``.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, frugal: bool = True) -> None:
+        """Prepare.
+
+        Args:
+            folder: Where its data lies.
+            frugal: Whether it spends CPU to save memory.
+        """
         self._folder = folder
+        self._variables = {"GOMEMLIMIT": "300MiB", "GOGC": "50"} if frugal else {}
         self._numbers = itertools.count(1)
 
     def __enter__(self) -> Self:
@@ -114,7 +121,7 @@ class S3Server:
         self._log = (self._folder / "weed.log").open("wb")
         self._process = subprocess.Popen(
             self._command(),
-            env=environment({"GOMEMLIMIT": "300MiB", "GOGC": "50"}),
+            env=environment(self._variables),
             stdout=self._log,
             stderr=self._log,
         )
