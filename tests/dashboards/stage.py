@@ -8,7 +8,7 @@
 
 Around a pod that has something to do there is all that a dashboard can show: cache events into a real Redis, adapters
 that are loaded and unloaded, downloads from a hub that is slow and breaks off, a router's page. `load=0` gives an idle
-cluster; `cluster.stop_engines()` takes the engines away.
+cluster, `bare=True` runtimes that know their engine and nothing else; `cluster.stop_engines()` takes the engines away.
 """
 
 from __future__ import annotations
@@ -45,10 +45,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["JOB", "NAMESPACE", "Cluster", "Pod", "stage"]
+__all__ = ["JOB", "NAMESPACE", "PROVOKED", "Cluster", "Pod", "stage"]
 
 JOB: Final = "kthena-runtime"
 NAMESPACE: Final = "models"
+# Alerts that have a reason to fire over a busy stage; all others have none.
+PROVOKED: Final = {
+    "KthenaLoraLoadFailing": "an adapter is asked for that is not there",
+    "KthenaLoraAdapterFailed": "the same adapter, which stays failed",
+    "KthenaDownloadFailing": "the same adapter, whose download comes before its load",
+    "KthenaTTFTBudgetBurn": "requests come in bursts, and first tokens of SGLang's pod wait for seconds",
+}
 
 _MODELS: Final = {"vllm": "llama-3.1-8b", "sglang": "qwen3-8b"}
 _EVENTS: Final = {"vllm": "vllm-0.33", "sglang": "sglang-0.5.22"}
@@ -66,7 +73,7 @@ class Pod:
         name: As the label `pod` has it.
         flavour: Which engine it is.
         model: What the engine serves.
-        stop_engine: Ends the engine; the runtime stays.
+        publisher: The engine's cache events.
     """
 
     name: str
@@ -74,11 +81,18 @@ class Pod:
     model: str
     engine: Engine
     runtime: Runtime
+    publisher: KvPublisher
     _engine_alone: ExitStack
+    _activity: ExitStack
 
     def stop_engine(self) -> None:
         """Take the engine away."""
         self._engine_alone.close()
+
+    def stop_runtime(self) -> None:
+        """Take the runtime away, and who uses it."""
+        self._activity.close()
+        self.runtime.stop()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +100,7 @@ class Cluster:
     """What is on the stage."""
 
     pods: Sequence[Pod]
+    redis: RedisServer
     prometheus: Prometheus
 
     def stop_engines(self) -> None:
@@ -108,9 +123,19 @@ def stage(
     flavours: Sequence[str] = ("vllm", "sglang"),
     *,
     load: float = 8.0,
+    bare: bool = False,
     rule_files: Sequence[Path] = (),
 ) -> Iterator[Cluster]:
-    """Run a pod of each flavour, idle if `load` (requests per second and engine) is 0; files go into `folder`."""
+    """Run a pod of each flavour; files go into `folder`.
+
+    Args:
+        folder: Where the files go.
+        flavours: The engine of each pod.
+        load: Requests per second and engine; 0 leaves all idle.
+        bare: Whether the runtimes know their engine and nothing else; for idle pods.
+        rule_files: What Prometheus evaluates besides, once a second.
+    """
+    assert not (bare and load), "a runtime without Redis and adapters has nothing to do"
     with ExitStack() as running:
         redis = running.enter_context(RedisServer())
         hub = running.enter_context(_slow_hub())
@@ -119,48 +144,56 @@ def stage(
         for number, (name, flavour) in enumerate(zip(names, flavours, strict=True)):
             own = folder / name
             own.mkdir()
-            variables = {"REDIS_URL": redis.url, "HF_ENDPOINT": hub.url}
-            pods.append(_start_pod(running, own, name, flavour, load=load, seed=number, variables=variables))
+            services = {} if bare else {"REDIS_URL": redis.url, "HF_ENDPOINT": hub.url}
+            pods.append(_start_pod(running, own, name, flavour, load=load, seed=number, services=services))
         router = running.enter_context(_router(pods, load))
         jobs = {JOB: [_target(pod) for pod in pods], "kthena-router": [router]}
         prometheus = running.enter_context(
             Prometheus(folder, jobs, honor_labels=False, rule_files=rule_files),
         )
-        yield Cluster(pods, prometheus)
+        yield Cluster(pods, redis, prometheus)
 
 
 def _start_pod(
-    running: ExitStack, folder: Path, name: str, flavour: str, *, load: float, seed: int, variables: Mapping[str, str]
+    running: ExitStack, folder: Path, name: str, flavour: str, *, load: float, seed: int, services: Mapping[str, str]
 ) -> Pod:
     alone = running.enter_context(ExitStack())
     engine = alone.enter_context(Engine(flavour=flavour, model=_MODELS[flavour], load=load, seed=seed))
     publisher = running.enter_context(KvPublisher(form(_EVENTS[flavour])))
-    events = {"KV_EVENTS_ENDPOINT": publisher.endpoint, "KV_EVENTS_REPLAY_ENDPOINT": publisher.replay_endpoint}
-    models = folder / "models"
-    models.mkdir()
-    arguments = ("--pod", f"{name}.{NAMESPACE}", "--model", _MODELS[flavour])
-    places = (
-        *("--write-root", str(models), "--lora-dir", str(models / "adapters"), "--reconcile-interval", "1"),
-        *("--model-config", str(_model_config(folder))),
-    )
-    runtime = running.enter_context(
-        Runtime(engine.url, *arguments, *places, engine=flavour, variables={**variables, **events})
-    )
-    pod = Pod(name, flavour, _MODELS[flavour], engine, runtime, alone)
+    identity = ("--pod", f"{name}.{NAMESPACE}", "--model", _MODELS[flavour])
+    places = _places(folder) if services else ()
+    variables = {**services, **_events(publisher)} if services else {}
+    runtime = running.enter_context(Runtime(engine.url, *identity, *places, engine=flavour, variables=variables))
+    activity = running.enter_context(ExitStack())
+    pod = Pod(name, flavour, _MODELS[flavour], engine, runtime, publisher, alone, activity)
     if load:
-        _keep_busy(running, pod, folder, publisher, seed)
+        _keep_busy(activity, pod, folder, seed)
     return pod
 
 
-def _keep_busy(running: ExitStack, pod: Pod, folder: Path, publisher: KvPublisher, seed: int) -> None:
+def _places(folder: Path) -> tuple[str, ...]:
+    """Return where models and adapters go, and which adapter there is from the start."""
+    models = folder / "models"
+    models.mkdir()
+    return (
+        *("--write-root", str(models), "--lora-dir", str(models / "adapters"), "--reconcile-interval", "1"),
+        *("--model-config", str(_model_config(folder))),
+    )
+
+
+def _events(publisher: KvPublisher) -> dict[str, str]:
+    return {"KV_EVENTS_ENDPOINT": publisher.endpoint, "KV_EVENTS_REPLAY_ENDPOINT": publisher.replay_endpoint}
+
+
+def _keep_busy(activity: ExitStack, pod: Pod, folder: Path, seed: int) -> None:
     adapters = folder / "adapters"
     make_adapter(adapters / "chat")
     for work in (
-        partial(publish_events, publisher, seed),
+        partial(publish_events, pod.publisher, seed),
         partial(use_adapters, pod.runtime, adapters, seed, broken=seed == 0),
         partial(download_models, pod.runtime, folder / "models"),
     ):
-        running.enter_context(Worker(f"{pod.name}-{work.func.__name__}", work))
+        activity.enter_context(Worker(f"{pod.name}-{work.func.__name__}", work))
 
 
 def _model_config(folder: Path) -> Path:

@@ -48,6 +48,7 @@ class Engine:
         health_status: What ``/health`` answers.
         adapters: The adapters it serves.
         lora_gate: While cleared, loading and unloading adapters waits for it.
+        flaw: Lines at the end of the metrics page that do not belong there.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Engine:
         self.health_status = 200
         self.lora_gate = threading.Event()
         self.lora_gate.set()
+        self.flaw = b""
         self._lock = threading.RLock()
         self._stopping = threading.Event()
         self._server: HttpServer | None = None
@@ -149,7 +151,7 @@ class Engine:
     def page(self) -> bytes:
         """Return what ``/metrics`` answers."""
         with self._lock:
-            return self._metrics.page()
+            return self._metrics.page() + self.flaw
 
     def answer(self, call: Call) -> Answer:
         """Answer one HTTP request."""

@@ -90,18 +90,20 @@ class KvPublisher:
         return self.publish_payload(self.form.batch(*happenings, rank=rank), rank=rank, send=send)
 
     def publish_payload(self, payload: bytes, *, rank: int = 0, send: bool = True) -> int:
-        """Send any payload under the next number; return the number."""
+        """Send any payload under the next number; return the number. Several threads may."""
         to = self._ranks[rank]
         with to.lock:
             number, to.sequence = to.sequence, to.sequence + 1
             to.buffer.append((number, payload))
-        if send:
-            self.send(self.topic.encode(), number.to_bytes(8, "big"), payload, rank=rank)
+            if send:
+                to.events.send_multipart((self.topic.encode(), number.to_bytes(8, "big"), payload))
         return number
 
     def send(self, *frames: bytes, rank: int = 0) -> None:
         """Send any frames."""
-        self._ranks[rank].events.send_multipart(frames)
+        to = self._ranks[rank]
+        with to.lock:
+            to.events.send_multipart(frames)
 
     def wait_for_subscriber(self, rank: int = 0) -> None:
         """Wait until somebody subscribed since the socket was opened."""

@@ -1,0 +1,21 @@
+"""The cases of the tests over a live cluster, and the rules that Prometheus has there."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+
+from grafana.alert_rules import ALERTS
+from grafana.alerting import ALERTS_FILE, RULES_FILE
+from tests.dashboards.view import questions
+from tests.documents import ROOT
+
+__all__ = ["ALL_ALERTS", "QUESTIONS", "RULE_FILES", "each_alert", "each_question"]
+
+QUESTIONS: Final = questions()
+ALL_ALERTS: Final = [alert for group in ALERTS.values() for alert in group]
+RULE_FILES: Final = [ROOT / RULES_FILE, ROOT / ALERTS_FILE]
+
+each_question = pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.name)
+each_alert = pytest.mark.parametrize("alert", ALL_ALERTS, ids=lambda alert: alert.name)
