@@ -127,6 +127,10 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         return _run(request, limits, options)
     except StorageError as error:
         return _fail(error)
+    except OSError as error:  # all else that can fail so is the worker's
+        with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - what is still to be flushed fails no more
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        return _fail(StorageError(f"standard output: {error.strerror}"))
 
 
 def _request(options: argparse.Namespace, environ: Mapping[str, str]) -> DownloadRequest:
@@ -183,6 +187,7 @@ def _run(request: DownloadRequest, limits: Limits, options: argparse.Namespace) 
         return 128 + received[0] if received else code
     if request.action is Action.DRY_RUN and options.progress != "json":
         sys.stdout.write(_dry_run_text(plan, request.output_dir))
+        sys.stdout.flush()
     return 0
 
 

@@ -205,7 +205,7 @@ def _with_pairs(changes: dict[str, Any]) -> dict[str, Any]:
 def _decode(text: str, origin: str) -> object:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         # Not `from`: the error quotes the text, and the text holds secrets.
         raise ConfigError(f"{origin} is not JSON") from None
 

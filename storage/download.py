@@ -85,6 +85,7 @@ class _Download:
         everything = fetcher.listing()
         listing = select(everything, self._request.include, self._request.exclude)
         local = self._layout.compare(listing, self._reporter.on_hashed)
+        self._layout.sweep(local.wanted)
         self._plan(listing, local, journal)
         ready = [file for file in local.wanted if self._is_ready(file, journal, fetcher)]
         for file in ready:

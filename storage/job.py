@@ -75,11 +75,9 @@ class Job:
         """Work until the job has ended."""
         self._change(state=State.RUNNING, started=time())
         self._observer.download_started(self._snapshot)
-        error: StorageError | None = None
+        error: StorageError | None = WorkerError("the worker could not be followed to its end")
         try:
             error = self._run_workers()
-        except OSError as failure:
-            error = WorkerError(f"the worker cannot be started: {failure.strerror}")
         finally:
             self._end(error)
 
@@ -102,7 +100,10 @@ class Job:
 
     def _run_worker(self) -> tuple[StorageError | None, bool]:
         """Run one worker to its end; return its error, and whether another may do better."""
-        child = Child(self._request, stall_timeout=self._limits.stall_timeout, command=self._command)
+        try:
+            child = Child(self._request, stall_timeout=self._limits.stall_timeout, command=self._command)
+        except OSError as failure:
+            return WorkerError(f"the worker cannot be started: {failure.strerror}"), False
         self._child = child
         if self._cancelled.is_set():
             child.terminate()

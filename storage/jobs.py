@@ -192,6 +192,7 @@ class Supervisor:
             if job in self._queue:
                 self._queue.remove(job)
                 job.end_before_start()
+                self._forget_old()
                 self._condition.notify_all()
         job.cancel()
         return job.snapshot()

@@ -32,13 +32,12 @@ import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from stat import S_ISDIR
 from typing import TYPE_CHECKING, Final
 
 from storage.digests import matches
 from storage.errors import NoSpaceError, TargetError
 from storage.manifest import NAME, Entry, Manifest, read_manifest, write_manifest
-from storage.names import OWN_DIRECTORY, make_parents
+from storage.names import OWN_DIRECTORY, is_real, make_directory, make_parents, parents_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -95,12 +94,13 @@ class Layout:
         Raises:
             TargetError: A link stands where one of them should.
         """
-        self.work.mkdir(parents=True, exist_ok=True)
+        own = self.target / OWN_DIRECTORY
+        is_inside = self.work.is_relative_to(own)
+        (self.target if is_inside else self.work.parent).mkdir(parents=True, exist_ok=True)
+        if is_inside or os.path.lexists(own):
+            make_directory(own)
         for directory in (self.work, self.tree):
-            with suppress(FileExistsError):
-                directory.mkdir()
-            if not S_ISDIR(os.lstat(directory).st_mode):
-                raise TargetError(f"{directory} is a link or a file where the download needs a directory")
+            make_directory(directory)
 
     def manifest(self) -> Manifest | None:
         """Return the manifest of the copy, or that of the copy whose replacement was cut short."""
@@ -113,9 +113,12 @@ class Layout:
         compared with the source's digest before it is fetched again.
         """
         known = {entry.file.path: entry for entry in (self.manifest() or Manifest("", "", ())).entries}
+        places = {file.path.rpartition("/")[0] for file in listing.files}
+        real = {place for place in places if is_real(self.target, place)}
         kept, wanted = [], []
         for file in listing.files:
-            entry = self._present(file, known.get(file.path), on_bytes)
+            is_here = file.path.rpartition("/")[0] in real
+            entry = self._present(file, known.get(file.path), on_bytes) if is_here else None
             if entry:
                 kept.append(entry)
             else:
@@ -147,6 +150,17 @@ class Layout:
             raise NoSpaceError(f"{self.target} needs {needed} bytes more, and its volume has {free} bytes free")
         return free
 
+    def sweep(self, wanted: Iterable[RemoteFile]) -> None:
+        """Remove from the tree what an earlier plan left there: it takes room, and its names may stand in the way."""
+        names = {file.path for file in wanted}
+        for directory, directories, files in os.walk(self.tree, topdown=False):
+            for path in (Path(directory, name) for name in (*files, *directories)):
+                if path.is_dir() and not path.is_symlink():
+                    with suppress(OSError):
+                        path.rmdir()
+                elif str(path.relative_to(self.tree)) not in names:
+                    path.unlink()
+
     def publish(
         self, listing: Listing, everything: Listing, kept: Sequence[Entry], fetched: Iterable[RemoteFile]
     ) -> Manifest:
@@ -170,39 +184,41 @@ class Layout:
         return False
 
     def _publish_whole(self, manifest: Manifest) -> None:
-        self._sweep({entry.file.path for entry in manifest.entries})
         write_manifest(self.tree, manifest)
         self.tree.rename(self.target)
 
     def _publish_each(self, manifest: Manifest, new: Sequence[Entry], leave: Sequence[Entry]) -> None:
+        self._check_way(new, {entry.file.path for entry in leave})
         if (self.target / NAME).exists():
             # Out of the readers' sight, not lost: a kill from here on is mended by the next run.
-            (self.work / OWN_DIRECTORY).mkdir(exist_ok=True)
+            make_directory(self.work / OWN_DIRECTORY)
             (self.target / NAME).replace(self.work / NAME)
-        for entry in sorted(new, key=_order):
-            path = make_parents(self.target, entry.file.path)
-            if path.is_dir() and not path.is_symlink():
-                raise TargetError(f"{path} is a directory where the source has a file")
-            (self.tree / entry.file.path).replace(path)
+        # First: a directory of the older copy may be a file of this one, and the other way round.
         for entry in leave:
             self._remove(entry)
+        for entry in sorted(new, key=_order):
+            path = make_parents(self.target, entry.file.path)
+            (self.tree / entry.file.path).replace(path)
         write_manifest(self.target, manifest)
 
-    def _sweep(self, wanted: set[str]) -> None:
-        """Remove what an earlier plan left in the tree."""
-        for directory, _, names in os.walk(self.tree, topdown=False):
-            for name in names:
-                path = Path(directory, name)
-                if str(path.relative_to(self.tree)) not in wanted:
-                    path.unlink()
-            with suppress(OSError):
-                Path(directory).rmdir()
-        self.tree.mkdir(exist_ok=True)
+    def _check_way(self, new: Sequence[Entry], leave: set[str]) -> None:
+        """Make sure that nothing of others stands where a file is to come, as long as the copy is whole."""
+        names = {entry.file.path for entry in new}
+        for place in {place for name in names for place in parents_of(name)} - leave:
+            if os.path.lexists(self.target / place):
+                make_directory(self.target / place)
+        for path in (self.target / name for name in names):
+            if path.is_dir() and not path.is_symlink() and not self._holds_only(path, leave):
+                raise TargetError(f"{path} is a directory where the source has a file")
+
+    def _holds_only(self, directory: Path, names: set[str]) -> bool:
+        files = [path for path in directory.rglob("*") if path.is_symlink() or not path.is_dir()]
+        return bool(files) and {str(path.relative_to(self.target)) for path in files} <= names
 
     def _remove(self, entry: Entry) -> None:
         path = self.target / entry.file.path
         # No link is followed out of the target on the way there.
-        if path.parent.resolve() == self.target / Path(entry.file.path).parent:
+        if is_real(self.target, entry.file.path.rpartition("/")[0]):
             path.unlink(missing_ok=True)
             for parent in path.relative_to(self.target).parents[:-1]:
                 with suppress(OSError):

@@ -24,7 +24,7 @@ from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, Final
 
 from storage.errors import UnsafeNameError
-from storage.names import OWN_DIRECTORY, check_name
+from storage.names import OWN_DIRECTORY, check_name, make_directory
 from storage.plan import Digest, RemoteFile
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _entry(row: dict[str, Any]) -> Entry:
 def write_manifest(root: Path, manifest: Manifest) -> None:
     """Put a manifest below `root`, whole or not at all."""
     path = root / NAME
-    path.parent.mkdir(exist_ok=True)
+    make_directory(path.parent)
     data = {
         "version": VERSION,
         "source": manifest.source,
@@ -90,7 +90,8 @@ def write_manifest(root: Path, manifest: Manifest) -> None:
         "files": [_row(entry) for entry in manifest.entries],
     }
     draft = path.with_suffix(".draft")
-    with draft.open("w") as file:
+    draft.unlink(missing_ok=True)
+    with draft.open("x") as file:  # not through a link that somebody left there
         json.dump(data, file, indent=1)
         file.flush()
         os.fsync(file.fileno())

@@ -20,7 +20,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-__all__ = ["OWN_DIRECTORY", "check_name", "check_names", "make_parents", "selected"]
+__all__ = [
+    "OWN_DIRECTORY",
+    "check_name",
+    "check_names",
+    "is_own",
+    "is_real",
+    "make_directory",
+    "make_parents",
+    "parents_of",
+    "selected",
+]
 
 OWN_DIRECTORY: Final = ".kthena"
 
@@ -80,12 +90,13 @@ def check_names(names: Iterable[str]) -> None:
             raise UnsafeNameError(f"the source has two files named {name!r}")
         files.add(name)
     for name in files:
-        clash = next((parent for parent in _parents(name) if parent in files), None)
+        clash = next((parent for parent in parents_of(name) if parent in files), None)
         if clash:
             raise UnsafeNameError(f"the source has {clash!r} both as a file and as the directory of {name!r}")
 
 
-def _parents(name: str) -> list[str]:
+def parents_of(name: str) -> list[str]:
+    """Return the directories that a name lies in, the outermost first."""
     parts = name.split("/")[:-1]
     return ["/".join(parts[: index + 1]) for index in range(len(parts))]
 
@@ -96,14 +107,33 @@ def make_parents(root: Path, name: str) -> Path:
     Raises:
         TargetError: Something that is no directory stands in the way.
     """
-    for parent in _parents(name):
-        directory = root / parent
-        try:
-            directory.mkdir()
-        except FileExistsError:
-            if not S_ISDIR(os.lstat(directory).st_mode):
-                raise TargetError(f"{directory} is a link or a file where the download needs a directory") from None
+    for parent in parents_of(name):
+        make_directory(root / parent)
     return root / name
+
+
+def make_directory(directory: Path) -> None:
+    """Make a directory that may be there already; its parent is.
+
+    Raises:
+        TargetError: Something else stands there, a link to a directory perhaps.
+    """
+    try:
+        directory.mkdir()
+    except FileExistsError:
+        if not S_ISDIR(os.lstat(directory).st_mode):
+            raise TargetError(f"{directory} is a link or a file where the download needs a directory") from None
+
+
+def is_own(name: str) -> bool:
+    """Whether a directory of this name is one that downloads keep their records or their work in."""
+    return name == OWN_DIRECTORY or (name.startswith(".") and name.endswith(OWN_DIRECTORY))
+
+
+def is_real(root: Path, place: str) -> bool:
+    """Whether a directory below `root`, whose own links are resolved, is reached without a link."""
+    path = os.path.join(root, place) if place else str(root)  # noqa: PTH118 - as realpath has it
+    return os.path.realpath(path) == path
 
 
 def selected(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:

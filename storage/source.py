@@ -28,6 +28,7 @@ _REVISION: Final = re.compile(r"[\w.+-]+(?:/[\w.+-]+)*", re.ASCII)
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _MAX_HUB_NAME: Final = 96
+_MAX_SHOWN: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,12 @@ def parse_source(text: str) -> Source:
             raise ValueError("control characters are not allowed")
         return parse(rest)
     except ValueError as error:
-        raise SourceError(f"source {text!r}: {error}") from None
+        raise SourceError(f"source {_shown(text)!r}: {error}") from None
+
+
+def _shown(text: str) -> str:
+    """Return what an error may quote: not all of a long text, and nobody's password."""
+    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", text[:_MAX_SHOWN]) + ("…" if len(text) > _MAX_SHOWN else "")
 
 
 def _hub(rest: str) -> HubSource:

@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from http.client import HTTPException
 from threading import Lock
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import urllib3
 from urllib3 import exceptions
-from urllib3.util import Timeout
+from urllib3.util import Timeout, make_headers
 
 from storage.errors import NetworkError
 
@@ -102,13 +102,20 @@ class Transport:
     def _make(self, proxy: str | None) -> PoolManager:
         bundle = next((os.environ[name] for name in _CA_VARIABLES if os.environ.get(name)), None)
         if proxy:
-            return urllib3.ProxyManager(proxy, maxsize=self._connections, ca_certs=bundle)
+            return urllib3.ProxyManager(
+                proxy, maxsize=self._connections, ca_certs=bundle, proxy_headers=_proxy_headers(proxy)
+            )
         return urllib3.PoolManager(maxsize=self._connections, ca_certs=bundle)
 
     def close(self) -> None:
         """Close all connections."""
         for manager in self._managers.values():
             manager.clear()
+
+
+def _proxy_headers(proxy: str) -> Mapping[str, str]:
+    user, is_named, _ = urlsplit(proxy).netloc.rpartition("@")
+    return make_headers(proxy_basic_auth=unquote(user)) if is_named else {}
 
 
 @contextmanager

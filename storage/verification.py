@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Final
 from storage.digests import matches
 from storage.errors import ChangedError, CorruptError, NotFoundError
 from storage.manifest import read_manifest
+from storage.names import is_real, selected
 from storage.plan import select
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from storage.download import Fetcher
@@ -45,21 +47,37 @@ class Verification:
         manifest = read_manifest(self._target)
         if manifest is None:
             raise NotFoundError(f"{self._target} has no manifest: there is no finished download to verify")
-        total = sum(entry.file.size for entry in manifest.entries)
+        entries = [each for each in manifest.entries if selected(each.file.path, request.include, request.exclude)]
+        if not entries:
+            raise NotFoundError(f"none of the {len(manifest.entries)} files of {self._target} matches the patterns")
+        total = sum(entry.file.size for entry in entries)
         self._reporter.planned(
-            source=manifest.source, revision=manifest.revision, files=len(manifest.entries), total=total,
-            kept_files=len(manifest.entries), kept=total, fetch_files=0, fetch_bytes=0, resumed=0, free_bytes=0,
+            source=manifest.source, revision=manifest.revision, files=len(entries), total=total,
+            kept_files=len(entries), kept=total, fetch_files=0, fetch_bytes=0, resumed=0, free_bytes=0,
         )  # fmt: skip
-        wrong = [found for entry in manifest.entries if (found := self._check(entry, fetcher))]
+        current = self._current(manifest, fetcher, request)
+        wrong = [found for entry in entries if (found := self._check(entry, _peer(fetcher, entry, current)))]
         if wrong:
             raise CorruptError(_listed(f"{self._target}", wrong))
-        changes = self._changes(manifest, fetcher, request) if fetcher else []
+        changes = _changes(entries, current) if current is not None else []
         if changes:
             raise ChangedError(_listed(f"{manifest.source} is not what {self._target} was made of", changes))
-        self._reporter.done(files=len(manifest.entries), revision=manifest.revision)
+        self._reporter.done(files=len(entries), revision=manifest.revision)
+
+    def _current(
+        self, manifest: Manifest, fetcher: Fetcher | None, request: DownloadRequest
+    ) -> Mapping[str, RemoteFile] | None:
+        """Return what the source has now; `None` when it is not asked."""
+        if fetcher is None:
+            return None
+        if manifest.source != self._source_uri():
+            raise ChangedError(f"{self._target} is a copy of {manifest.source}, not of {self._source_uri()}")
+        return {file.path: file for file in select(fetcher.listing(), request.include, request.exclude).files}
 
     def _check(self, entry: Entry, fetcher: Fetcher | None) -> str | None:
         file, path = entry.file, self._target / entry.file.path
+        if not is_real(self._target, file.path.rpartition("/")[0]):
+            return f"{file.path} lies behind a link"
         try:
             status = os.lstat(path)
         except OSError:
@@ -77,24 +95,26 @@ class Verification:
         same = getattr(fetcher, "same_content", None)
         return same is None or bool(same(file, path, self._reporter.on_hashed))
 
-    def _changes(self, manifest: Manifest, fetcher: Fetcher, request: DownloadRequest) -> list[str]:
-        if manifest.source != self._source_uri():
-            return [f"the copy is of {manifest.source}"]
-        known = {entry.file.path: entry.file for entry in manifest.entries}
-        current = {file.path: file for file in select(fetcher.listing(), request.include, request.exclude).files}
-        gone = [f"{path} is gone" for path in known if path not in current]
-        new = [f"{path} is new" for path in current if path not in known]
-        changed = [
-            f"{path} has changed"
-            for path in known
-            if path in current
-            and (current[path].size, current[path].validator) != (known[path].size, known[path].validator)
-        ]
-        return [*gone, *changed, *new]
-
     def _source_uri(self) -> str:
         # A revision is no part of whose copy it is.
         return self._source.uri.partition("@")[0] if self._source.scheme == "hf" else self._source.uri
+
+
+def _peer(fetcher: Fetcher | None, entry: Entry, current: Mapping[str, RemoteFile] | None) -> Fetcher | None:
+    """Return who has the same file to compare with; one that changed at the source says nothing of the copy."""
+    return fetcher if current and _is_same(current.get(entry.file.path), entry.file) else None
+
+
+def _is_same(now: RemoteFile | None, then: RemoteFile) -> bool:
+    return now is not None and (now.size, now.validator) == (then.size, then.validator)
+
+
+def _changes(entries: Sequence[Entry], current: Mapping[str, RemoteFile]) -> list[str]:
+    known = {entry.file.path: entry.file for entry in entries}
+    gone = [f"{path} is gone" for path in known if path not in current]
+    new = [f"{path} is new" for path in current if path not in known]
+    changed = [f"{path} has changed" for path in known if path in current and not _is_same(current[path], known[path])]
+    return [*gone, *changed, *new]
 
 
 def _listed(what: str, findings: list[str]) -> str:

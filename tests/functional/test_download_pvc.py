@@ -219,3 +219,18 @@ def test_content_is_compared_when_asked(downloader: Downloader, volume: Path, ta
     assert run.code == 7, run.stderr
     assert "config.json" in run.stderr
     assert "leads out" not in run.stderr
+
+
+@pytest.mark.parametrize("how", ["gone", "changed"])
+def test_verify_tells_the_source_from_the_copy(downloader: Downloader, volume: Path, target: Path, how: str) -> None:
+    """A file that the volume has no more, or has anew, says nothing against the copy."""
+    assert downloader.run(f"pvc:/{volume}", target).code == 0
+    if how == "gone":
+        (volume / "config.json").unlink()
+    else:
+        (volume / "config.json").write_bytes(b"other")
+
+    run = downloader.run(f"pvc:/{volume}", target, "--verify")
+
+    assert run.code == 7, run.stderr
+    assert f"config.json {'is gone' if how == 'gone' else 'has changed'} [source_changed]" in run.stderr

@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 import pytest
 
@@ -124,6 +125,104 @@ def test_links_in_the_target(downloader: Downloader, bucket: Bucket, target: Pat
         assert (target / "sub" / "x.json").read_bytes() == b"new"
 
 
+@pytest.mark.parametrize("place", [".kthena", ".kthena/manifest.draft"])
+@pytest.mark.parametrize("is_root", [False, True], ids=["beside", "write root"])
+def test_links_where_the_records_go(
+    downloader: Downloader, bucket: Bucket, target: Path, tmp_path: Path, place: str, *, is_root: bool
+) -> None:
+    """That lead out of the target: neither records nor work are written through them."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").write_text("old")
+    (target / place).parent.mkdir(parents=True)
+    (target / "mine").write_text("mine")
+    (target / place).symlink_to(outside if place == ".kthena" else outside / "precious")
+    roots = ("--write-root", str(target)) if is_root else ()
+
+    run = downloader.run(bucket.uri("model"), target, *roots, variables=pod(bucket.server.url, OWNER))
+
+    assert run.code == (2 if place == ".kthena" else 0), run.stderr
+    assert {path.name: path.read_text() for path in outside.rglob("*")} == {"precious": "old"}
+
+
+def test_a_file_behind_a_link_is_not_the_copys(
+    downloader: Downloader, bucket: Bucket, target: Path, tmp_path: Path
+) -> None:
+    """However right its bytes are: a manifest vouches for what lies in its own directory."""
+    bucket.put_many({"sub/x.json": b"right"}, prefix="model/")
+    variables = pod(bucket.server.url, OWNER)
+    assert downloader.run(bucket.uri("model"), target, variables=variables).code == 0
+    (target / "sub").rename(tmp_path / "outside")
+    (target / "sub").symlink_to(tmp_path / "outside")
+
+    verified = downloader.run(bucket.uri("model"), target, "--verify", "--offline")
+    again = downloader.run(bucket.uri("model"), target, variables=variables)
+
+    assert verified.code == 7, verified.stderr
+    assert again.code == 2, again.stderr
+    assert (tmp_path / "outside" / "x.json").read_bytes() == b"right"
+    assert (target / ".kthena" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("name", [".kthena", ".kthena/x", ".target.kthena", ".other.kthena/tree", "x" * 248])
+def test_names_that_work_needs(downloader: Downloader, bucket: Bucket, target: Path, name: str) -> None:
+    """No copy goes where a download keeps its work, nor where there is no name left for it."""
+    folder = target / name if name.startswith(".kthena") else target.parent / name
+
+    run = downloader.run(bucket.uri("model"), folder, variables=pod(bucket.server.url, OWNER))
+
+    assert run.code == 2, run.stderr
+    assert not target.parent.exists()
+
+
+KINDS: Final = {
+    "a folder becomes a file": ({"a/b": b"1", "a/c/d": b"2"}, {"a": b"file"}),
+    "a file becomes a folder": ({"a": b"file"}, {"a/b": b"1", "a/c/d": b"2"}),
+}
+
+
+@pytest.mark.parametrize("published", [True, False], ids=["published", "under way"])
+@pytest.mark.parametrize(("before", "after"), KINDS.values(), ids=KINDS)
+def test_names_that_change_their_kind(
+    downloader: Downloader, bucket: Bucket, s3_proxy: BadProxy, target: Path,
+    before: dict[str, bytes], after: dict[str, bytes], *, published: bool,
+) -> None:  # fmt: skip
+    """Between two downloads: what we put there, or had begun to, is not in the way."""
+    bucket.put_many(before, prefix="model/")
+    if not published:
+        s3_proxy.misbehave(answers(403), BIG)
+    first = downloader.run(bucket.uri("model"), target, *QUICK, variables=pod(s3_proxy.url, OWNER))
+    assert first.code == (0 if published else 4), first.stderr
+    for name in before:
+        bucket.delete(f"model/{name}")
+    bucket.put_many(after, prefix="model/")
+
+    run = downloader.run(bucket.uri("model"), target, variables=pod(bucket.server.url, OWNER))
+
+    assert run.code == 0, run.stderr
+    assert contents(target) == MODEL | after
+    assert [path.name for path in target.parent.iterdir()] == ["target"]
+
+
+@pytest.mark.parametrize("taken", ["a", "a/b"])
+def test_a_copy_stays_whole_when_something_is_in_the_way(
+    downloader: Downloader, bucket: Bucket, target: Path, taken: str
+) -> None:
+    """A file of others where a folder is to come, or the other way round, is told before anything is changed."""
+    variables = pod(bucket.server.url, OWNER)
+    assert downloader.run(bucket.uri("model"), target, variables=variables).code == 0
+    (target / taken).parent.mkdir(exist_ok=True)
+    (target / taken).write_text("mine")
+    bucket.put_many({"a/new": b"1"} if taken == "a" else {"a": b"1"}, prefix="model/")
+    bucket.put("model/config.json", b'{"new": 1}')
+
+    run = downloader.run(bucket.uri("model"), target, variables=variables)
+
+    assert run.code == 2, run.stderr
+    assert contents(target) == MODEL | {taken: b"mine"}
+    assert downloader.run(bucket.uri("model"), target, "--verify", "--offline").code == 0
+
+
 def test_what_others_put_there_stays(downloader: Downloader, bucket: Bucket, target: Path) -> None:
     """Files in the target that no download brought are not the downloader's to remove."""
     target.mkdir(parents=True)
@@ -223,3 +322,26 @@ def _home_with_secrets(folder: Path) -> Path:
         path.write_text(text)
         path.chmod(0o600)
     return folder / "home-with-secrets"
+
+
+def test_a_proxys_password_is_for_the_proxy(downloader: Downloader, target: Path) -> None:
+    """It goes to the proxy that it was given for, and is never told."""
+    with BadProxy() as proxy:
+        variables = pod("http://store.example", OWNER) | {
+            "HTTP_PROXY": f"http://user:{quote(TOKEN)}%40@{proxy.netloc}", "NO_PROXY": "", "no_proxy": "",
+        }  # fmt: skip
+
+        run = downloader.run("s3://models/model", target, *QUICK, variables=variables)
+
+        assert run.code == 3, run.stderr
+        basic = base64.b64encode(f"user:{TOKEN}@".encode()).decode()
+        assert f"Basic {basic}" in proxy.heard()
+        assert TOKEN not in run.said
+
+
+def test_a_password_in_a_source_is_not_repeated(downloader: Downloader, target: Path) -> None:
+    """It belongs elsewhere, and error texts end up in logs."""
+    run = downloader.run(f"s3://user:{TOKEN}@bucket/model", target)
+
+    assert run.code == 2, run.stderr
+    assert TOKEN not in run.said

@@ -7,7 +7,8 @@ import os
 import re
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import pytest
 
@@ -16,8 +17,6 @@ from tests.peers.runtime import environment
 from tests.peers.s3 import OWNER
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.peers.bad_proxy import BadProxy
     from tests.peers.downloader import Downloader
     from tests.peers.s3 import Bucket, S3Server
@@ -42,10 +41,18 @@ def published(downloader: Downloader, bucket: Bucket, target: Path) -> Path:
     return target
 
 
-def call(*arguments: str, variables: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def call(
+    *arguments: str, variables: dict[str, str] | None = None, stdout: IO[str] | int = subprocess.PIPE
+) -> subprocess.CompletedProcess[str]:
     """Run the program with exactly these arguments."""
     return subprocess.run(
-        [*COMMAND, *arguments], env=environment(variables), capture_output=True, text=True, timeout=60, check=False
+        [*COMMAND, *arguments],
+        env=environment(variables),
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
@@ -101,6 +108,8 @@ def test_help_has_the_exit_codes(code: int) -> None:
         (("-s", "org/model", "-o", "/usr/lib/x"), "/usr/lib/x"),
         (("-s", "org/model", "-o", "/proc/self/x"), "/proc/self/x"),
         (("-s", "org/model", "-o", ""), "output"),
+        (("-s", "org/model", "-o", "~nobody-of-that-name/x"), "~nobody-of-that-name/x"),
+        (("-s", "org/model", "-o", "/models/x", "-c", '{"hf_token": ' + "[" * 100_000), "JSON"),
     ],
 )  # fmt: skip
 def test_usage_errors_are_named(arguments: tuple[str, ...], words: str) -> None:
@@ -110,6 +119,35 @@ def test_usage_errors_are_named(arguments: tuple[str, ...], words: str) -> None:
     assert ended.returncode == 2, ended.stderr
     assert words in ended.stderr
     assert ": secret" not in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_loop_of_links_is_named(tmp_path: Path) -> None:
+    """As an output directory, and as a volume."""
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+
+    as_target = call("-s", "org/model", "-o", str(loop / "x"))
+    as_source = call("-s", f"pvc:/{loop}/x", "-o", str(tmp_path / "target"))
+
+    assert (as_target.returncode, as_source.returncode) == (2, 3)
+    for ended in (as_target, as_source):
+        assert str(loop) in ended.stderr
+        assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("arguments", [("--progress", "json"), ("--dry-run",)], ids=["events", "dry run"])
+def test_an_output_that_takes_nothing_is_named(
+    downloader: Downloader, bucket: Bucket, target: Path, arguments: tuple[str, ...]
+) -> None:
+    """A full disk under a log is not taken for a fault of the download."""
+    variables = pod(bucket.server.url, OWNER, HOME=str(downloader.home))
+
+    with Path("/dev/full").open("w") as full:
+        ended = call("-s", bucket.uri("model"), "-o", str(target), *arguments, variables=variables, stdout=full)
+
+    assert ended.returncode == 1
+    assert "standard output" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
@@ -274,6 +312,21 @@ def test_verify_sees_a_newer_source(downloader: Downloader, bucket: Bucket, publ
     assert online.code == 7, online.stderr
     assert "config.json" in online.said
     assert offline.code == 0, offline.stderr
+
+
+def test_verify_heeds_patterns(downloader: Downloader, bucket: Bucket, published: Path, target: Path) -> None:
+    """Files that they leave out are neither gone nor new."""
+    variables = pod(bucket.server.url, OWNER)
+    part = target.with_name("part")
+    assert downloader.run(bucket.uri("model"), part, "--include", "*.json", variables=variables).code == 0
+
+    of_all = downloader.run(bucket.uri("model"), published, "--verify", "--include", "*.json", variables=variables)
+    of_part = downloader.run(bucket.uri("model"), part, "--verify", "--include", "*.json", variables=variables)
+    of_none = downloader.run(bucket.uri("model"), part, "--verify", "--offline", "--include", "*.bin")
+
+    assert of_all.code == 0, of_all.stderr
+    assert of_part.code == 0, of_part.stderr
+    assert of_none.code == 3, of_none.stderr
 
 
 def test_offline_asks_nobody(downloader: Downloader, bucket: Bucket, s3_proxy: BadProxy, published: Path) -> None:

@@ -149,6 +149,12 @@ BAD: Final = {
         400,
         "invalid_config",
     ),
+    "a config without end": (
+        {"source": "s3://bucket/c", "output_dir": "{root}/a", "config": "[" * 100_000},
+        400,
+        "invalid_config",
+    ),
+    "a place of work": ({"source": "s3://bucket/c", "output_dir": "{root}/.a.kthena"}, 400, "forbidden_target"),
     "no worker": ({"source": "s3://bucket/c", "output_dir": "{root}/a", "max_workers": 0}, 400, "usage"),
     "nothing there": ({"source": "s3://{bucket}/nothing", "output_dir": "{root}/a"}, 404, "not_found"),
 }

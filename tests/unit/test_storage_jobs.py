@@ -172,6 +172,24 @@ def test_cancel_ends_the_worker(tmp_path):
         supervisor.stop()
 
 
+def test_what_never_started_is_forgotten_too(tmp_path):
+    """Also while the places are taken for long: the list has an end."""
+    supervisor = Supervisor(Limits(jobs=1, remembered=3), command=says(PLANNED, then="time.sleep(60)"))
+    running = supervisor.submit(request(tmp_path))
+
+    cancelled = [supervisor.cancel(supervisor.submit(request(tmp_path, f"org/m{n}")).id).id for n in range(9)]
+
+    assert [job.id for job in supervisor.list()] == [running.id, *cancelled[-3:]]
+    supervisor.stop()
+
+
+def test_a_failure_of_the_supervision_is_no_success(tmp_path):
+    """A worker that says what makes no sense has not brought a model."""
+    job = finish(Supervisor(command=says(PLANNED | {"bytes": "many"}, DONE)), tmp_path)
+
+    assert (job.state, job.error.code) == (State.FAILED, "worker_died")
+
+
 def test_stop_leaves_no_worker(tmp_path):
     """Nor a queued job, and nothing is taken on afterwards."""
     supervisor = Supervisor(Limits(jobs=1), command=says(PLANNED, then="time.sleep(60)"))

@@ -146,7 +146,11 @@ def test_what_an_earlier_plan_left_is_not_published(layout):
     """It may be of another revision."""
     layout.prepare()
     stage(layout, "old/left.bin", b"left")
+    stage(layout, "config.json", b"{")
 
+    layout.sweep([CONFIG])
+
+    assert tree(layout.tree) == {"config.json"}
     publish(layout)
 
     assert tree(layout.target) == {".kthena/manifest.json", "a/hello", "config.json"}
