@@ -11,6 +11,7 @@ import ipaddress
 import os
 import re
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
@@ -109,13 +110,9 @@ def find_store(source: S3Source, config: Config) -> Store:
         endpoint = config.endpoint or (session and session.get_config_variable("endpoint_url"))
         style = config.addressing_style or ("virtual" if source.scheme == "obs" else _profile_style(session))
         if endpoint:
-            base = _named_address(endpoint, source.bucket, virtual=style == "virtual")
+            base = _address(endpoint, source.bucket, virtual=style == "virtual")
             return Store(lambda _region: base, region, keys, named=True)
-        anonymous = keys is None
-        return Store(
-            lambda place: _amazon_address(session, source.bucket, place, style, anonymous=anonymous),
-            region, keys, named=False,
-        )  # fmt: skip
+        return Store(partial(_amazon_address, session, source.bucket, style), region, keys, named=False)
 
 
 def _says_all(config: Config) -> bool:
@@ -155,7 +152,7 @@ def _profile_style(session: Any) -> str | None:  # noqa: ANN401 - botocore has n
     return settings.get("addressing_style") if isinstance(settings, dict) else None
 
 
-def _named_address(endpoint: str, bucket: str, *, virtual: bool) -> str:
+def _address(endpoint: str, bucket: str, *, virtual: bool) -> str:
     """Return the address of keys: the bucket as a host where that is wanted and can be, else as a folder."""
     parts = urlsplit(endpoint)
     if virtual and not _is_number(parts.hostname or "") and _can_be_host(bucket, dots=parts.scheme == "http"):
@@ -177,17 +174,10 @@ def _is_number(host: str) -> bool:
     return True
 
 
-def _amazon_address(session: Any, bucket: str, region: str, style: str | None, *, anonymous: bool) -> str:  # noqa: ANN401 - botocore has no types
-    """Return the address of keys in AWS, as a client of botocore has it."""
-    from botocore import UNSIGNED  # noqa: PLC0415 - with a session only
-    from botocore.config import Config as ClientConfig  # type: ignore[import-untyped]  # noqa: PLC0415 - the same
-
-    options = ClientConfig(
-        signature_version=UNSIGNED if anonymous else "s3v4", s3={"addressing_style": style} if style else {}
-    )
-    client = session.create_client("s3", region_name=region, config=options)
-    url = client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "k"})
-    return str(url).partition("?")[0].removesuffix("k")
+def _amazon_address(session: Any, bucket: str, style: str | None, region: str) -> str:  # noqa: ANN401 - botocore has no types
+    """Return the address of keys in AWS, at the endpoint that a client of botocore has in that region."""
+    client = session.create_client("s3", region_name=region)
+    return _address(client.meta.endpoint_url, bucket, virtual=style != "path")
 
 
 @contextmanager
