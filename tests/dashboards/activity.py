@@ -74,9 +74,11 @@ def publish_events(publisher: KvPublisher, seed: int, stopping: threading.Event)
 def use_adapters(runtime: Runtime, folder: Path, seed: int, stopping: threading.Event, *, broken: bool) -> None:
     """Load an adapter and unload it, again and again; with `broken`, ask for one that is not there, too."""
     chance = random.Random(seed)
-    if broken:
-        _post(runtime, "/v1/load_lora_adapter", _adapter(folder, "lost") | {"async_download": True})
     while not stopping.wait(chance.uniform(*_ADAPTER_SECONDS)):
+        if broken:
+            # Not from the start: Prometheus is to see each failure come.
+            _post(runtime, "/v1/load_lora_adapter", _adapter(folder, "lost") | {"async_download": True})
+            broken = False
         _post(runtime, "/v1/load_lora_adapter", _adapter(folder, "chat"))
         if stopping.wait(chance.uniform(*_ADAPTER_SECONDS)):
             return
