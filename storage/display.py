@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
@@ -31,9 +32,14 @@ def make_display(form: str, *, verbose: bool, stdout: TextIO = sys.stdout, stder
     """Return the display of a form; `auto` is a bar on a terminal and lines elsewhere."""
     if form == "json":
         return _Json(stdout)
-    if form == "bar" or (form == "auto" and stderr.isatty()):
+    if form == "bar" or (form == "auto" and _has_room(stderr)):
         return _Bar(stderr, verbose=verbose)
     return _Log(stderr, verbose=verbose, quiet=form == "none")
+
+
+def _has_room(stream: TextIO) -> bool:
+    """Whether a stream is a terminal of some size: that of a pod has none until somebody attaches to it."""
+    return stream.isatty() and min(os.get_terminal_size(stream.fileno())) > 0
 
 
 def size_text(count: float) -> str:
@@ -57,6 +63,21 @@ class _Json:
         pass
 
 
+class _Pace:
+    """Lets progress pass every few seconds, and word of waiting when it begins and then as often."""
+
+    def __init__(self) -> None:
+        self._told = {"progress": monotonic()}
+
+    def is_due(self, event: Mapping[str, Any]) -> bool:
+        kind, now = event["event"], monotonic()
+        if kind in ("progress", "waiting"):
+            if now - self._told.get(kind, -LOG_SECONDS) < LOG_SECONDS:
+                return False
+            self._told[kind] = now
+        return True
+
+
 class _Log:
     """A line when something happens, and one now and then while nothing else does."""
 
@@ -64,24 +85,15 @@ class _Log:
         self._stderr = stderr
         self._verbose = verbose
         self._quiet = quiet
-        self._told = monotonic()
-        self._retried: tuple[str, str] | None = None
+        self._pace = _Pace()
 
     def show(self, event: Mapping[str, Any]) -> None:
-        line = self._line(event)
-        if line and not self._quiet:
+        if self._quiet or not self._pace.is_due(event) or (event["event"] == "verified" and not self._verbose):
+            return
+        line = describe(event)
+        if line:
             self._stderr.write(f"kthena-downloader: {line}\n")
             self._stderr.flush()
-
-    def _line(self, event: Mapping[str, Any]) -> str | None:
-        kind = event["event"]
-        if kind == "progress":
-            if monotonic() - self._told < LOG_SECONDS:
-                return None
-            self._told = monotonic()
-        elif kind == "verified" and not self._verbose:
-            return None
-        return describe(event)
 
     def close(self) -> None:
         pass
@@ -95,20 +107,37 @@ class _Bar:
         self._stderr = stderr
         self._verbose = verbose
         self._bar: tqdm[Any] | None = None
+        self._pace = _Pace()
+        self._counts = "bytes"
 
     def show(self, event: Mapping[str, Any]) -> None:
         kind = event["event"]
-        if kind == "planned":
+        if kind == "progress":
+            self._move(event)
+            return
+        if kind in ("planned", "done"):
             self.close()
+        line = describe(event)
+        if line and self._pace.is_due(event) and (kind != "verified" or self._verbose):
+            self._tqdm.write(line, file=self._stderr)
+        if kind == "planned":
+            self._begin(event)
+
+    def _begin(self, plan: Mapping[str, Any]) -> None:
+        verifies = plan["action"] == "verify"
+        self._counts = "hashed" if verifies else "bytes"
+        begin = 0 if verifies else plan["kept_bytes"]
+        if begin < plan["bytes"] and plan["action"] != "dry-run":
             self._bar = self._tqdm(
-                total=event["bytes"], initial=event["kept_bytes"], unit="B", unit_scale=True, unit_divisor=1024,
+                total=plan["bytes"], initial=begin, unit="B", unit_scale=True, unit_divisor=1024,
                 file=self._stderr, dynamic_ncols=True, miniters=1,
             )  # fmt: skip
-        elif kind == "progress" and self._bar is not None:
+
+    def _move(self, event: Mapping[str, Any]) -> None:
+        if self._bar is not None:
             self._bar.set_postfix_str(str(event["file"])[-40:], refresh=False)
-            self._bar.update(event["bytes"] - self._bar.n)
-        elif kind in ("waiting", "retry") or (kind == "verified" and self._verbose):
-            self._tqdm.write(describe(event) or "", file=self._stderr)
+            # A copy is read, and so may be what it was made of.
+            self._bar.update(min(event[self._counts], event["total"]) - self._bar.n)
 
     def close(self) -> None:
         if self._bar is not None:
@@ -127,6 +156,8 @@ def _waiting(event: Mapping[str, Any]) -> str:
 
 
 def _progress(event: Mapping[str, Any]) -> str:
+    if not event["file"]:
+        return f"{size_text(event['hashed'])} read and checked"
     share = 100 * event["bytes"] / event["total"] if event["total"] else 100
     return f"{size_text(event['bytes'])} of {size_text(event['total'])} ({share:.0f}%), {event['file']}"
 
@@ -146,6 +177,8 @@ def _done(event: Mapping[str, Any]) -> str:
 
 def _planned(event: Mapping[str, Any]) -> str:
     revision = f" at {event['revision']}" if event["revision"] else ""
+    if event["action"] == "verify":
+        return f"{event['source']}{revision}: {event['files']} files to check, {size_text(event['bytes'])}"
     fetch = f"{event['fetch_files']} of {event['files']} files to fetch"
     resumed = f", {size_text(event['resumed_bytes'])} of them here already" if event["resumed_bytes"] else ""
     return f"{event['source']}{revision}: {fetch}, {size_text(event['fetch_bytes'])}{resumed}"

@@ -105,7 +105,7 @@ class _Download:
         resumed = sum(end - start for file in local.wanted for start, end in journal.spans(file))
         free = self._layout.check_space(wanted - resumed)
         self._reporter.planned(
-            source=listing.source, revision=listing.revision, files=len(listing.files), total=listing.size,
+            action=self._request.action, source=listing.source, revision=listing.revision, files=len(listing.files), total=listing.size,
             kept_files=len(local.kept), kept=listing.size - wanted, fetch_files=len(local.wanted), fetch_bytes=wanted,
             resumed=resumed, free_bytes=free,
         )  # fmt: skip

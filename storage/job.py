@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections import deque
 from dataclasses import replace
 from random import random
@@ -87,7 +88,7 @@ class Job:
             before = self._most
             error, again = self._run_worker()
             if not again or self._cancelled.is_set():
-                return CancelledError("the download was cancelled") if self._cancelled.is_set() and error else error
+                return _cancelled() if self._cancelled.is_set() and error else error
             in_vain = 0 if self._most > before else in_vain + 1
             if in_vain > self._limits.restarts:
                 return error
@@ -120,7 +121,7 @@ class Job:
             self._child = None
             code = child.close()
         if ending is None:
-            return WorkerError(f"the worker ended with code {code} and did not say why"), True
+            return WorkerError(_ending_text(code)), True
         if ending["event"] == "failed":
             return of_code(str(ending.get("code")), str(ending.get("message"))), False
         return None, False
@@ -200,6 +201,16 @@ class Job:
 
     def _change(self, **fields: Any) -> None:  # noqa: ANN401 - fields of Snapshot
         self._snapshot = replace(self._snapshot, **fields)
+
+
+def _cancelled() -> CancelledError:
+    return CancelledError("the download was cancelled; what has arrived stays for the next one")
+
+
+def _ending_text(code: int) -> str:
+    if code == -signal.SIGKILL:
+        return "the worker was killed, for want of memory as a rule"
+    return f"the worker ended with code {code} and did not say why"
 
 
 _HANDLERS: Final[Mapping[str, Callable[[Job, Mapping[str, Any]], None]]] = {

@@ -32,6 +32,7 @@ import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_IMODE, S_IRWXU
 from typing import TYPE_CHECKING, Final
 
 from storage.digests import matches
@@ -101,6 +102,8 @@ class Layout:
             make_directory(own)
         for directory in (self.work, self.tree):
             make_directory(directory)
+        if not is_inside and self.target.exists():
+            _take_after(self.target, self.tree)
 
     def manifest(self) -> Manifest | None:
         """Return the manifest of the copy, or that of the copy whose replacement was cut short."""
@@ -234,6 +237,14 @@ class Layout:
         """Remove the work directory if it is empty, after the lock was released."""
         with suppress(OSError):
             self.work.rmdir()
+
+
+def _take_after(old: Path, new: Path) -> None:
+    """Give a directory the owner and the rights of the empty one whose place it will take."""
+    status = old.stat()
+    with suppress(PermissionError):
+        os.chown(new, status.st_uid, status.st_gid)
+        new.chmod(S_IMODE(status.st_mode) | S_IRWXU)
 
 
 def _is_same(file: RemoteFile, known: RemoteFile) -> bool:

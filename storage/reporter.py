@@ -1,8 +1,8 @@
 """What a worker says: one JSON event a line.
 
     {"event": "waiting", "holder": "process 7 on pod-a", "seconds": 1.5}
-    {"event": "planned", "source": ..., "revision": ..., "files": 24, "bytes": ..., "kept_files": 0, "kept_bytes": 0,
-     "fetch_files": 24, "fetch_bytes": ..., "resumed_bytes": 0, "free_bytes": ...}
+    {"event": "planned", "action": "download", "source": ..., "revision": ..., "files": 24, "bytes": ...,
+     "kept_files": 0, "kept_bytes": 0, "fetch_files": 24, "fetch_bytes": ..., "resumed_bytes": 0, "free_bytes": ...}
     {"event": "progress", "bytes": ..., "total": ..., "hashed": ..., "file": "model.safetensors", "files_done": 3}
     {"event": "retry", "file": ..., "reason": "timeout", "detail": ..., "pause": 0.5}
     {"event": "verified", "file": ..., "size": ..., "digest": {"algorithm": "sha256", "value": ...} or null}

@@ -52,7 +52,7 @@ class Verification:
             raise NotFoundError(f"none of the {len(manifest.entries)} files of {self._target} matches the patterns")
         total = sum(entry.file.size for entry in entries)
         self._reporter.planned(
-            source=manifest.source, revision=manifest.revision, files=len(entries), total=total,
+            action=request.action, source=manifest.source, revision=manifest.revision, files=len(entries), total=total,
             kept_files=len(entries), kept=total, fetch_files=0, fetch_bytes=0, resumed=0, free_bytes=0,
         )  # fmt: skip
         current = self._current(manifest, fetcher, request)

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final
 from storage.errors import ChangedError, CorruptError, NotFoundError, StorageError, TargetError, UnsafeNameError
 from storage.growth import enough_space, resize
 from storage.journal import clipped, missing
-from storage.names import OWN_DIRECTORY, make_parents
+from storage.names import is_own, make_parents
 from storage.plan import Listing, RemoteFile
 from storage.targets import check_readable
 
@@ -81,8 +81,8 @@ class PvcCopier:
     def _walk(self, directory: Path, prefix: str, above: Sequence[Path]) -> Iterator[RemoteFile]:
         for entry in sorted(os.scandir(directory), key=lambda entry: entry.name):
             path, name = Path(entry.path), prefix + entry.name
-            if name == OWN_DIRECTORY:
-                continue  # the records of a download that made this copy
+            if is_own(entry.name):
+                continue  # the records of a download, or a copy that is not whole yet
             if entry.is_symlink():
                 path = self._follow(path, name)
             mode = path.stat().st_mode

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from stat import S_IMODE
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -103,6 +104,32 @@ def test_a_copy_can_be_copied(downloader: Downloader, volume: Path, target: Path
 
     assert run.code == 0, run.stderr
     assert contents(tmp_path / "second") == MODEL
+
+
+def test_a_copy_that_is_not_whole_is_not_copied(downloader: Downloader, volume: Path, target: Path) -> None:
+    """Another download may be at work on the volume."""
+    work = volume / ".other.kthena" / "tree"
+    work.mkdir(parents=True)
+    (work / "half.bin").write_bytes(b"half")
+
+    run = downloader.run(f"pvc:/{volume}", target)
+
+    assert run.code == 0, run.stderr
+    assert contents(target) == MODEL
+
+
+def test_an_empty_target_keeps_its_rights(downloader: Downloader, volume: Path, target: Path) -> None:
+    """Whoever made the directory said who may read what comes into it."""
+    target.mkdir(parents=True)
+    os.chown(target, -1, 1234)
+    target.chmod(0o2750)
+
+    run = downloader.run(f"pvc:/{volume}", target)
+
+    assert run.code == 0, run.stderr
+    status = target.stat()
+    assert (S_IMODE(status.st_mode), status.st_gid) == (0o2750, 1234)
+    assert (target / "config.json").stat().st_gid == 1234
 
 
 def test_links_inside_are_followed(downloader: Downloader, volume: Path, target: Path) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
+import struct
 import subprocess
 import sys
+import termios
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
@@ -149,6 +153,46 @@ def test_an_output_that_takes_nothing_is_named(
     assert ended.returncode == 1
     assert "standard output" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def on_terminal(rows: int, columns: int, *arguments: str, variables: dict[str, str]) -> str:
+    """Run the program with a terminal of this size as standard error; return what that showed."""
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    with subprocess.Popen([*COMMAND, *arguments], env=environment(variables), stdin=subprocess.DEVNULL, stderr=theirs):
+        os.close(theirs)
+        shown = b""
+        with suppress(OSError):  # how the other end's close reads here
+            while data := os.read(ours, 4096):
+                shown += data
+    os.close(ours)
+    return shown.decode()
+
+
+def test_a_terminal_shows_a_bar(downloader: Downloader, bucket: Bucket, target: Path) -> None:
+    """Below what it is of; and one of a check, which begins at nothing."""
+    variables = pod(bucket.server.url, OWNER, HOME=str(downloader.home), TERM="xterm")
+    arguments = ("-s", bucket.uri("model"), "-o", str(target))
+
+    fetched = on_terminal(40, 100, *arguments, variables=variables)
+    checked = on_terminal(40, 100, *arguments, "--verify", variables=variables)
+    unchanged = on_terminal(40, 100, *arguments, variables=variables)
+
+    for shown, words in ((fetched, "files to fetch"), (checked, "files to check")):
+        assert shown.index(words) < shown.index("  0%|") < shown.index("100%|") < shown.index("done: ")
+    assert "0 of " in unchanged
+    assert "%|" not in unchanged
+
+
+def test_a_terminal_without_a_size_gets_lines(downloader: Downloader, bucket: Bucket, target: Path) -> None:
+    """As a pod with `tty: true` has one: a bar would not be seen in its log."""
+    variables = pod(bucket.server.url, OWNER, HOME=str(downloader.home))
+
+    shown = on_terminal(0, 0, "-s", bucket.uri("model"), "-o", str(target), variables=variables)
+
+    assert "files to fetch" in shown
+    assert "done: " in shown
+    assert "%|" not in shown
 
 
 def test_a_bad_variable_is_named(target: Path) -> None:

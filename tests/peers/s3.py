@@ -183,6 +183,7 @@ class S3Server:
             "-master.telemetry=false",
             "-admin.ui=false",
             "-webdav=false",
+            "-volume.max=4096",  # each bucket takes several, and the disk's free space would bound them
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
             f"-s3.config={config}",

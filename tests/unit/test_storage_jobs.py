@@ -17,7 +17,7 @@ from storage.jobs import Limits, Silent, State, Supervisor
 from storage.request import DownloadRequest
 
 PLANNED = {
-    "event": "planned", "source": "hf://org/model", "revision": "abc", "files": 2, "bytes": 100, "kept_files": 0,
+    "event": "planned", "action": "download", "source": "hf://org/model", "revision": "abc", "files": 2, "bytes": 100, "kept_files": 0,
     "kept_bytes": 10, "fetch_files": 2, "fetch_bytes": 90, "resumed_bytes": 20, "free_bytes": 10**9,
 }  # fmt: skip
 DONE = {"event": "done", "files": 2, "bytes": 100, "fetched_bytes": 70, "revision": "abc", "seconds": 1.0}
