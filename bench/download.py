@@ -51,8 +51,8 @@ class Figures:
 
     store: Mapping[str, Mapping[str, Sequence[Usage]]]
     volume: Mapping[str, Sequence[Usage]]
-    neighbour: Mapping[str, Calls]
     sidecar: Growth
+    neighbour: Mapping[str, Calls]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,8 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         figures = Figures(
             store=store(scene, effort, without=list(missing)),
             volume=volume(scene, effort, without=list(missing)),
-            neighbour=neighbour(scene, effort, without=list(missing)),
             sidecar=sidecar(scene, effort),
+            neighbour=neighbour(scene, effort, without=list(missing)),
         )
     verdicts = list(_verdicts(figures))
     for title, table in _tables(figures, effort):

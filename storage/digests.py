@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from storage.plan import Digest
 
-__all__ = ["Hasher", "hash_file", "make_hasher", "matches", "mismatch"]
+__all__ = ["Hasher", "Parts", "hash_file", "make_hasher", "matches", "mismatch"]
 
 _CHUNK: Final = 1 << 20
 
@@ -42,13 +42,10 @@ class _Whole(Hasher, Protocol):
     def digest(self) -> bytes:
         """Return the digest as bytes."""
 
-    def copy(self) -> _Whole:
-        """Return another that has taken the same bytes."""
-
 
 class _Crc32:
-    def __init__(self, value: int = 0) -> None:
-        self._value = value
+    def __init__(self) -> None:
+        self._value = 0
 
     def update(self, data: memoryview | bytes, /) -> None:
         self._value = zlib.crc32(data, self._value)
@@ -59,38 +56,61 @@ class _Crc32:
     def hexdigest(self) -> str:
         return self.digest().hex()
 
-    def copy(self) -> _Crc32:
-        return _Crc32(self._value)
 
+class Parts:
+    """The digest over the digests of parts of one size, which may come in any order."""
 
-class _Parts:
-    """The digest over the digests of parts of one size."""
-
-    def __init__(self, make: Callable[[], _Whole], part_size: int) -> None:
+    def __init__(self, make: Callable[[], _Whole], part_size: int, size: int) -> None:
+        """Take nothing yet of a file of `size` bytes."""
         self._make = make
         self._part_size = part_size
-        self._left = part_size
-        self._part = make()
-        self._whole = make()
+        self._size = size
+        self._at = 0
+        self._digests: dict[int, bytes] = {}
+        # Parts under way, and how far each has got.
+        self._open: dict[int, tuple[_Whole, int]] = {}
 
     def update(self, data: memoryview | bytes, /) -> None:
-        while data:
-            piece, data = data[: self._left], data[self._left :]
-            self._part.update(piece)
-            self._left -= len(piece)
-            if not self._left:
-                self._close_part()
+        """Take the next bytes."""
+        self.update_at(self._at, memoryview(data))
+        self._at += len(data)
 
-    def _close_part(self) -> None:
-        self._whole.update(self._part.digest())
-        self._part = self._make()
-        self._left = self._part_size
+    def update_at(self, at: int, data: memoryview) -> None:
+        """Take bytes from `at` on, where they continue what their part has; workers may be at different parts."""
+        while data and at < self._size:
+            number = at // self._part_size
+            end = min((number + 1) * self._part_size, self._size)
+            self._feed(number, at, data[: end - at], end)
+            at, data = end, data[end - at :]
+
+    def _feed(self, number: int, at: int, piece: memoryview, end: int) -> None:
+        if number in self._digests:
+            return
+        hasher, reached = self._open.get(number) or (self._make(), number * self._part_size)
+        if reached != at:
+            return
+        hasher.update(piece)
+        if at + len(piece) == end:
+            self._digests[number] = hasher.digest()
+            self._open.pop(number, None)
+        else:
+            self._open[number] = (hasher, at + len(piece))
+
+    def missing(self) -> list[tuple[int, int]]:
+        """Return which bytes are still to be taken."""
+        starts = range(0, self._size, self._part_size)
+        return [
+            (self._open[number][1] if number in self._open else start, min(start + self._part_size, self._size))
+            for number, start in enumerate(starts)
+            if number not in self._digests
+        ]
 
     def hexdigest(self) -> str:
-        whole = self._whole.copy()
-        if self._left != self._part_size:
-            whole.update(self._part.digest())
-        return whole.hexdigest()
+        """Return the digest of all parts, which have all come."""
+        whole = self._make()
+        for number in sorted(self._digests):
+            whole.update(self._digests[number])
+        return whole.digest().hex()
 
 
 def _git_sha1(size: int) -> Hasher:
@@ -112,7 +132,7 @@ def make_hasher(digest: Digest, size: int) -> Hasher:
     if digest.algorithm == "git-sha1":
         return _git_sha1(size)
     make = _PLAIN[digest.algorithm.removesuffix("-parts")]
-    return _Parts(make, digest.part_size) if digest.algorithm.endswith("-parts") else make()
+    return Parts(make, digest.part_size, size) if digest.algorithm.endswith("-parts") else make()
 
 
 def hash_file(path: Path, digest: Digest, on_bytes: Callable[[int], None] = lambda _: None) -> str:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Changed", "Fetching"]
 
-BUFFER_BYTES: Final = 256 << 10
+# Each turn of a worker waits for the interpreter a few times: few large turns cost less than many small ones.
+BUFFER_BYTES: Final = 1 << 20
 # Bytes, and seconds, between two records of what has arrived.
 MARK_BYTES: Final = 1 << 20
 MARK_SECONDS: Final = 0.25
@@ -90,6 +91,7 @@ class Fetching:
                 if not growth.take_whole():
                     return
                 start, end = 0, growth.file.size
+                growth.begin_again()
                 self._arrived(growth, -growth.arrived)
                 continue
             except Failure as failure:
@@ -98,6 +100,7 @@ class Fetching:
             start = cursor.at
             if growth.whole:
                 start = 0
+                growth.begin_again()
                 self._arrived(growth, -growth.arrived)
         growth.catch_up()
 

@@ -1,9 +1,5 @@
 """One file while it grows: its bytes, which of them are there, and its digest.
 
-The digest is taken in order. A worker that writes the very next bytes hashes
-them from its buffer; what arrived ahead of its turn is read back (from the
-page cache, as a rule) when the gap before it is closed.
-
 A machine that crashes may lose what the page cache had not written yet. A file
 that grows from its start to its end is too short then, and is seen to be; one
 whose pieces come in any order has its full length from the beginning, so each
@@ -18,21 +14,20 @@ from collections import deque
 from threading import RLock
 from typing import TYPE_CHECKING, Final
 
-from storage.digests import make_hasher
 from storage.errors import NoSpaceError
+from storage.hashing import make_hashing
 from storage.journal import clipped, missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from storage.digests import Hasher
+    from storage.hashing import Hashing
     from storage.journal import Journal
     from storage.plan import Digest, RemoteFile
 
 __all__ = ["Growth", "enough_space", "resize"]
 
-_READ_BACK: Final = 1 << 20
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -72,9 +67,7 @@ class Growth:
         self.location: tuple[str, dict[str, str]] | None = None
         self._digest_known = False
         self._digest: Digest | None = None
-        self._hasher: Hasher | None = None
-        self._hashed = 0
-        self._hash_lock = RLock()
+        self._hashing: Hashing | None = None
 
     @property
     def digest(self) -> Digest | None:
@@ -87,7 +80,7 @@ class Growth:
             if self._digest_known:
                 return
             self._digest = find()
-            self._hasher = make_hasher(self._digest, self.file.size) if self._digest else None
+            self._hashing = make_hashing(self._digest, self.file.size, self._read) if self._digest else None
             self._digest_known = True
 
     def write(self, data: memoryview, at: int) -> None:
@@ -100,13 +93,11 @@ class Growth:
             written = 0
             while written < len(data):
                 written += os.pwrite(self._file, data[written:], at + written)
-        if self._hasher and at == self._hashed and self._hash_lock.acquire(blocking=False):
-            try:
-                if at == self._hashed:
-                    self._hasher.update(data)
-                    self._hashed += len(data)
-            finally:
-                self._hash_lock.release()
+        if self._hashing:
+            self._hashing.written(at, data)
+
+    def _read(self, buffer: memoryview, at: int) -> int:
+        return 0 if self.abandoned else os.preadv(self._file, [buffer], at)
 
     def sync(self) -> None:
         """Have on disk what a crash could take away unseen."""
@@ -123,30 +114,19 @@ class Growth:
             self._spans[start] = max(end, self._spans.get(start, 0))
 
     def catch_up(self) -> None:
-        """Hash what has become contiguous, unless another worker is at it."""
-        if self._hasher and self._hash_lock.acquire(blocking=False):
-            try:
-                self._hash_up_to(self._contiguous())
-            finally:
-                self._hash_lock.release()
+        """Hash what has become contiguous."""
+        if self._hashing:
+            self._hashing.catch_up(self._contiguous())
 
     def hexdigest(self) -> str:
         """Return the digest of the whole file; to be called when it is whole."""
-        with self._hash_lock:
-            assert self._hasher is not None  # noqa: S101 - asked for only when there is a digest
-            self._hash_up_to(self.file.size)
-            return self._hasher.hexdigest()
+        assert self._hashing is not None  # noqa: S101 - asked for only when there is a digest
+        return self._hashing.hexdigest()
 
-    def _hash_up_to(self, end: int) -> None:
-        if self._hashed >= end:
-            return
-        buffer = memoryview(bytearray(_READ_BACK))
-        while self._hasher and self._hashed < end and not self.abandoned:
-            count = os.preadv(self._file, [buffer[: end - self._hashed]], self._hashed)
-            if not count:
-                return
-            self._hasher.update(buffer[:count])
-            self._hashed += count
+    def begin_again(self) -> None:
+        """Forget what was hashed: all bytes are written anew."""
+        with self._lock:
+            self._hashing = make_hashing(self._digest, self.file.size, self._read) if self._digest else None
 
     def _contiguous(self) -> int:
         end = 0
