@@ -73,6 +73,11 @@ class _Channel(HTTPChannel):
         is_full = self._later or len(self.requests) > 1
         return not (is_full or self._is_behind or self._is_ended or self.will_close or self.close_when_flushed)
 
+    def writable(self) -> bool:
+        # What is under way its own thread sends: the loop would come back to it at once, again and again.
+        is_left = self.total_outbufs_len and not self.requests
+        return bool(is_left or self.will_close or self.close_when_flushed)
+
     def handle_read(self) -> None:
         """Take what came; a client that has no more to say is still owed the answer under way."""
         if not self.requests:

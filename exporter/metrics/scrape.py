@@ -16,6 +16,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
+from exporter.metrics.answer import Answer
 from exporter.metrics.errors import Reason, ScrapeError
 from exporter.values import shown
 
@@ -223,8 +224,11 @@ class EngineClient:
     def _new_connection(self, parts: SplitResult) -> HTTPConnection:
         host = parts.hostname or ""
         if parts.scheme == "http":
-            return HTTPConnection(host, parts.port)
-        return HTTPSConnection(host, parts.port, context=self._trust())
+            connection = HTTPConnection(host, parts.port)
+        else:
+            connection = HTTPSConnection(host, parts.port, context=self._trust())
+        connection.response_class = Answer
+        return connection
 
     def _trust(self) -> ssl.SSLContext:
         # A redirect may be the first to lead to https.
