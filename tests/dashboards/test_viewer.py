@@ -29,6 +29,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield running
 
 
+# What is under way comes and goes, so there may be none at the moment of the picture.
+MOMENTARY: Final = {("Progress", "no data")}
+
+
 @pytest.fixture(scope="module")
 def pictures(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Picture]:
     """All six, drawn."""
@@ -43,7 +47,8 @@ def test_every_panel_shows_something_and_nothing_is_cut(pictures: dict[str, Pict
     """No empty panel, failed query, unknown unit, NaN, cut text or table that is too wide."""
     picture = pictures[name]
     assert picture.panels > 5
-    assert {each for each in picture.problems if each[0] not in EMPTY_WHEN_WELL} == set()
+    problems = {each for each in picture.problems if each[0] not in EMPTY_WHEN_WELL}
+    assert problems - MOMENTARY == set()
 
 
 def panel(title: str, expression: str, *, kind: str = "stat", unit: str = "none", width: int = 8) -> dict[str, Any]:

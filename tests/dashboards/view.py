@@ -91,9 +91,12 @@ class View:
 
     def ask(self, question: Question, **chosen: str) -> list[Series]:
         """Ask as the panel does, with everything chosen unless `chosen` says otherwise."""
-        by_row = {"engine": question.engine} if question.engine else {}
-        expression = self._substituted(question.target.expr, **by_row, **chosen)
+        expression = self._expression(question, **chosen)
         return self.now(expression) if question.target.instant else self.over_time(expression)
+
+    def ever(self, question: Question) -> list[Series]:
+        """Ask for all of the view's time, also what the panel asks for its end."""
+        return self.over_time(self._expression(question))
 
     def choices(self, variable: VariableQuery, **chosen: str) -> set[str]:
         """Return what a variable offers."""
@@ -117,6 +120,10 @@ class View:
     def rules(self) -> list[dict[str, Any]]:
         """Return the rules that Prometheus evaluates, with how that went."""
         return [rule for group in self._data("rules", {})["groups"] for rule in group["rules"]]
+
+    def _expression(self, question: Question, **chosen: str) -> str:
+        by_row = {"engine": question.engine} if question.engine else {}
+        return self._substituted(question.target.expr, **by_row, **chosen)
 
     def _substituted(self, expression: str, **chosen: str) -> str:
         return substitute(expression, rate_interval=_RATE_INTERVAL, range=self._range, **chosen)
