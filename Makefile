@@ -10,7 +10,7 @@ ENGINE ?= vllm
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # Programs that tests start for real, and the Debian package of each.
-PROGRAMS := prometheus:prometheus promtool:prometheus redis-server:redis-server \
+PROGRAMS := prometheus:prometheus promtool:prometheus redis-server:redis-server rsync:rsync \
   node:nodejs npm:npm chromium:chromium
 VIEWER := grafana/viewer/node_modules/.package-lock.json
 
@@ -55,10 +55,11 @@ screenshots: .venv/.dev apt viewer ## Make the pictures of the dashboards from a
 
 viewer: apt $(VIEWER) ## Install Grafana's own components, which draw and check the dashboards
 
-bench: .venv/.dev apt ## Measure scrapes and KV events against their peers, and the footprint (15 minutes on a quiet machine)
+bench: .venv/.dev apt ## Measure scrapes, KV events and downloads against their peers, and the footprint (25 minutes on a quiet machine)
 	$(BIN)/python -m bench.scrape
 	$(BIN)/python -m bench.footprint
 	$(BIN)/python -m bench.kv
+	$(BIN)/python -m bench.download
 
 fmt: .venv/.dev ## Format the code and mend what can be mended
 	$(BIN)/ruff check --fix .

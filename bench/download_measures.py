@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -251,6 +251,8 @@ def _step_back(server: int) -> None:
     """Let the store take what others leave, for good: it is on another machine in truth."""
     for thread in Path(f"/proc/{server}/task").iterdir():
         os.setpriority(os.PRIO_PROCESS, int(thread.name), _LEAST)
+    with suppress(OSError):  # where the kernel schedules sessions as groups
+        Path(f"/proc/{server}/autogroup").write_text(str(_LEAST))
 
 
 def _run_beside(peer: Peer, files: FileSet, to: Path, _route: _Route) -> None:

@@ -124,6 +124,7 @@ class S3Server:
             env=environment(self._variables),
             stdout=self._log,
             stderr=self._log,
+            start_new_session=True,  # Ctrl-C is for those who use it first
         )
         self._owner = self.client()
         try:
