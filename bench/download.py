@@ -128,7 +128,7 @@ def _usage_table(peers: Mapping[str, Sequence[Usage]]) -> str:
 def _calls_table(calls: Mapping[str, Calls]) -> str:
     idle = calls[IDLE].p99
     rows = [
-        [name, f"{len(one.seconds)}", *(f"{1000 * s:.2f}" for s in (one.middle, one.p99)), f"{one.p99 / idle:.2f}"]
+        [name, f"{one.count}", *(f"{1000 * s:.2f}" for s in (one.middle, one.p99)), f"{one.p99 / idle:.2f}"]
         for name, one in calls.items()
     ]
     return report.table(["meanwhile", "scrapes", "median ms", "p99 ms", "p99 / idle"], rows)

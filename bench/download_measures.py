@@ -39,7 +39,7 @@ IDLE: Final = "nothing"
 DOWNLOAD: Final = "the runtime downloads"
 
 _PAGE: Final = "/medium"
-_SHARES: Final = 4
+_SHARES: Final = 5
 _LEAST: Final = 19
 _WARM_BYTES: Final = 6_000_000_000
 
@@ -65,19 +65,28 @@ class Effort:
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """Scrapes beside a load: seconds from when each was due."""
+    """Scrapes beside a load, in turns with other loads.
 
-    seconds: Sequence[float]
+    Attributes:
+        turns: Of each, the seconds of its scrapes from when each was due.
+    """
+
+    turns: Sequence[Sequence[float]]
+
+    @property
+    def count(self) -> int:
+        """How many there were."""
+        return sum(map(len, self.turns))
 
     @property
     def middle(self) -> float:
-        """The median."""
-        return median(self.seconds)
+        """The median of the turns' medians."""
+        return median(map(median, self.turns))
 
     @property
     def p99(self) -> float:
-        """What one in a hundred takes longer than."""
-        return quantiles(self.seconds, n=100)[98]
+        """What one in a hundred takes longer than, as the median of the turns: others disturb some of them."""
+        return median(quantiles(turn, n=100)[98] for turn in self.turns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,15 +245,15 @@ def neighbour(place: Stage, effort: Effort, *, without: Sequence[str]) -> dict[s
     for peer in download_peers.stores(place.bucket, place.home):
         if peer.name in (download_peers.RCLONE, download_peers.FLOOR) and peer.name not in without:
             loads[peer.name] = partial(_run_beside, peer, files, to)
-    seconds: dict[str, list[float]] = {name: [] for name in loads}
+    turns: dict[str, list[list[float]]] = {name: [] for name in loads}
     _step_back(place.server)
     with _runtime(place) as route, Scraper(route.runtime.port, "/metrics") as scraper:
         for _ in range(20):
             scraper.scrape()
         for _ in range(_SHARES):  # in turns: what else the machine does changes
             for name, load in loads.items():
-                seconds[name] += _beside(partial(load, route), scraper, effort, to)
-    return {name: Calls(each) for name, each in seconds.items()}
+                turns[name].append(_beside(partial(load, route), scraper, effort, to))
+    return {name: Calls(each) for name, each in turns.items()}
 
 
 def _step_back(server: int) -> None:
