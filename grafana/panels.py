@@ -106,16 +106,7 @@ def timeseries(  # noqa: PLR0913 - as few as a chart has properties
         "stacking": {"group": "A", "mode": "normal" if stacked else "none"},
         "thresholdsStyle": {"mode": "off"},
     }
-    options = {
-        "legend": {
-            "calcs": ["mean", "max"] if many else [],
-            "displayMode": "table" if many else "list",
-            "placement": "bottom",
-            "showLegend": several,
-            **({"sortBy": "Max", "sortDesc": True} if many else {}),
-        },
-        "tooltip": {"mode": "multi", "sort": "desc"},
-    }
+    options = {"legend": _legend(several=several, many=many), "tooltip": {"mode": "multi", "sort": "desc"}}
     color = BY_NAME if several else fixed("blue")
     config = defaults(unit, empty, color, NEUTRAL) | {"custom": custom, "min": 0} | ({"max": 1} if share else {})
     overrides = legend_overrides(series)
@@ -124,6 +115,17 @@ def timeseries(  # noqa: PLR0913 - as few as a chart has properties
         width=width,
         height=CHART_HEIGHT,
     )
+
+
+def _legend(*, several: bool, many: bool) -> Json:
+    """Return a legend for one line, for several, or for as many as there are pods or models."""
+    return {
+        "calcs": ["mean", "max"] if many else [],
+        "displayMode": "table" if many else "list",
+        "placement": "bottom",
+        "showLegend": several,
+        **({"sortBy": "Max", "sortDesc": True} if many else {}),
+    }
 
 
 def heatmap(title: str, unit: str, description: str, buckets: str, *, width: int = 8) -> Json:

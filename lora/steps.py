@@ -109,7 +109,7 @@ class Steps:
         Raises:
             LoraError: It could not be done; RolledBackError when the former one is back.
         """
-        opened = self._opened()
+        opened = self._opened() if wanted.source else frozenset()
         wanted = self._place(slot, wanted, opened)
         in_use = str(wanted.path) in opened or wanted.is_same(slot.loaded)
         facts = self._prepare(slot, wanted, extras, job, in_use=in_use)

@@ -103,7 +103,10 @@ class _Channel(HTTPChannel):
         request = self.requests[0]
         task: Any = (self.error_task_class if request.error else self.task_class)(self, request)
         try:
-            task.service()
+            if self.connected:
+                task.service()
+            else:  # gone while it waited for a thread
+                task.close_on_finish = True
         except ClientDisconnected:
             task.close_on_finish = True
         except Exception:  # noqa: BLE001 - what the application raises it answers itself; the thread must go on

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "Headers"]
 
-# As many, and as long, as http.client takes.
+# As many with the blank one, and as long, as http.client takes.
 _MAX_LINES: Final = 100
 _MAX_LINE: Final = 65536
 _END: Final = frozenset({b"\r\n", b"\n", b""})
@@ -97,7 +97,7 @@ class Answer(HTTPResponse):
 def _fields(source: IO[bytes]) -> list[tuple[str, str]]:
     """Read the fields up to the blank line; a line that begins with a blank goes on with the one before."""
     fields: list[tuple[str, str]] = []
-    for _ in range(_MAX_LINES + 1):
+    for _ in range(_MAX_LINES):
         line = source.readline(_MAX_LINE + 1)
         if len(line) > _MAX_LINE:
             kind = "header line"
@@ -111,5 +111,5 @@ def _fields(source: IO[bytes]) -> list[tuple[str, str]]:
         else:
             name, _, value = text.partition(":")
             fields.append((name, value.strip()))
-    message = f"got more than {_MAX_LINES} headers"
+    message = f"got {_MAX_LINES} headers or more"
     raise HTTPException(message)

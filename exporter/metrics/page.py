@@ -17,13 +17,13 @@ import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from exporter.metrics.families import TextFamily
-from exporter.metrics.grammar import series_names
+from exporter.metrics.grammar import OPENING, series_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 __all__ = ["FamilyShape", "Page", "Shape", "assemble", "shape_of", "structure"]
 
@@ -51,11 +51,16 @@ class FamilyShape:
 
     name: str
     kind: str
-    opening: bytes  # a newline and how its first line but comments begins; unique within the page
-    comments: bytes  # what is before that line
-    least: int  # bytes that it has at least, whatever its values
-    usual: int  # bytes that it had
     samples: int
+
+
+class _Step(NamedTuple):
+    """How to find a family from the start of the one before, on a page whose values may be longer or shorter."""
+
+    opening: bytes  # a newline and how its first line but comments begins; unique within the page
+    least: int  # bytes that are before that newline at least
+    window: int  # within how many more it mostly begins
+    comments: int  # lines before that line
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ class Shape:
     families: tuple[FamilyShape, ...]
     samples: int
     value: re.Pattern[bytes] = _LAST_NUMBER
+    steps: tuple[_Step, ...] = ()
     _recalled: dict[object, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
@@ -115,7 +121,8 @@ class Shape:
         """Return where each family starts, with the end of the page added."""
         starts = [position := 0]
         find, append = raw.find, starts.append
-        for opening, least, window, comments in self._steps:
+        for opening, least, window, comments in self.steps:
+            # Looked for where it should be: a search in a long text begins with a study of what is searched.
             earliest = position + least
             found = find(opening, earliest, earliest + window)
             if found < 0 and (found := find(opening, earliest)) < 0:
@@ -126,22 +133,6 @@ class Shape:
             append(position)
         append(len(raw))
         return tuple(starts)
-
-    @cached_property
-    def _steps(self) -> list[tuple[bytes, int, int, int]]:
-        """How to find each family from the start of the one before: what to look for, from where, how far; its comments.
-
-        Looked for where it should be: a search in a long text begins with a study of what is searched.
-        """
-        return [
-            (
-                family.opening,
-                before.least - 1,
-                before.usual - before.least + before.samples * _SLACK + len(family.comments) + len(family.opening),
-                family.comments.count(b"\n"),
-            )
-            for before, family in pairwise(self.families)
-        ]
 
 
 class Page:
@@ -219,13 +210,23 @@ def assemble(blocks: list[bytes], shapes: list[FamilyShape], repairs: dict[str, 
     return Page(b"".join(blocks), shape, tuple(starts), repairs)
 
 
-def shape_of(raw: bytes, families: Iterable[FamilyShape]) -> Shape:
-    """Return the shape of a valid page."""
-    known = tuple(families)
+def shape_of(raw: bytes, families: Sequence[FamilyShape], starts: Sequence[int]) -> Shape:
+    """Return the shape of a valid page; `starts` ends with the end of the page."""
     plain, careful = structure(raw), structure(raw, _NO_TIMESTAMP)
+    samples = sum(family.samples for family in families)
+    blocks = [raw[start:end] for start, end in pairwise(starts)]
+    steps = tuple(_step(*pair, family.samples) for pair, family in zip(pairwise(blocks), families, strict=False))
     # With no timestamp on this page, none is on another that is equal to it less what is last on its lines.
-    samples = sum(family.samples for family in known)
-    return Shape(plain, known, samples) if plain == careful else Shape(careful, known, samples, _NO_TIMESTAMP)
+    kind = (plain, _LAST_NUMBER) if plain == careful else (careful, _NO_TIMESTAMP)
+    return Shape(kind[0], tuple(families), samples, kind[1], steps)
+
+
+def _step(before: bytes, block: bytes, samples: int) -> _Step:
+    opening = OPENING.search(block)
+    comments, text = (block[: opening.start()], opening[0]) if opening else (b"", block)
+    least = len(structure(before))
+    window = len(before) - least + samples * _SLACK + len(comments) + len(text) + 1
+    return _Step(b"\n" + text, least - 1, window, comments.count(b"\n"))
 
 
 def structure(raw: bytes, value: re.Pattern[bytes] = _LAST_NUMBER) -> bytes:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from exporter.metrics.families import sample_lines
 from exporter.metrics.grammar import (
     BOUNDS,
-    OPENING,
     OTHER_VALUES,
     SUFFIXES,
     InvalidPageError,
@@ -19,7 +18,7 @@ from exporter.metrics.grammar import (
     match_lines,
     mend,
 )
-from exporter.metrics.page import FamilyShape, Page, Shape, assemble, shape_of, structure
+from exporter.metrics.page import FamilyShape, Page, Shape, assemble, shape_of
 from exporter.metrics.repairs import Repair
 
 if TYPE_CHECKING:
@@ -60,11 +59,11 @@ def _parse(raw: bytes, shape: Shape | None) -> Page:
         draft.check_bounds(raw)
     if scattered := sum(len(draft.spans) > 1 for draft in drafts.values()):
         repairs[Repair.DUPLICATE_FAMILY] = scattered
-    shapes = [draft.shape(raw) for draft in drafts.values()]
+    shapes = [draft.shape() for draft in drafts.values()]
     if Repair.SHADOWED_HEADER in repairs or Repair.DUPLICATE_FAMILY in repairs:
         return assemble([draft.merged(raw) for draft in drafts.values()], shapes, repairs)
     starts = (*(draft.spans[0][0] for draft in drafts.values()), len(raw))
-    return Page(raw, shape_of(raw, shapes), starts, repairs)
+    return Page(raw, shape_of(raw, shapes, starts), starts, repairs)
 
 
 @dataclass(slots=True)
@@ -86,19 +85,8 @@ class _Draft:
         suffix = sample_name.removeprefix(self.name)
         return sample_name.startswith(self.name) and suffix in SUFFIXES.get(self.kind or "", (b"",))
 
-    def shape(self, raw: bytes) -> FamilyShape:
-        block = raw[slice(*self.spans[0])]
-        opening = OPENING.search(block)
-        comments, text = (block[: opening.start()], opening[0]) if opening else (b"", block)
-        return FamilyShape(
-            self.name.decode(),
-            self.kind or "untyped",
-            opening=b"\n" + text,
-            comments=comments,
-            least=len(structure(block)),
-            usual=len(block),
-            samples=self.samples,
-        )
+    def shape(self) -> FamilyShape:
+        return FamilyShape(self.name.decode(), self.kind or "untyped", self.samples)
 
     def merged(self, raw: bytes) -> bytes:
         """Return the family's lines in one place, under one header."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from exporter.metrics.answer import Answer
+from exporter.metrics.deadline import Deadline, DeadlineSocket, DeadlineTLSSocket
 from exporter.metrics.errors import Reason, ScrapeError
 from exporter.values import shown
 
@@ -71,52 +72,6 @@ class Fetched:
         self.openmetrics = openmetrics
 
 
-class _Deadline:
-    """The moment by which the request under way must be over.
-
-    A socket's timeout counts from one read to the next, so an engine that sends
-    a byte now and then would hold a scrape for ever. Sockets made here give
-    each read only what is left.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._at = 0.0
-
-    def set(self, budget: float) -> None:
-        self._at = self._clock() + budget
-
-    def left(self) -> float:
-        """Return the seconds left; raises TimeoutError when there are none."""
-        left = self._at - self._clock()
-        if left <= 0:
-            message = "the deadline is over"
-            raise TimeoutError(message)
-        return left
-
-
-class _DeadlineSocket(socket.socket):
-    deadline: _Deadline
-
-    def makefile(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the signature of socket.socket
-        """Return a file whose buffer holds a small page, which is then there with one read."""
-        return super().makefile(*args, **({"buffering": _CHUNK} | kwargs))
-
-    def recv_into(self, *args: Any, **kwargs: Any) -> int:  # noqa: ANN401 - the signature of socket.socket
-        self.settimeout(self.deadline.left())
-        return super().recv_into(*args, **kwargs)
-
-
-class _DeadlineSSLSocket(ssl.SSLSocket):
-    deadline: _Deadline
-
-    def recv_into(self, *args: Any, **kwargs: Any) -> int:  # noqa: ANN401 - the signature of ssl.SSLSocket
-        # The handshake reads too, before the deadline has been put on.
-        if hasattr(self, "deadline"):
-            self.settimeout(self.deadline.left())
-        return super().recv_into(*args, **kwargs)
-
-
 class EngineClient:
     """A keep-alive HTTP client for one URL; one fetch at a time.
 
@@ -143,7 +98,7 @@ class EngineClient:
         self.url = url
         self._parts = urlsplit(url)
         self._max_bytes = max_bytes
-        self._deadline = _Deadline(clock)
+        self._deadline = Deadline(clock)
         # Reading the certificates takes longer than all else at start.
         self._tls = _tls_context() if self._parts.scheme == "https" else None
         # By origin: a redirect may lead to another one, at every scrape.
@@ -242,11 +197,11 @@ class EngineClient:
         sock.deadline = self._deadline
         connection.sock = sock
 
-    def _dial(self, host: str, port: int) -> _DeadlineSocket:
+    def _dial(self, host: str, port: int) -> DeadlineSocket:
         """Connect to the first address that answers; each may take its share of the time that is left."""
         addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         for count, (family, kind, protocol, _, address) in zip(range(len(addresses), 0, -1), addresses, strict=True):
-            sock = _DeadlineSocket(family, kind, protocol)
+            sock = DeadlineSocket(family, kind, protocol)
             try:
                 sock.settimeout(self._deadline.left() / count)
                 sock.connect(address)
@@ -315,7 +270,7 @@ def _redirected(parts: SplitResult, location: str) -> SplitResult:
 
 def _tls_context() -> ssl.SSLContext:
     context = ssl.create_default_context()
-    context.sslsocket_class = _DeadlineSSLSocket
+    context.sslsocket_class = DeadlineTLSSocket
     return context
 
 

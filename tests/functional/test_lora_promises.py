@@ -99,8 +99,9 @@ def test_an_unload_that_waits_for_the_engine_outlives_a_load_in_vain(start_runti
 
     assert post(runtime, LOAD, lora_name="sql", lora_path=folder)[0] == 503
 
-    with Engine(port=port) as back:
-        back.adapters.load("sql", folder)
+    back = Engine(port=port)
+    back.adapters.load("sql", folder)  # before it can be asked: what is not there counts as unloaded
+    with back:
         wait_until(lambda: back.adapters.loaded == {}, "it is unloaded")
 
 

@@ -64,6 +64,7 @@ heads = st.builds(
 
 @given(heads, st.sampled_from(["GET", "HEAD"]))
 @example("HTTP/1.1 200 OK\r\n" + "X: 1\r\n" * 99, "GET")
+@example("HTTP/1.1 200 OK\r\n" + "X: 1\r\n" * 100, "GET")
 @example("HTTP/1.1 200 OK\r\n" + "X: 1\r\n" * 101, "GET")
 @example("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 3\r\n", "GET")
 @example("HTTP/1.1 200 OK\r\nX: " + "a" * 70_000 + "\r\n", "GET")
