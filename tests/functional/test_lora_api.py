@@ -177,8 +177,9 @@ def test_an_engine_that_is_away(start_runtime: Start, tmp_path: Path) -> None:
     assert (refused.status_code, refused.json()["code"]) == (503, "engine_unavailable")
     assert refused.headers["Retry-After"] == "5"
     assert (taken.status_code, taken.json()["state"]) == (200, "unloading")
-    with Engine(port=port) as back:
-        back.adapters.load("sql", str(folder))
+    back = Engine(port=port)
+    back.adapters.load("sql", str(folder))  # before it can be asked: what is not there counts as unloaded
+    with back:
         wait_until(lambda: back.adapters.loaded == {}, "it is unloaded")
 
 
