@@ -24,8 +24,8 @@ SCRAPES: Final = 8
 TWICE: Final = b"# TYPE twice gauge\ntwice 1\n# TYPE once gauge\nonce 1\n# TYPE twice gauge\ntwice 2\n"
 NO_PAYLOAD: Final = b"\xc1"
 WELL: Final = "all is well"
-# A burst may just be waiting and an adapter just loading: these alerts ask for many minutes of it.
-PASSING: Final = {"KthenaRequestsQueueing", "KthenaLoraAdapterStuck"}
+# A burst may just be waiting, an adapter just loading, a download just begun: these alerts ask for many minutes of it.
+PASSING: Final = {"KthenaRequestsQueueing", "KthenaLoraAdapterStuck", "KthenaDownloadStalled"}
 
 
 @dataclass(frozen=True, slots=True)
