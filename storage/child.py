@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 import select
-import subprocess
-import sys
 from contextlib import suppress
 from math import inf
+from subprocess import TimeoutExpired
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    import subprocess
+    from collections.abc import Callable, Iterator
 
     from storage.request import DownloadRequest
 
-__all__ = ["COMMAND", "Child", "Stalled"]
+__all__ = ["Child", "Stalled"]
 
-# -P: a module in the directory that it is started in, a model's perhaps, is not imported.
-COMMAND: Final = (sys.executable, "-P", "-m", "storage.worker")
 GRACE_SECONDS: Final = 3.0
 START_SECONDS: Final = 90.0
 _READ: Final = 1 << 16
@@ -37,23 +35,16 @@ class Child:
 
     def __init__(
         self,
+        process: subprocess.Popen[bytes],
         request: DownloadRequest,
         *,
         stall_timeout: float,
-        command: Sequence[str] = COMMAND,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """Start the worker and hand it the request.
-
-        Raises:
-            OSError: It cannot be started.
-        """
+        """Hand a worker its request."""
+        self._process = process
         self._clock = clock
         self._stall_timeout = stall_timeout
-        # Its own session: Ctrl-C is for the parent, which ends it in order.
-        self._process = subprocess.Popen(  # noqa: S603 - our own program
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
-        )
         # Libraries are imported and a listing is waited for, which has its own timeouts, before there is a plan.
         self._excused_until = clock() + START_SECONDS
         self._sign = clock()
@@ -118,7 +109,7 @@ class Child:
         """Return its exit code; kill it when it does not end in time."""
         try:
             return self._process.wait(timeout)
-        except subprocess.TimeoutExpired:
+        except TimeoutExpired:
             self.kill()
             return self._process.wait()
 

@@ -28,12 +28,15 @@ from storage.display import FORMS, make_display, size_text
 from storage.errors import ConfigError, StorageError, UsageError
 from storage.job import Job
 from storage.jobs import Limits, Silent
+from storage.process import start as start_worker
 from storage.request import Action, DownloadRequest
 from storage.source import parse_source
 from storage.targets import check_target
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from storage.process import Start
 
 __all__ = ["main"]
 
@@ -115,8 +118,10 @@ _FLAGS: Final[tuple[tuple[tuple[str, ...], dict[str, Any]], ...]] = (
 )  # fmt: skip
 
 
-def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
-    """Do what the arguments say; return the exit code."""
+def main(
+    argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None, *, start: Start = start_worker
+) -> int:
+    """Do what the arguments say, with a worker that `start` returns; return the exit code."""
     try:
         options = build_parser().parse_args(argv)
         request = _request(options, os.environ if environ is None else environ)
@@ -124,7 +129,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
             stall_timeout=max(options.stall_timeout, 1.0), restarts=max(options.retries - 1, 0),
             write_roots=request.write_roots,
         )  # fmt: skip
-        return _run(request, limits, options)
+        return _run(request, limits, options, start)
     except StorageError as error:
         return _fail(error)
     except OSError as error:  # all else that can fail so is the worker's
@@ -166,7 +171,7 @@ def _read(path: str) -> str:
         raise ConfigError(f"--config {path}: {reason}; it is a file or JSON text that begins with '{{'") from None
 
 
-def _run(request: DownloadRequest, limits: Limits, options: argparse.Namespace) -> int:
+def _run(request: DownloadRequest, limits: Limits, options: argparse.Namespace, start: Start) -> int:
     display = make_display(options.progress, verbose=options.verbose)
     plan: dict[str, Any] = {}
 
@@ -175,7 +180,7 @@ def _run(request: DownloadRequest, limits: Limits, options: argparse.Namespace) 
             plan.update(event)
         display.show(event)
 
-    job = Job("cli", parse_source(request.source), request, limits, Silent(), on_event=on_event)
+    job = Job("cli", parse_source(request.source), request, limits, Silent(), start, on_event)
     received = _cancel_on_signals(job)
     try:
         job.run()
@@ -216,7 +221,3 @@ def _dry_run_text(plan: Mapping[str, Any], directory: str) -> str:
 def _fail(error: StorageError) -> int:
     sys.stderr.write(f"{PROGRAM}: error: {' '.join(error.message.split())} [{error.code}]\n")
     return error.exit_code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,7 +3,7 @@
 md5          an S3 ETag of an object that was put in one piece
 sha256       the Hub's LFS files, S3's x-amz-checksum-sha256
 sha1         S3's x-amz-checksum-sha1
-crc32        S3's x-amz-checksum-crc32
+crc32        S3's x-amz-checksum-crc32, and likewise crc32c and crc64nvme
 ...-parts    one of these over the parts' digests: an ETag or a composite checksum of a multipart upload
 git-sha1     the Hub's small files: a git blob
 """
@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import zlib
-from typing import TYPE_CHECKING, Final, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from storage.errors import CorruptError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from storage.plan import Digest
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 __all__ = ["Hasher", "Parts", "hash_file", "make_hasher", "matches", "mismatch"]
 
 _CHUNK: Final = 1 << 20
+# Bytes of the parts that a CRC is taken of when it is of the whole: pieces that are fetched begin at a multiple.
+_STRIDE: Final = 8 << 20
+# The catalogue's name of each CRC, and its bits.
+_CRCS: Final = {"crc32": ("CRC32", 32), "crc32c": ("CRC32C", 32), "crc64nvme": ("CRC64-NVME", 64)}
 
 
 class Hasher(Protocol):
@@ -43,26 +47,45 @@ class _Whole(Hasher, Protocol):
         """Return the digest as bytes."""
 
 
-class _Crc32:
-    def __init__(self) -> None:
+class _Crc:
+    def __init__(self, name: str) -> None:
+        self._model, self._length = _crc_model(name)
         self._value = 0
 
     def update(self, data: memoryview | bytes, /) -> None:
-        self._value = zlib.crc32(data, self._value)
+        self._value = self._model.calc(data, self._value)
 
     def digest(self) -> bytes:
-        return self._value.to_bytes(4)
+        return self._value.to_bytes(self._length)
 
     def hexdigest(self) -> str:
         return self.digest().hex()
 
 
-class Parts:
-    """The digest over the digests of parts of one size, which may come in any order."""
+def _crc_model(name: str) -> tuple[Any, int]:
+    """Return what computes a CRC, and the bytes that it has."""
+    import anycrc  # type: ignore[import-untyped]  # noqa: PLC0415 - by those only who compute one
 
-    def __init__(self, make: Callable[[], _Whole], part_size: int, size: int) -> None:
-        """Take nothing yet of a file of `size` bytes."""
+    model, bits = _CRCS[name]
+    return anycrc.Model(model), bits // 8
+
+
+class Parts:
+    """A digest made of the digests of parts of one size, which may come in any order."""
+
+    def __init__(
+        self, make: Callable[[], _Whole], join: Callable[[Sequence[bytes]], bytes], part_size: int, size: int
+    ) -> None:
+        """Take nothing yet.
+
+        Args:
+            make: Returns a fresh hasher for a part.
+            join: Makes the digest of all from those of the parts.
+            part_size: Bytes of each part but the last.
+            size: Bytes of the file.
+        """
         self._make = make
+        self._join = join
         self._part_size = part_size
         self._size = size
         self._at = 0
@@ -107,10 +130,32 @@ class Parts:
 
     def hexdigest(self) -> str:
         """Return the digest of all parts, which have all come."""
-        whole = self._make()
-        for number in sorted(self._digests):
-            whole.update(self._digests[number])
-        return whole.digest().hex()
+        return self._join([self._digests[number] for number in sorted(self._digests)]).hex()
+
+
+def _composite(make: Callable[[], _Whole], part_size: int, size: int) -> Parts:
+    """Return the digest over parts' digests, as S3 has it for a multipart upload."""
+
+    def join(digests: Sequence[bytes]) -> bytes:
+        whole = make()
+        for digest in digests:
+            whole.update(digest)
+        return whole.digest()
+
+    return Parts(make, join, part_size, size)
+
+
+def _combined(name: str, size: int) -> Parts:
+    """Return the CRC of a whole file, which follows from those of its parts."""
+    model, length = _crc_model(name)
+
+    def join(digests: Sequence[bytes]) -> bytes:
+        value = 0
+        for number, digest in enumerate(digests):
+            value = model.combine(value, int.from_bytes(digest), min(_STRIDE, size - number * _STRIDE))
+        return int(value).to_bytes(length)
+
+    return Parts(partial(_Crc, name), join, _STRIDE, size)
 
 
 def _git_sha1(size: int) -> Hasher:
@@ -123,7 +168,7 @@ _PLAIN: Final[Mapping[str, Callable[[], _Whole]]] = {
     "md5": lambda: hashlib.md5(usedforsecurity=False),
     "sha256": hashlib.sha256,
     "sha1": lambda: hashlib.sha1(usedforsecurity=False),
-    "crc32": _Crc32,
+    **{name: partial(_Crc, name) for name in _CRCS},
 }
 
 
@@ -131,8 +176,10 @@ def make_hasher(digest: Digest, size: int) -> Hasher:
     """Return a fresh hasher for a file of `size` bytes."""
     if digest.algorithm == "git-sha1":
         return _git_sha1(size)
+    if digest.algorithm in _CRCS:
+        return _combined(digest.algorithm, size)
     make = _PLAIN[digest.algorithm.removesuffix("-parts")]
-    return Parts(make, digest.part_size, size) if digest.algorithm.endswith("-parts") else make()
+    return _composite(make, digest.part_size, size) if digest.algorithm.endswith("-parts") else make()
 
 
 def hash_file(path: Path, digest: Digest, on_bytes: Callable[[int], None] = lambda _: None) -> str:

@@ -6,11 +6,11 @@ import re
 from http import HTTPStatus
 from random import random
 from threading import Lock, local
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urljoin
 
 from storage.errors import NetworkError, StalledError, StorageError
+from storage.growth import Cursor
 from storage.transport import Failure, failures, origin_of
 
 if TYPE_CHECKING:
@@ -28,9 +28,6 @@ __all__ = ["Changed", "Fetching"]
 
 # Each turn of a worker waits for the interpreter a few times: few large turns cost less than many small ones.
 BUFFER_BYTES: Final = 1 << 20
-# Bytes, and seconds, between two records of what has arrived.
-MARK_BYTES: Final = 1 << 20
-MARK_SECONDS: Final = 0.25
 # A try that brings less than this counts as one in vain.
 PROGRESS_BYTES: Final = 64 << 10
 # A new signature may help once; that the answer stays is a refusal.
@@ -72,6 +69,14 @@ class Fetching:
         self._max_tries = tries
         self._local = local()
         self._lock = Lock()
+        self._under_way: set[tuple[Growth, Cursor]] = set()
+
+    def mark(self) -> None:
+        """Record how far all pieces have got: what comes after that is fetched again when this process is killed."""
+        with self._lock:
+            under_way = list(self._under_way)
+        for growth, cursor in under_way:
+            growth.mark(cursor)
 
     def fetch(self, growth: Growth, start: int, end: int) -> None:
         """Bring the bytes from `start` to `end`, or all that the server sends when it knows no ranges.
@@ -83,7 +88,7 @@ class Fetching:
         tries = 0
         while start < end and not growth.abandoned and not self._stopping.is_set():
             before = growth.arrived
-            cursor = _Cursor(start)
+            cursor = Cursor(start)
             try:
                 self._stream(growth, cursor, end)
                 break
@@ -113,7 +118,7 @@ class Fetching:
         self._observer.on_retry(path, failure.reason, failure.detail, pause)
         self._stopping.wait(pause)
 
-    def _stream(self, growth: Growth, cursor: _Cursor, end: int) -> None:
+    def _stream(self, growth: Growth, cursor: Cursor, end: int) -> None:
         ranged = (cursor.at, end) != (0, growth.file.size)
         response = self._open(growth, {"Range": f"bytes={cursor.at}-{end - 1}"} if ranged else {})
         try:
@@ -185,11 +190,13 @@ class Fetching:
         if ranged:
             raise _NoRanges
 
-    def _copy(self, growth: Growth, response: BaseHTTPResponse, cursor: _Cursor, end: int) -> None:
+    def _copy(self, growth: Growth, response: BaseHTTPResponse, cursor: Cursor, end: int) -> None:
         buffer = self._buffer()
         # urllib3's own readinto copies once more; the body is not encoded, so http.client's is the same.
         source: Any = response._fp  # type: ignore[attr-defined] # noqa: SLF001
-        marked, noted = cursor.at, monotonic()
+        under_way = (growth, cursor)
+        with self._lock:
+            self._under_way.add(under_way)
         try:
             while cursor.at < end and not growth.abandoned and not self._stopping.is_set():
                 with failures(response.url or ""):
@@ -199,11 +206,10 @@ class Fetching:
                 growth.write(buffer[:count], cursor.at)
                 self._arrived(growth, count)
                 cursor.at += count
-                if cursor.at - marked >= MARK_BYTES or monotonic() - noted > MARK_SECONDS:
-                    growth.mark(marked, cursor.at)
-                    marked, noted = cursor.at, monotonic()
         finally:
-            growth.mark(marked, cursor.at)
+            with self._lock:
+                self._under_way.discard(under_way)
+            growth.mark(cursor)
 
     def _arrived(self, growth: Growth, count: int) -> None:
         with self._lock:
@@ -215,15 +221,6 @@ class Fetching:
             self._local.buffer = memoryview(bytearray(BUFFER_BYTES))
         buffer: memoryview = self._local.buffer
         return buffer
-
-
-class _Cursor:
-    """Where a piece has got to; it outlives the failure of a try."""
-
-    __slots__ = ("at",)
-
-    def __init__(self, at: int) -> None:
-        self.at = at
 
 
 def _given_up(path: str, failure: Failure, tries: int) -> StorageError:

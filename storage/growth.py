@@ -26,9 +26,25 @@ if TYPE_CHECKING:
     from storage.journal import Journal
     from storage.plan import Digest, RemoteFile
 
-__all__ = ["Growth", "enough_space", "resize"]
+__all__ = ["Cursor", "Growth", "enough_space", "resize"]
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Cursor:
+    """A piece under way.
+
+    Attributes:
+        start: Where it begins.
+        at: How far it has got.
+        marked: How far the journal knows of it.
+    """
+
+    __slots__ = ("at", "marked", "start")
+
+    def __init__(self, start: int) -> None:
+        """Begin at a byte of the file."""
+        self.start = self.at = self.marked = start
 
 
 class Growth:
@@ -105,13 +121,15 @@ class Growth:
             with enough_space(self._path):
                 os.fdatasync(self._file)
 
-    def mark(self, start: int, end: int) -> None:
-        """Record that these bytes were written."""
-        if start == end or self.abandoned:
-            return
-        self._journal.add(self.file, start, end)
+    def mark(self, cursor: Cursor) -> None:
+        """Record how far a piece has got."""
         with self._lock:
-            self._spans[start] = max(end, self._spans.get(start, 0))
+            at = cursor.at
+            if at == cursor.marked or self.abandoned:
+                return
+            cursor.marked = at
+            self._journal.add(self.file, cursor.start, at)
+            self._spans[cursor.start] = max(at, self._spans.get(cursor.start, 0))
 
     def catch_up(self) -> None:
         """Hash what has become contiguous."""
@@ -159,7 +177,8 @@ class Growth:
 
     def discard(self) -> None:
         """Remove the file and all that is recorded of it; workers that still write do no harm."""
-        self.abandoned = True
+        with self._lock:  # nothing is recorded after it was forgotten
+            self.abandoned = True
         self._journal.forget(self.file)
         self._path.unlink(missing_ok=True)
 

@@ -11,14 +11,16 @@ from threading import Event
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Final
 
-from storage.child import COMMAND, Child, Stalled
+from storage.child import Child, Stalled
 from storage.errors import CancelledError, StalledError, StorageError, WorkerError, of_code
+from storage.process import start as start_worker
 from storage.snapshot import Snapshot, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from storage.jobs import Limits, Observer
+    from storage.process import Start
     from storage.request import DownloadRequest
     from storage.source import Source
 
@@ -42,14 +44,14 @@ class Job:
         request: DownloadRequest,
         limits: Limits,
         observer: Observer,
-        command: Sequence[str] = COMMAND,
+        start: Start = start_worker,
         on_event: Callable[[Mapping[str, Any]], None] = lambda _event: None,
     ) -> None:
         self.id = job_id
         self._request = request
         self._limits = limits
         self._observer = observer
-        self._command = command
+        self._start = start
         self._on_event = on_event
         self._cancelled = Event()
         self._child: Child | None = None
@@ -102,9 +104,10 @@ class Job:
     def _run_worker(self) -> tuple[StorageError | None, bool]:
         """Run one worker to its end; return its error, and whether another may do better."""
         try:
-            child = Child(self._request, stall_timeout=self._limits.stall_timeout, command=self._command)
+            process = self._start()
         except OSError as failure:
             return WorkerError(f"the worker cannot be started: {failure.strerror}"), False
+        child = Child(process, self._request, stall_timeout=self._limits.stall_timeout)
         self._child = child
         if self._cancelled.is_set():
             child.terminate()

@@ -9,14 +9,15 @@ from __future__ import annotations
 import logging
 from collections import deque
 from dataclasses import dataclass, replace
+from functools import partial
 from threading import Condition, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol
 from uuid import uuid4
 
-from storage.child import COMMAND
 from storage.errors import BusyError, NotFoundError
 from storage.job import Job
+from storage.process import COMMAND, start
 from storage.snapshot import Snapshot, State
 from storage.source import parse_source
 from storage.targets import check_target
@@ -74,7 +75,6 @@ class Limits:
         stall_timeout: Seconds without progress after which a worker is killed.
         restarts: Workers that may end in vain, one after the other, before the job fails.
         write_roots: Directories that copies must lie in; anywhere when there are none.
-        nice: How far workers step back for the engine and for scrapes.
     """
 
     jobs: int = 2
@@ -83,7 +83,6 @@ class Limits:
     stall_timeout: float = 60.0
     restarts: int = 5
     write_roots: tuple[str, ...] = ()
-    nice: int = 10
 
 
 class Supervisor:
@@ -101,7 +100,7 @@ class Supervisor:
         """
         self._limits = limits or Limits()
         self._observer = observer or Silent()
-        self._command = command
+        self._start = partial(start, command, background=True)
         self._condition = Condition()
         self._jobs: dict[str, Job] = {}
         self._queue: deque[Job] = deque()
@@ -119,7 +118,7 @@ class Supervisor:
         target = check_target(request.output_dir, self._limits.write_roots)
         request = replace(
             request, output_dir=str(target), write_roots=self._limits.write_roots, follow_parent=True,
-            nice=self._limits.nice, read_timeout=min(max(self._limits.stall_timeout / 3, 0.5), 30.0),
+            read_timeout=min(max(self._limits.stall_timeout / 3, 0.5), 30.0),
         )  # fmt: skip
         with self._condition:
             twin = self._find_twin(request)
@@ -127,7 +126,7 @@ class Supervisor:
                 return twin.snapshot()
             if self._stopped or len(self._queue) >= self._limits.queued:
                 raise BusyError(f"{len(self._queue)} downloads wait already, try again later")
-            job = Job(uuid4().hex[:12], source, request, self._limits, self._observer, self._command)
+            job = Job(uuid4().hex[:12], source, request, self._limits, self._observer, self._start)
             self._jobs[job.id] = job
             self._queue.append(job)
             self._start_more()

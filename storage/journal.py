@@ -37,7 +37,8 @@ class Journal:
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         """Read the record there is, and open it to be continued."""
         self._lock = Lock()
-        self._spans: dict[_Key, Spans] = {}
+        # By start: a piece that grows is one span, however often it is recorded.
+        self._spans: dict[_Key, dict[int, int]] = {}
         self._verified: set[_Key] = set()
         data = path.read_bytes() if path.exists() else b""
         for line in data.splitlines():
@@ -57,14 +58,19 @@ class Journal:
                 self._verified.add(key)
             else:
                 start, end = rest
-                self._spans.setdefault(key, []).append((int(start), int(end)))
+                self._extend(key, int(start), int(end))
         except (ValueError, TypeError):
             return
+
+    def _extend(self, key: _Key, start: int, end: int) -> None:
+        spans = self._spans.setdefault(key, {})
+        spans[start] = max(end, spans.get(start, 0))
 
     def spans(self, file: RemoteFile) -> Spans:
         """Return which bytes of a file are there, merged and in order."""
         with self._lock:
-            return _merge(span for span in self._spans.get(_key(file), ()) if 0 <= span[0] < span[1] <= file.size)
+            spans = self._spans.get(_key(file), {}).items()
+            return _merge(span for span in spans if 0 <= span[0] < span[1] <= file.size)
 
     def is_verified(self, file: RemoteFile) -> bool:
         """Whether the whole file is there and right."""
@@ -74,7 +80,7 @@ class Journal:
     def add(self, file: RemoteFile, start: int, end: int) -> None:
         """Record that bytes `start` to `end` were written."""
         with self._lock:
-            self._spans.setdefault(_key(file), []).append((start, end))
+            self._extend(_key(file), start, end)
             self._append([*_key(file), start, end])
 
     def verified(self, file: RemoteFile) -> None:
@@ -91,7 +97,7 @@ class Journal:
             # Written anew: a line that takes back others could be the one that is torn.
             os.ftruncate(self._file, 0)
             for key, spans in self._spans.items():
-                for start, end in _merge(spans):
+                for start, end in _merge(spans.items()):
                     self._append([*key, start, end])
             for key in self._verified:
                 self._append([*key, VERIFIED])

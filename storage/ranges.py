@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from threading import Condition, Event, Thread
+from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol
 
 from storage.digests import mismatch
@@ -28,6 +29,10 @@ __all__ = ["MAX_TRIES", "PART_SIZE", "Engine", "Origin", "Request"]
 
 PART_SIZE: Final = 64 << 20
 MAX_TRIES: Final = 8
+# Seconds between two records of what has arrived.
+MARK_SECONDS: Final = 0.25
+# Seconds that requests under way have to end, of which some may wait for an answer.
+_END_SECONDS: Final = 1.0
 _RESTARTS: Final = 3
 
 
@@ -117,12 +122,16 @@ class Engine:
             thread.start()
         try:
             for thread in threads:
-                thread.join()
+                while thread.is_alive():
+                    thread.join(MARK_SECONDS)
+                    self._fetching.mark()
         finally:
             # Also when a signal ends the wait: no thread writes on after that.
             self._stopping.set()
+            self._fetching.mark()
+            deadline = monotonic() + _END_SECONDS
             for thread in threads:
-                thread.join(1.0)
+                thread.join(max(deadline - monotonic(), 0.0))
         if self._error:
             raise self._error
         return [self._done[file.path] for file in files]

@@ -48,7 +48,6 @@ class DownloadRequest:
         read_timeout: Seconds without a byte after which a request is made again.
         tries: How often a request is made in vain before it is given up.
         follow_parent: The worker ends when its standard input does.
-        nice: How far the worker steps back for other processes, 0 to 19.
     """
 
     source: str
@@ -64,7 +63,6 @@ class DownloadRequest:
     read_timeout: float = 20.0
     tries: int = 8
     follow_parent: bool = False
-    nice: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_workers <= MAX_WORKERS:

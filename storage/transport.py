@@ -86,10 +86,12 @@ class Transport:
             NetworkError: There will never be one.
         """
         with failures(url):
-            return self._manager(url).urlopen(
+            response = self._manager(url).urlopen(
                 method, url, headers={"Accept-Encoding": "identity", "User-Agent": _AGENT, **headers},
                 preload_content=False, redirect=False, retries=False, timeout=self._timeout,
             )  # fmt: skip
+            response.url = url  # it knows the path only
+            return response
 
     def _manager(self, url: str) -> PoolManager:
         parts = urlsplit(url)

@@ -16,11 +16,13 @@ import os
 import signal
 import sys
 from contextlib import suppress
-from pathlib import Path
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from storage.download import run
 from storage.errors import CancelledError, DeniedError, NoSpaceError, StorageError, TargetError
+from storage.process import leave
+from storage.reporter import Reporter
 from storage.request import DownloadRequest
 
 if TYPE_CHECKING:
@@ -65,20 +67,7 @@ def _run(line: str, say: Callable[[dict[str, Any]], None]) -> None:
     request = DownloadRequest.from_json(line)
     if request.follow_parent:
         Thread(target=_follow_parent, name="follow-parent", daemon=True).start()
-    if request.nice:
-        _step_back(request.nice)
-    # Only now: a request that makes no sense is answered at once.
-    from storage.download import run  # noqa: PLC0415
-    from storage.reporter import Reporter  # noqa: PLC0415
-
     run(request, Reporter(say))
-
-
-def _step_back(nice: int) -> None:
-    os.nice(nice)
-    # A session is scheduled as one group where the kernel does that, and its processes' nice counts only within.
-    with suppress(OSError):
-        Path("/proc/self/autogroup").write_text(str(nice))
 
 
 def _writer() -> Callable[[dict[str, Any]], None]:
@@ -113,4 +102,4 @@ def _follow_parent() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -14,11 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["checksum", "composite", "etag_digest", "is_opaque", "likely_part_size", "multipart"]
 
-# Header of a checksum, and what computes it here; awscrt has CRC32C and CRC64NVME, and is not shipped.
-_CHECKSUMS: Final[tuple[tuple[str, str], ...]] = (
-    ("x-amz-checksum-sha256", "sha256"),
-    ("x-amz-checksum-sha1", "sha1"),
-    ("x-amz-checksum-crc32", "crc32"),
+# A header of each; an object has one of them, as a rule.
+_CHECKSUMS: Final = tuple(
+    (f"x-amz-checksum-{name}", name) for name in ("sha256", "sha1", "crc64nvme", "crc32c", "crc32")
 )
 _MD5: Final = re.compile(r"[0-9a-f]{32}")
 _MULTIPART: Final = re.compile(r"([0-9a-f]{32})-(\d+)")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import random
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -112,6 +114,39 @@ def test_objects_of_many_parts_are_verified(
     assert "model.safetensors" in corrupt.stderr
     assert good.code == 0, good.stderr
     assert contents(target) == {"model.safetensors": b"".join(parts)}
+
+
+@pytest.mark.parametrize(
+    ("checksum", "kind", "digest"),
+    [
+        ("CRC64NVME", "FULL_OBJECT", "crc64nvme"),
+        ("CRC32C", "FULL_OBJECT", "crc32c"),
+        ("CRC32C", "COMPOSITE", "crc32c-parts"),
+        ("CRC32", "FULL_OBJECT", "crc32"),
+        ("CRC32", "COMPOSITE", "crc32-parts"),
+        ("SHA256", "COMPOSITE", "sha256-parts"),
+    ],
+)
+def test_checksums_of_the_store(
+    downloader: Downloader, bucket: Bucket, s3_proxy: BadProxy, target: Path, checksum: str, kind: str, digest: str
+) -> None:
+    """What the store keeps of an object is what its bytes must add up to, and what the manifest has of it."""
+    parts = [random.Random(number).randbytes(size) for number, size in enumerate((PART, PART, 4711))]
+    bucket.put_in_parts("big/model.safetensors", parts, checksum=checksum, kind=kind)
+    variables = pod(s3_proxy.url, OWNER)
+    s3_proxy.misbehave(corrupts(at=PART), "/*/big/*")
+
+    corrupt = downloader.run(bucket.uri("big"), target, variables=variables)
+    s3_proxy.behave()
+    good = downloader.run(bucket.uri("big"), target, variables=variables)
+    checked = downloader.run(bucket.uri("big"), target, "--verify", variables=variables)
+
+    assert corrupt.code == 7, corrupt.stderr
+    assert digest in corrupt.stderr
+    assert (good.code, checked.code) == (0, 0), good.stderr + checked.stderr
+    assert contents(target) == {"model.safetensors": b"".join(parts)}
+    (entry,) = json.loads((target / ".kthena" / "manifest.json").read_text())["files"]
+    assert entry["digest"]["algorithm"] == digest
 
 
 def test_a_second_run_fetches_nothing(downloader: Downloader, bucket: Bucket, s3_proxy: BadProxy, target: Path) -> None:

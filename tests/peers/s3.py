@@ -13,6 +13,8 @@ reads buckets whose names are in `PUBLIC`.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import itertools
 import json
 import random
@@ -25,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import anycrc
 import boto3
 from botocore import UNSIGNED
 from botocore.config import Config
@@ -34,7 +37,7 @@ from tests.peers.runtime import environment
 from tests.peers.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Self
 
 __all__ = ["OWNER", "PUBLIC", "READER", "STRANGER", "Bucket", "Keys", "S3Server"]
@@ -55,6 +58,19 @@ READER: Final = Keys("READERACCESSKEY", "reader-secret-that-nobody-may-see")
 STRANGER: Final = Keys("STRANGERACCESSKEY", "stranger-secret-that-nobody-may-see")
 PUBLIC: Final = "public-models"
 DOMAIN: Final = "s3.localhost"
+
+
+_CHECKSUMS: Final[Mapping[str, Callable[[bytes], bytes]]] = {
+    "CRC32": lambda data: anycrc.Model("CRC32").calc(data).to_bytes(4),
+    "CRC32C": lambda data: anycrc.Model("CRC32C").calc(data).to_bytes(4),
+    "CRC64NVME": lambda data: anycrc.Model("CRC64-NVME").calc(data).to_bytes(8),
+    "SHA256": lambda data: hashlib.sha256(data).digest(),
+}
+
+
+def _checksum(name: str, data: bytes) -> dict[str, str]:
+    """Return the argument that gives a checksum with its data."""
+    return {f"Checksum{name}": base64.b64encode(_CHECKSUMS[name](data)).decode()} if name else {}
 
 
 def _identity(name: str, keys: Keys | None, *actions: str) -> dict[str, Any]:
@@ -227,15 +243,25 @@ class Bucket:
         with ThreadPoolExecutor(10) as pool:
             list(pool.map(lambda item: self.put(prefix + item[0], item[1]), objects.items()))
 
-    def put_in_parts(self, key: str, parts: Iterable[bytes]) -> str:
-        """Put an object as a multipart upload; return its ETag, which is no digest of its bytes."""
+    def put_in_parts(self, key: str, parts: Sequence[bytes], *, checksum: str = "", kind: str = "COMPOSITE") -> str:
+        """Put an object as a multipart upload; return its ETag, which is no digest of its bytes.
+
+        Args:
+            key: Its name.
+            parts: Its bytes; each part but the last has `PART` of them at least.
+            checksum: Which one the store keeps, as the API names it: `CRC64NVME`; boto3's own choice by default.
+            kind: Whether that is over the parts' checksums, or `FULL_OBJECT`. The store checks it.
+        """
         target = {"Bucket": self.name, "Key": key}
-        upload = target | {"UploadId": self._owner.create_multipart_upload(**target)["UploadId"]}
-        done = [
-            {"PartNumber": number, "ETag": self._owner.upload_part(**upload, PartNumber=number, Body=part)["ETag"]}
-            for number, part in enumerate(parts, 1)
-        ]
-        return self._owner.complete_multipart_upload(**upload, MultipartUpload={"Parts": done})["ETag"]
+        kept = {"ChecksumAlgorithm": checksum, "ChecksumType": kind} if checksum else {}
+        upload = target | {"UploadId": self._owner.create_multipart_upload(**target, **kept)["UploadId"]}
+        done = []
+        for number, part in enumerate(parts, 1):
+            own = _checksum(checksum, part)
+            etag = self._owner.upload_part(**upload, PartNumber=number, Body=part, **own)["ETag"]
+            done.append({"PartNumber": number, "ETag": etag, **own})
+        whole = _checksum(checksum, b"".join(parts)) | {"ChecksumType": kind} if kind == "FULL_OBJECT" else {}
+        return self._owner.complete_multipart_upload(**upload, MultipartUpload={"Parts": done}, **whole)["ETag"]
 
     def delete(self, key: str) -> None:
         """Delete an object."""

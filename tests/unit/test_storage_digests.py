@@ -16,6 +16,8 @@ HELLO = [
     ("sha256", 0, "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"),
     ("sha1", 0, "f572d396fae9206628714fb2ce00f72e94f2258f"),
     ("crc32", 0, "363a3020"),
+    ("crc32c", 0, "353dd8be"),
+    ("crc64nvme", 0, "6a43fb4bad5a5607"),
     ("git-sha1", 0, "ce013625030ba8dba906f756967f9e9ca394464a"),
 ]
 
@@ -42,10 +44,47 @@ def test_parts(data):
     assert expected == hasher.hexdigest()
 
 
+# Of the nine digits "123456789", as the catalogue of CRCs has it, and the polynomial, least bit first.
+CHECKS = {
+    "crc32": (0xCBF43926, 0xEDB88320, 32),
+    "crc32c": (0xE3069283, 0x82F63B78, 32),
+    "crc64nvme": (0xAE8B14860A799888, 0x9A6C9329AC4BC9B5, 64),
+}
+
+
+@pytest.mark.parametrize(("algorithm", "check"), CHECKS.items())
+def test_a_crc_of_parts_in_any_order(monkeypatch, algorithm, check):
+    """It is the one of the whole, bit by bit, whatever the size of the parts that it is taken of."""
+    value, polynomial, bits = check
+
+    @given(st.binary(max_size=60) | st.just(b"123456789"), st.integers(1, 20), st.randoms())
+    def holds(data, stride, order):
+        monkeypatch.setattr("storage.digests._STRIDE", stride)
+        hasher = make_hasher(Digest(algorithm, ""), len(data))
+        starts = list(range(0, len(data), stride))
+        order.shuffle(starts)
+        for start in starts:
+            hasher.update_at(start, memoryview(data)[start : start + stride])
+        expected = value if data == b"123456789" else crc_by_bits(data, polynomial, bits)
+        assert hasher.hexdigest() == f"{expected:0{bits // 4}x}"
+
+    holds()
+
+
+def crc_by_bits(data: bytes, polynomial: int, bits: int) -> int:
+    """Return a CRC as its definition says."""
+    register = (1 << bits) - 1
+    for byte in data:
+        register ^= byte
+        for _ in range(8):
+            register = register >> 1 ^ (polynomial if register & 1 else 0)
+    return register ^ (1 << bits) - 1
+
+
 @given(st.binary(max_size=200), st.lists(st.integers(1, 50)), st.integers(1, 40))
 def test_pieces_do_not_matter(data, cuts, part):
     """However the bytes come."""
-    for algorithm in ("md5", "md5-parts", "sha256", "crc32", "git-sha1"):
+    for algorithm in ("md5", "md5-parts", "sha256", *CHECKS, "crc32c-parts", "git-sha1"):
         digest = Digest(algorithm, "", part)
         whole, pieces = make_hasher(digest, len(data)), make_hasher(digest, len(data))
         whole.update(memoryview(data))

@@ -168,7 +168,7 @@ def test_a_checksum_of_parts(data):
 def test_checksums_that_are_none():
     """Of the whole, of an unknown kind, or damaged."""
     assert composite({"x-amz-checksum-crc32": "AAAAAA=="}) is None
-    assert composite({"x-amz-checksum-crc64nvme": "AAAAAAAAAAA=-2"}) is None
+    assert composite({"x-amz-checksum-xxhash3": "AAAAAAAAAAA=-2"}) is None
     assert composite({"x-amz-checksum-sha1": "?-2"}) is None
 
 

@@ -1,0 +1,78 @@
+"""Worker processes: how one is started, also ahead of its request, and how one ends at once.
+
+This imports next to nothing: a worker that is started first imports while its parent still does.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    Start = Callable[[], subprocess.Popen[bytes]]
+
+__all__ = ["COMMAND", "Spare", "leave", "start"]
+
+# -P: a module in the directory that it is started in, a model's perhaps, is not imported.
+COMMAND: Final = (sys.executable, "-P", "-m", "storage.worker")
+
+
+def start(command: Sequence[str] = COMMAND, *, background: bool = False) -> subprocess.Popen[bytes]:
+    """Start a worker, which waits for its request.
+
+    Args:
+        command: The program.
+        background: It runs only where no other process of the container wants to, and stops at once for one that
+            does: scrapes do not wait for it.
+
+    Raises:
+        OSError: It cannot be started.
+    """
+    # Its own group: Ctrl-C is for the parent, which ends it in order. Not its own session, which kernels schedule as
+    # one where there is no container: it would step back among itself only.
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)  # noqa: S603 - our own program
+    if background:
+        with suppress(OSError):  # where that is not allowed it competes
+            os.sched_setscheduler(process.pid, os.SCHED_IDLE, os.sched_param(0))
+    return process
+
+
+class Spare:
+    """A worker that is there before its request is: the first that is taken."""
+
+    def __enter__(self) -> Self:
+        self._process: subprocess.Popen[bytes] | None = None
+        with suppress(OSError):  # whoever wants one will be told
+            self._process = start()
+        return self
+
+    def take(self) -> subprocess.Popen[bytes]:
+        """Return it, or a new one when it is gone.
+
+        Raises:
+            OSError: A new one cannot be started.
+        """
+        process, self._process = self._process, None
+        return process or start()
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        if self._process:
+            self._process.kill()
+            self._process.communicate()
+
+
+def leave(code: int) -> NoReturn:
+    """End this process now; what Python would tidy up first takes longer than a small download."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(code)

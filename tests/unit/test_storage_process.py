@@ -1,0 +1,61 @@
+"""Worker processes that are started ahead of their request."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from storage.process import Spare, start
+
+
+def children() -> set[int]:
+    """Return the processes that this one has started and not waited for."""
+    return {int(pid) for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()}
+
+
+def test_a_spare_is_there_before_it_is_taken():
+    """The first that is taken is the one that was started ahead; then there are new ones."""
+    before = children()
+    with Spare() as spare:
+        (ahead,) = children() - before
+        first, second = spare.take(), spare.take()
+
+    assert first.pid == ahead
+    assert second.pid != ahead
+    for process in (first, second):
+        process.communicate()
+    assert children() == before
+
+
+def test_a_spare_that_nobody_takes_goes():
+    """As after a usage error."""
+    before = children()
+
+    with suppress(ValueError), Spare():
+        assert children() - before
+        raise ValueError
+
+    assert children() == before
+
+
+def test_a_worker_without_a_request_ends(capfd):
+    """Its parent is gone; it says so to nobody in particular, and leaves nothing."""
+    process = start()
+
+    said, _ = process.communicate(b"")
+
+    assert process.returncode == 2
+    assert b"failed" in said
+    assert "Traceback" not in capfd.readouterr().err
+    assert not os.path.exists(f"/proc/{process.pid}")  # noqa: PTH110 - of a process
+
+
+def test_a_worker_in_the_background_gives_way():
+    """To all that are not; they find the CPU free at once."""
+    process = start(background=True)
+
+    policy = os.sched_getscheduler(process.pid)
+    process.communicate(b"")
+
+    assert policy == os.SCHED_IDLE
