@@ -1,6 +1,6 @@
 """What downloads cost, beside the programs that people download models with.
 
-A real S3 server, sets of files like a model's and a LoRA adapter's, and clients that take turns, round after
+A real S3 server and a lean one, sets of files like a model's and a LoRA adapter's, and clients that take turns, round after
 round; every copy is compared with what was put there. Figures are medians with the least and the most. Client
 and server share the machine: the clients are as fast as what the server leaves of it.
 
@@ -18,9 +18,9 @@ from tempfile import gettempdir
 from typing import TYPE_CHECKING, Final
 
 from bench import download_peers, machine, report
-from bench.download_measures import IDLE, ROUTE, Effort, neighbour, sidecar, stage, store, volume
+from bench.download_measures import IDLE, ROUTE, adapter, model, neighbour, sidecar, volume
 from bench.download_peers import AWS, CP, OURS, RCLONE, RSYNC, S5CMD
-from bench.download_sets import LORA, MODEL
+from bench.download_stage import SEAWEEDFS, Effort, stage
 from bench.download_usage import middle
 from bench.report import Verdict
 
@@ -47,9 +47,10 @@ _GROWTH: Final = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """All that is measured; runs by set and peer."""
+    """All that is measured; runs by peer, and of the model by the server that it comes from."""
 
-    store: Mapping[str, Mapping[str, Sequence[Usage]]]
+    model: Mapping[str, Mapping[str, Sequence[Usage]]]
+    adapter: Mapping[str, Sequence[Usage]]
     volume: Mapping[str, Sequence[Usage]]
     sidecar: Growth
     neighbour: Mapping[str, Calls]
@@ -64,9 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(report.listing(place), end="\n\n", flush=True)
     for name, reason in missing.items():
         print(f"{name} cannot be measured: {reason}", end="\n\n", flush=True)
-    with stage(effort, options.to) as scene:
+    with stage(effort, options.to, without=list(missing)) as scene:
         figures = Figures(
-            store=store(scene, effort, without=list(missing)),
+            model={server: model(scene, server, effort, without=list(missing)) for server in scene.stores},
+            adapter=adapter(scene, effort, without=list(missing)),
             volume=volume(scene, effort, without=list(missing)),
             sidecar=sidecar(scene, effort),
             neighbour=neighbour(scene, effort, without=list(missing)),
@@ -95,9 +97,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _tables(figures: Figures, effort: Effort) -> Iterator[tuple[str, str]]:
-    titles = {MODEL: f"A model: 4 files of {500 * effort.scale:g} MB and 20 small ones", LORA: "An adapter of 20 MB"}
-    for name, title in titles.items():
-        yield title, _usage_table(figures.store[name])
+    for server, usages in figures.model.items():
+        yield f"A model from {server}: 4 files of {500 * effort.scale:g} MB and 20 small ones", _usage_table(usages)
+    yield f"An adapter of 20 MB from {SEAWEEDFS}", _usage_table(figures.adapter)
     yield "The model, copied within one file system", _usage_table(figures.volume)
     yield f"GET /metrics {effort.rate:g} times a second meanwhile", _calls_table(figures.neighbour)
     growth = figures.sidecar
@@ -139,16 +141,10 @@ def _wall(runs: Sequence[Usage]) -> float:
 
 
 def _verdicts(figures: Figures) -> Iterator[Verdict]:
-    model, adapter = figures.store[MODEL], figures.store[LORA]
-    fast = [name for name in _FAST_PEERS if name in model]
-    if fast:
-        fastest = min(fast, key=lambda name: _wall(model[name]))
-        yield Verdict(f"model: seconds, {OURS} / {fastest}", _wall(model[OURS]) / _wall(model[fastest]), 1.0, unit="x")
-    if AWS in model:
-        yield Verdict(f"model: seconds, {OURS} / {AWS}", _wall(model[OURS]) / _wall(model[AWS]), _OF_AWS, unit="x")
-    yield Verdict("model: RSS of all processes", middle(model[OURS], lambda one: one.tree), _MEGABYTES, unit=" MB")
-    if AWS in adapter:
-        value = _wall(adapter[ROUTE]) / _wall(adapter[AWS])
+    for server, usages in figures.model.items():
+        yield from _model_verdicts(server, usages)
+    if AWS in figures.adapter:
+        value = _wall(figures.adapter[ROUTE]) / _wall(figures.adapter[AWS])
         yield Verdict(f"adapter: seconds, {ROUTE} / {AWS}", value, _ADAPTER_OF_AWS, unit="x")
     copies = figures.volume
     yield Verdict(f"volume: seconds, {OURS} / {CP}", _wall(copies[OURS]) / _wall(copies[CP]), 1.0, unit="x")
@@ -159,6 +155,18 @@ def _verdicts(figures: Figures) -> Iterator[Verdict]:
     yield Verdict("GET /metrics: p99, downloading / idle", calls[1].p99 / calls[0].p99, _P99, unit="x")
     growth = abs(figures.sidecar.after - figures.sidecar.before)
     yield Verdict("the runtime's RSS, before and after downloads", growth, _GROWTH, unit=" MB")
+
+
+def _model_verdicts(server: str, usages: Mapping[str, Sequence[Usage]]) -> Iterator[Verdict]:
+    ours = _wall(usages[OURS])
+    fast = [name for name in _FAST_PEERS if name in usages]
+    if fast:
+        fastest = min(fast, key=lambda name: _wall(usages[name]))
+        yield Verdict(f"model from {server}: seconds, {OURS} / {fastest}", ours / _wall(usages[fastest]), 1.0, unit="x")
+    if AWS in usages:
+        yield Verdict(f"model from {server}: seconds, {OURS} / {AWS}", ours / _wall(usages[AWS]), _OF_AWS, unit="x")
+    memory = middle(usages[OURS], lambda one: one.tree)
+    yield Verdict(f"model from {server}: RSS of all processes", memory, _MEGABYTES, unit=" MB")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
-from tempfile import TemporaryDirectory
 from threading import Event, Thread
 from time import perf_counter, sleep
 from typing import TYPE_CHECKING, Any, Final
@@ -18,21 +17,32 @@ from urllib.request import Request, urlopen
 
 from bench import download_peers, peers
 from bench.client import Scraper
-from bench.download_sets import LORA, MODEL, make, remove
+from bench.download_sets import LORA, MODEL, remove
+from bench.download_stage import SEAWEEDFS
 from bench.download_usage import Usage, calm, children_cpu, family, watched
 from bench.peers import RUNTIME
 from bench.process import HOST
-from tests.peers.s3 import S3Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from bench.download_peers import Peer
+    from bench.download_peers import Peer, Store
     from bench.download_sets import FileSet
+    from bench.download_stage import Effort, Stage
     from bench.process import Process
-    from tests.peers.s3 import Bucket
 
-__all__ = ["ROUTE", "Calls", "Effort", "Growth", "Stage", "neighbour", "sidecar", "stage", "store", "volume"]
+__all__ = [
+    "DOWNLOAD",
+    "IDLE",
+    "ROUTE",
+    "Calls",
+    "Growth",
+    "adapter",
+    "model",
+    "neighbour",
+    "sidecar",
+    "volume",
+]
 
 ROUTE: Final = "POST /v1/download_model"
 IDLE: Final = "nothing"
@@ -42,25 +52,6 @@ _PAGE: Final = "/medium"
 _SHARES: Final = 5
 _LEAST: Final = 19
 _WARM_BYTES: Final = 6_000_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Effort:
-    """How much is done to measure.
-
-    Attributes:
-        rounds: How often the peers take turns.
-        scale: Bytes of the large files, of those that a model has.
-        scrapes: How many are made beside each load.
-        rate: Scrapes a second.
-        downloads: How many the sidecar makes.
-    """
-
-    rounds: int = 5
-    scale: float = 1.0
-    scrapes: int = 1000
-    rate: float = 50.0
-    downloads: int = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,54 +88,21 @@ class Growth:
     after: float
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """What all measurements share.
-
-    Attributes:
-        bucket: Holds both sets.
-        server: The process that serves it.
-        sets: By name.
-        copies: Where copies of the store go: memory as a rule, so that no disk is measured.
-        volume: Where copies of a volume go: the file system that the sets lie on.
-        home: Where programs start.
-    """
-
-    bucket: Bucket
-    server: int
-    sets: dict[str, FileSet]
-    copies: Path
-    volume: Path
-    home: Path
+def model(place: Stage, server: str, effort: Effort, *, without: Sequence[str]) -> dict[str, list[Usage]]:
+    """Fetch the model from a store with everybody who can be had."""
+    store = place.stores[server]
+    clients = [peer for peer in download_peers.stores(store, place.home) if peer.name not in without]
+    bring = partial(_bring, place.sets[MODEL], place.copies / "copy", store.server)
+    return _turns(clients, effort.rounds, bring)
 
 
-@contextmanager
-def stage(effort: Effort, copies: Path) -> Iterator[Stage]:
-    """Make the sets and start the store."""
-    with TemporaryDirectory(prefix="bench-") as name, TemporaryDirectory(prefix="bench-", dir=copies) as into:
-        folder = Path(name)
-        for each in ("server", "home", "volume"):
-            (folder / each).mkdir()
-        sets = {each: make(each, folder / each, scale=effort.scale if each == MODEL else 1.0) for each in (MODEL, LORA)}
-        with S3Server(folder / "server", frugal=False) as server:
-            bucket = server.bucket("models")
-            for files in sets.values():
-                files.upload(bucket)
-            yield Stage(bucket, server.pid, sets, Path(into), folder / "volume", folder / "home")
-
-
-def store(place: Stage, effort: Effort, *, without: Sequence[str]) -> dict[str, dict[str, list[Usage]]]:
-    """Fetch both sets with everybody who can be had, the adapter also by way of a runtime."""
-    clients = [peer for peer in download_peers.stores(place.bucket, place.home) if peer.name not in without]
-    with _runtime(place) as route:
-        return {
-            name: _turns(
-                [*clients, route] if name == LORA else clients,
-                effort.rounds,
-                partial(_bring, files, place.copies / "copy", place.server),
-            )
-            for name, files in place.sets.items()
-        }
+def adapter(place: Stage, effort: Effort, *, without: Sequence[str]) -> dict[str, list[Usage]]:
+    """Fetch the adapter from the real store with everybody who can be had, and by way of a runtime."""
+    store = place.stores[SEAWEEDFS]
+    clients = [peer for peer in download_peers.stores(store, place.home) if peer.name not in without]
+    with _runtime(store) as route:
+        bring = partial(_bring, place.sets[LORA], place.copies / "copy", store.server)
+        return _turns([*clients, route], effort.rounds, bring)
 
 
 def volume(place: Stage, effort: Effort, *, without: Sequence[str]) -> dict[str, list[Usage]]:
@@ -226,28 +184,28 @@ class _Route:
 
 
 @contextmanager
-def _runtime(place: Stage) -> Iterator[_Route]:
+def _runtime(store: Store) -> Iterator[_Route]:
     """Run a runtime before an engine's page."""
     with peers.engine([_PAGE.removeprefix("/")]) as engine:
         engine.wait_for("/health")
-        with peers.program(RUNTIME, engine.port, _PAGE, download_peers.pod(place.bucket)) as runtime:
+        with peers.program(RUNTIME, engine.port, _PAGE, store.pod()) as runtime:
             runtime.wait_for("/health")
-            yield _Route(runtime, lambda files: place.bucket.uri(files.name))
+            yield _Route(runtime, lambda files: store.uri(files.name))
 
 
 def neighbour(place: Stage, effort: Effort, *, without: Sequence[str]) -> dict[str, Calls]:
     """Scrape while nothing happens, while the runtime downloads, and while others do: what the machine itself costs."""
-    files, to = place.sets[MODEL], place.copies / "copy"
+    files, to, store = place.sets[MODEL], place.copies / "copy", place.stores[SEAWEEDFS]
     loads: dict[str, Callable[[_Route], None]] = {
         IDLE: lambda _route: sleep(0.5),
         DOWNLOAD: partial(_download, files, to),
     }
-    for peer in download_peers.stores(place.bucket, place.home):
+    for peer in download_peers.stores(store, place.home):
         if peer.name in (download_peers.RCLONE, download_peers.FLOOR) and peer.name not in without:
             loads[peer.name] = partial(_run_beside, peer, files, to)
     turns: dict[str, list[list[float]]] = {name: [] for name in loads}
-    _step_back(place.server)
-    with _runtime(place) as route, Scraper(route.runtime.port, "/metrics") as scraper:
+    _step_back(store.server)
+    with _runtime(store) as route, Scraper(route.runtime.port, "/metrics") as scraper:
         for _ in range(20):
             scraper.scrape()
         for _ in range(_SHARES):  # in turns: what else the machine does changes
@@ -312,8 +270,8 @@ def _beside(load: Callable[[], object], scraper: Scraper, effort: Effort, to: Pa
 
 def sidecar(place: Stage, effort: Effort) -> Growth:
     """Let a runtime fetch adapters, one after the other, and see what stays in its memory."""
-    files, to = place.sets[LORA], place.copies / "copy"
-    with _runtime(place) as route:
+    files, to, store = place.sets[LORA], place.copies / "copy", place.stores[SEAWEEDFS]
+    with _runtime(store) as route:
         with Scraper(route.runtime.port, "/metrics") as scraper:
             scraper.scrape()
         before = route.runtime.resident() / 1e6

@@ -13,6 +13,9 @@ from pathlib import Path
 from shutil import which
 from typing import TYPE_CHECKING, Final
 
+import boto3
+
+from bench import download_nginx
 from bench.download_usage import run
 from bench.peers import environment
 from tests.peers.s3 import OWNER
@@ -22,18 +25,18 @@ if TYPE_CHECKING:
 
     from bench.download_sets import FileSet
     from bench.download_usage import Usage
-    from tests.peers.s3 import Bucket
 
 __all__ = [
     "AWS",
     "BOTO3",
     "FLOOR",
+    "NGINX",
     "OURS",
     "RCLONE",
     "S5CMD",
     "Peer",
+    "Store",
     "install",
-    "pod",
     "stores",
     "versions",
     "volumes",
@@ -48,6 +51,7 @@ FLOOR: Final = "curl, ranges"
 CP: Final = "cp -r"
 TWO_CP: Final = "cp, two at once"
 RSYNC: Final = "rsync -a"
+NGINX: Final = "nginx"
 
 _ROOT: Final = Path(__file__).parent.parent
 _PLACE: Final = _ROOT / ".venv" / "bench-peers"
@@ -81,6 +85,29 @@ class Peer:
         return usage
 
 
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A bucket as its clients are told of it.
+
+    Attributes:
+        url: The endpoint.
+        bucket: Its name.
+        server: The process that serves it.
+    """
+
+    url: str
+    bucket: str
+    server: int
+
+    def uri(self, prefix: str) -> str:
+        """Return what a user writes for a prefix."""
+        return f"s3://{self.bucket}/{prefix}"
+
+    def pod(self) -> dict[str, str]:
+        """Return what a pod's environment says of it."""
+        return {"ENDPOINT": self.url, "ACCESS_KEY": OWNER.access, "SECRET_KEY": OWNER.secret}
+
+
 def install() -> dict[str, str]:
     """Get the peers; return for each that cannot be had why."""
     if not (_PLACE / "bin" / "python").exists():
@@ -94,6 +121,8 @@ def install() -> dict[str, str]:
     for name, program in ((FLOOR, "curl"), (RSYNC, "rsync")):
         if not which(program):
             missing[name] = f"{program} is not installed"
+    if reason := download_nginx.install():
+        missing[NGINX] = reason
     return missing
 
 
@@ -102,14 +131,9 @@ def versions() -> dict[str, str]:
     return dict(pin.split("==") for pin in _PINS)
 
 
-def pod(bucket: Bucket) -> dict[str, str]:
-    """Return what a pod's environment says of the store."""
-    return {"ENDPOINT": bucket.server.url, "ACCESS_KEY": OWNER.access, "SECRET_KEY": OWNER.secret}
-
-
-def stores(bucket: Bucket, home: Path) -> list[Peer]:
-    """Return the clients of a bucket, which start in a home with nothing in it."""
-    url, base = bucket.server.url, environment() | {"HOME": str(home)}
+def stores(store: Store, home: Path) -> list[Peer]:
+    """Return the clients of a store, which start in a home with nothing in it."""
+    url, base = store.url, environment() | {"HOME": str(home)}
     amazon = base | {
         "AWS_ACCESS_KEY_ID": OWNER.access,
         "AWS_SECRET_ACCESS_KEY": OWNER.secret,
@@ -120,29 +144,29 @@ def stores(bucket: Bucket, home: Path) -> list[Peer]:
     s5cmd = str(next(_PLACE.glob(_S5CMD), "s5cmd"))
     remote = f":s3,provider=Other,env_auth=true,endpoint='{url}'"
     return [
-        Peer(OURS, lambda each, to: [_SCRIPT, "-s", bucket.uri(each.name), "-o", str(to)], base | pod(bucket)),
+        Peer(OURS, lambda each, to: [_SCRIPT, "-s", store.uri(each.name), "-o", str(to)], base | store.pod()),
         Peer(
             AWS,
             lambda each, to: [
-                str(programs / "aws"), "s3", "sync", bucket.uri(each.name), str(to),
+                str(programs / "aws"), "s3", "sync", store.uri(each.name), str(to),
                 "--endpoint-url", url, "--only-show-errors",
             ],
             amazon,
         ),
-        Peer(S5CMD, lambda each, to: [s5cmd, "--endpoint-url", url, "cp", f"{bucket.uri(each.name)}/*", f"{to}/"], amazon),
+        Peer(S5CMD, lambda each, to: [s5cmd, "--endpoint-url", url, "cp", f"{store.uri(each.name)}/*", f"{to}/"], amazon),
         Peer(
             RCLONE,
             lambda each, to: [
-                str(programs / "rclone"), "--config", "/dev/null", "copy", f"{remote}:{bucket.name}/{each.name}", str(to),
+                str(programs / "rclone"), "--config", "/dev/null", "copy", f"{remote}:{store.bucket}/{each.name}", str(to),
             ],
             amazon,
         ),
         Peer(
             BOTO3,
-            lambda each, to: [sys.executable, "-m", "bench.download_boto3", url, bucket.name, each.name, str(to)],
+            lambda each, to: [sys.executable, "-m", "bench.download_boto3", url, store.bucket, each.name, str(to)],
             amazon,
         ),
-        Peer(FLOOR, lambda each, to: _curls(bucket, each, to), base, join=_join),
+        Peer(FLOOR, lambda each, to: _curls(store, each, to), base, join=_join),
     ]  # fmt: skip
 
 
@@ -164,13 +188,14 @@ def _two_cp(files: FileSet, to: Path) -> list[str]:
     return ["sh", "-c", script]
 
 
-def _curls(bucket: Bucket, files: FileSet, to: Path) -> list[str]:
+def _curls(store: Store, files: FileSet, to: Path) -> list[str]:
     """Return a shell that runs a few curls, each with its share of the ranges, by addresses that are signed already."""
-    client = bucket.server.client()
+    keys = {"aws_access_key_id": OWNER.access, "aws_secret_access_key": OWNER.secret}
+    client = boto3.client("s3", endpoint_url=store.url, region_name="us-east-1", **keys)
     shares: list[list[str]] = [[] for _ in range(_CURLS)]
     count = 0
     for name in files.digests:
-        url = client.generate_presigned_url("get_object", {"Bucket": bucket.name, "Key": f"{files.name}/{name}"})
+        url = client.generate_presigned_url("get_object", {"Bucket": store.bucket, "Key": f"{files.name}/{name}"})
         size = (files.folder / name).stat().st_size
         for start in range(0, size, _RANGE):
             part = to / f"{name}.{start:015}"
