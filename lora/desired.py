@@ -71,28 +71,29 @@ class StateFile:
         self._path = directory / FILE
 
     def read(self) -> Kept:
-        """Return the set; a file that is not whole counts as none and is kept aside."""
+        """Return the set; a file that is not whole, or cannot be read, counts as none and is kept aside."""
         try:
             text = self._path.read_bytes()
         except FileNotFoundError:
             return Kept()
         except OSError as error:
-            _log.error("the adapters' state file cannot be read: %s", error.strerror)
+            self._put_aside(f"cannot be read ({error.strerror})")
             return Kept()
         try:
             return _decode(text)
         except (ValueError, TypeError, KeyError, RecursionError):
-            self._put_aside()
+            self._put_aside("is damaged")
             return Kept()
 
-    def _put_aside(self) -> None:
+    def _put_aside(self, what: str) -> None:
+        """Keep the file for people to look at: the next set that is written takes its name."""
         aside = self._path.with_suffix(".damaged")
         try:
             self._path.replace(aside)
         except OSError as error:
-            _log.error("the adapters' state file is damaged, and cannot be put aside: %s", error.strerror)
+            _log.error("the adapters' state file %s, and cannot be put aside: %s", what, error.strerror)
         else:
-            _log.error("the adapters' state file is damaged, put aside as %s", aside)
+            _log.error("the adapters' state file %s, put aside as %s", what, aside)
 
     def write(self, kept: Kept) -> None:
         """Replace the file."""

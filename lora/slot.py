@@ -86,7 +86,8 @@ class Slot:
     error: LoraError | None = None
 
     def status(self) -> Status:
-        """Return how it stands, for those who ask."""
+        """Return how it stands, for those who ask, also without the manager's lock."""
+        error = self.error
         shown = (self.loaded if self.blocked else self.goal.wanted) or self.desired or self.loaded
         return Status(
             name=self.name,
@@ -100,6 +101,6 @@ class Slot:
             loaded_since=self.loaded_since,
             attempts=self.attempts,
             next_retry=self.retry_at,
-            error_code=self.error.code if self.error else None,
-            error=self.error.message if self.error else None,
+            error_code=error.code if error else None,
+            error=error.message if error else None,
         )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
 from lora.adapter import State, Wanted
-from lora.errors import UnknownAdapterError
+from lora.errors import LoraError, UnknownAdapterError
 from tests.peers.adapters import make_adapter
 from tests.peers.engine import Engine
 from tests.peers.lora_running import Recorder, error_of, managed, wait_for_rest
@@ -16,6 +17,7 @@ from tests.peers.waiting import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from threading import Condition
 
 each_engine = pytest.mark.parametrize("flavour", ["vllm", "sglang"])
 
@@ -245,6 +247,32 @@ def test_one_bad_adapter_does_not_hold_up_another(tmp_path: Path) -> None:
         bad = next(status for status in manager.managed() if status.name == "bad")
         assert (bad.state, bad.error_code) == (State.FAILED, "invalid_adapter")
         assert bad.next_retry is not None
+
+
+def test_a_state_directory_that_hangs_holds_up_no_scrape(tmp_path: Path) -> None:
+    """How the adapters stand is told while their set is being written; a pipe that nobody reads stands for the disk."""
+    (tmp_path / "state").mkdir()
+    with Engine() as engine, managed(engine, tmp_path / "state") as manager, ThreadPoolExecutor(2) as callers:
+        error_of(manager.load(Wanted("first", make_adapter(tmp_path / "first")), kept=True))
+        os.mkfifo(tmp_path / "state" / "lora-adapters.new")
+        load = callers.submit(manager.load, Wanted("second", make_adapter(tmp_path / "second")), kept=True)
+        wait_until(lambda: is_held(manager._changed), "the set is being written")
+
+        told = callers.submit(manager.managed).result(timeout=20)
+
+        assert [status.name for status in told] == ["first"]
+        (tmp_path / "state" / "lora-adapters.new").open("rb").close()
+        with pytest.raises(LoraError):
+            load.result(timeout=20)
+        (tmp_path / "state" / "lora-adapters.new").unlink()
+
+
+def is_held(lock: Condition) -> bool:
+    """Tell whether another thread has the lock."""
+    if lock.acquire(blocking=False):
+        lock.release()
+        return False
+    return True
 
 
 def test_an_engine_without_lora_says_what_to_do(tmp_path: Path) -> None:

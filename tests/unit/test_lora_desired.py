@@ -73,3 +73,15 @@ def test_another_version_is_not_guessed_at(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text(json.dumps({"version": 2, "adapters": [], "removed": [], "check": ""}))
 
     assert StateFile(tmp_path).read() == Kept()
+
+
+def test_what_cannot_be_read_is_kept_aside(tmp_path: Path) -> None:
+    """The next set that is written does not take its place: a directory stands for a disk that gives errors."""
+    (tmp_path / FILE).mkdir()
+    state = StateFile(tmp_path)
+
+    assert state.read() == Kept()
+    state.write(KEPT)
+
+    assert state.read() == KEPT
+    assert (tmp_path / "lora-adapters.damaged").is_dir()
