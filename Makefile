@@ -55,7 +55,7 @@ screenshots: .venv/.dev apt viewer ## Make the pictures of the dashboards from a
 
 viewer: apt $(VIEWER) ## Install Grafana's own components, which draw and check the dashboards
 
-bench: .venv/.dev apt ## Measure scrapes, KV events and downloads against their peers, and the footprint (25 minutes on a quiet machine)
+bench: .venv/.dev apt ## Measure scrapes, KV events and downloads against their peers, and the footprint (half an hour on a quiet machine)
 	$(BIN)/python -m bench.scrape
 	$(BIN)/python -m bench.footprint
 	$(BIN)/python -m bench.kv

@@ -15,14 +15,14 @@ from time import monotonic, time
 from typing import TYPE_CHECKING, Final, Protocol
 
 from lora.adapter import Origin, State, Status, check_name
-from lora.desired import Kept
 from lora.errors import EngineUnavailableError, InvalidAdapterError, LoraError, UnknownAdapterError
+from lora.keeping import Keeping
 from lora.reconciler import Reconciler, ReconcilerObserver
 from lora.slot import Goal, Slot
 from lora.steps import RolledBackError, Steps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from lora.adapter import Wanted
@@ -84,7 +84,7 @@ class Manager:
             clock: A monotonic clock in seconds.
         """
         self._engine = engine
-        self._desired = desired
+        self._keeping = Keeping(desired)
         self._observer = observer
         self._cancel = cancel
         self._clock = clock
@@ -95,13 +95,12 @@ class Manager:
         self._queue: deque[Slot] = deque()
         self._stopped = False
         self._rounds = 0
-        self._unwritten = False
         self._threads = [Thread(target=self._work, name=f"lora-{number}", daemon=True) for number in range(WORKERS)]
         self._reconciler = Reconciler(engine.models, self._repair, observer, interval=interval)
 
     def start(self) -> None:
         """Take up the set as it was kept, and begin to work."""
-        kept = self._desired.read()
+        kept = self._keeping.read()
         with self._changed:
             for wanted in kept.wanted:
                 self._slots[wanted.name] = Slot(wanted.name, Goal(wanted, kept=True), desired=wanted)
@@ -148,7 +147,7 @@ class Manager:
             raise InvalidAdapterError("invalid_path", f"the directory must be absolute, not {wanted.path}")
         with self._changed:
             if kept:
-                self._keep_first(wanted.name, wanted)
+                self._keeping.first(self._slots.values(), wanted.name, wanted)
             slot = self._slots.get(wanted.name)
             if slot is None or not slot.goal.is_under_way(wanted):
                 slot = self._aim(wanted.name, Goal(wanted, kept, extras))
@@ -167,7 +166,7 @@ class Manager:
         if name not in self._slots and name not in self._engine.models().adapters:
             raise UnknownAdapterError(name)
         with self._changed:
-            self._keep_first(name, None)
+            self._keeping.first(self._slots.values(), name, None)
             slot = self._slots.get(name)
             if slot is None or not slot.goal.is_under_way(None):
                 slot = self._aim(name, Goal(None, kept=True))
@@ -257,23 +256,6 @@ class Manager:
         if slot.job and not any(other.job == slot.job for other in self._slots.values() if other is not slot):
             Thread(target=self._cancel, args=(slot.job,), daemon=True).start()
 
-    def _keep_first(self, name: str, wanted: Wanted | None) -> None:
-        """Write the desired set down as it is about to be; called with the lock held."""
-        try:
-            self._desired.write(self._kept({name: wanted}))
-        except OSError as error:
-            raise LoraError("state_not_kept", f"--state-dir cannot be written: {error.strerror}") from error
-
-    def _kept(self, changes: Mapping[str, Wanted | None]) -> Kept:
-        """Return what is desired, and what is on its way out; called with the lock held."""
-        desired = {slot.name: slot.desired for slot in self._slots.values()} | dict(changes)
-        leaving = {slot.name for slot in self._slots.values() if slot.leaving}
-        leaving |= {name for name, wanted in changes.items() if wanted is None}
-        return Kept(
-            tuple(wanted for wanted in desired.values() if wanted),
-            tuple(name for name in leaving if desired.get(name) is None),
-        )
-
     def _holder(self, wanted: Wanted) -> Wanted | None:
         """Return the loaded adapter that has files open where `wanted` would put its own."""
         with self._changed:
@@ -345,7 +327,7 @@ class Manager:
             if slot.goal is goal:
                 goal.extras = None
                 slot.settled, slot.leaving = True, False
-                self._desire(slot, found)
+                self._keeping.desire(self._slots.values(), slot, found)
             goal.done.set()
         _log.info("adapter %s is loaded from %s", slot.name, found.path)
 
@@ -354,7 +336,7 @@ class Manager:
             if slot.goal is goal:
                 slot.settled = True
                 self._forget(slot)
-                self._keep_or_log()
+                self._keeping.write(self._slots.values())
             goal.done.set()
         _log.info("adapter %s is unloaded", slot.name)
 
@@ -391,27 +373,11 @@ class Manager:
         del self._slots[slot.name]
         self._reconciler.need(needed=bool(self._slots))
 
-    def _desire(self, slot: Slot, wanted: Wanted) -> None:
-        """Want from now on what is loaded; called with the lock held."""
-        if slot.desired != wanted or self._unwritten:
-            slot.desired = wanted
-            self._keep_or_log()
-
-    def _keep_or_log(self) -> None:
-        try:
-            self._desired.write(self._kept({}))
-            self._unwritten = False
-        except OSError as error:
-            if not self._unwritten:
-                _log.error("the desired adapters cannot be kept: %s", error.strerror)
-            self._unwritten = True
-
     def _repair(self, models: Models, *, came_back: bool) -> int:
         """Start what is to be done; return for how many adapters."""
         self._rounds += 1
         with self._changed:
-            if self._unwritten:
-                self._keep_or_log()
+            self._keeping.catch_up(self._slots.values())
             off = [slot for slot in self._slots.values() if self._is_off(slot, models, came_back=came_back)]
             for slot in off:
                 slot.settled = False

@@ -92,7 +92,8 @@ def test_names_that_lead_out_in_a_bucket(
 
 def test_a_file_that_is_a_folder_too(downloader: Downloader, bucket: Bucket, target: Path) -> None:
     """S3 has `a` and `a/b`; no file system has."""
-    bucket.put_many({"a": b"1", "a/b": b"2"}, prefix="model/")
+    for key in ("model/a", "model/a/b"):  # side by side one may get lost: the store keeps them in folders itself
+        bucket.put(key, b"1")
 
     run = downloader.run(bucket.uri("model"), target, variables=pod(bucket.server.url, OWNER))
 
