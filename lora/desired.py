@@ -16,6 +16,7 @@ import logging
 import os
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -69,34 +70,43 @@ class StateFile:
         """
         directory.mkdir(parents=True, exist_ok=True)
         self._path = directory / FILE
+        self._stranger = False
 
     def read(self) -> Kept:
-        """Return the set; a file that is not whole, or cannot be read, counts as none and is kept aside."""
+        """Return the set; a file that is not whole, or cannot be read, counts as none, and is not lost."""
+        self._stranger = False
         try:
             text = self._path.read_bytes()
         except FileNotFoundError:
             return Kept()
         except OSError as error:
-            self._put_aside(f"cannot be read ({error.strerror})")
+            # It may be read the next time: it stays, until there is another set to keep.
+            self._stranger = True
+            _log.error("the adapters' state file cannot be read: %s", error.strerror)
             return Kept()
         try:
             return _decode(text)
         except (ValueError, TypeError, KeyError, RecursionError):
-            self._put_aside("is damaged")
+            try:
+                aside = self._put_aside()
+            except OSError as error:
+                _log.error("the adapters' state file is damaged, and cannot be put aside: %s", error.strerror)
+            else:
+                _log.error("the adapters' state file is damaged, put aside as %s", aside)
             return Kept()
 
-    def _put_aside(self, what: str) -> None:
-        """Keep the file for people to look at: the next set that is written takes its name."""
-        aside = self._path.with_suffix(".damaged")
-        try:
-            self._path.replace(aside)
-        except OSError as error:
-            _log.error("the adapters' state file %s, and cannot be put aside: %s", what, error.strerror)
-        else:
-            _log.error("the adapters' state file %s, put aside as %s", what, aside)
+    def _put_aside(self) -> Path:
+        """Give the file a name that is not taken."""
+        names = (self._path.with_suffix(f".damaged{f'-{number}' if number > 1 else ''}") for number in count(1))
+        aside = next(name for name in names if not name.exists())
+        self._path.replace(aside)
+        return aside
 
     def write(self, kept: Kept) -> None:
         """Replace the file."""
+        if self._stranger:
+            _log.warning("the adapters' state file that could not be read is put aside as %s", self._put_aside())
+            self._stranger = False
         new = self._path.with_suffix(".new")
         with new.open("wb") as file:
             file.write(_encode(kept))

@@ -21,8 +21,11 @@ import os
 import signal
 import sys
 from pathlib import Path
+from threading import Thread
+from time import sleep
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from storage.child import GRACE_SECONDS
 from storage.config import Config
 from storage.display import FORMS, make_display, size_text
 from storage.errors import ConfigError, StorageError, UsageError
@@ -199,9 +202,17 @@ def _run(request: DownloadRequest, limits: Limits, options: argparse.Namespace, 
 def _cancel_on_signals(job: Job) -> list[int]:
     received: list[int] = []
 
+    def end(number: int) -> None:
+        job.cancel()
+        sleep(GRACE_SECONDS + 1)
+        # Still here: nobody takes what is written to standard output.
+        job.kill()
+        os._exit(128 + number)
+
     def cancel(number: int, _frame: object) -> None:
         received.append(number)
-        job.cancel()
+        # Not here: the main thread may hold the very lock that this takes.
+        Thread(target=end, args=(number,), name="end", daemon=True).start()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, cancel)

@@ -18,7 +18,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from storage.plan import RemoteFile
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["Journal", "Spans", "clipped", "missing"]
 
 VERIFIED: Final = "verified"
+# A journal of so many bytes is written anew, without what later records say again.
+_COMPACT_BYTES: Final = 1 << 20
 
 Spans = list[tuple[int, int]]
 _Key = tuple[str, int, str]
@@ -36,6 +38,7 @@ class Journal:
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         """Read the record there is, and open it to be continued."""
+        self._path = path
         self._lock = Lock()
         # By start: a piece that grows is one span, however often it is recorded.
         self._spans: dict[_Key, dict[int, int]] = {}
@@ -46,9 +49,12 @@ class Journal:
         if read_only:
             self._file = -1
             return
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        _draft(path).unlink(missing_ok=True)  # of one that was killed meanwhile
+        self._file = _open(path)
+        self._size = len(data)
+        self._limit = _COMPACT_BYTES
         if data and not data.endswith(b"\n"):
-            os.write(self._file, b"\n")
+            self._size += os.write(self._file, b"\n")
 
     def _take(self, line: bytes) -> None:
         try:
@@ -95,27 +101,68 @@ class Journal:
             self._spans.pop(_key(file), None)
             self._verified.discard(_key(file))
             # Written anew: a line that takes back others could be the one that is torn.
-            os.ftruncate(self._file, 0)
-            for key, spans in self._spans.items():
-                for start, end in _merge(spans.items()):
-                    self._append([*key, start, end])
-            for key in self._verified:
-                self._append([*key, VERIFIED])
+            if not self._compact():
+                os.ftruncate(self._file, 0)
+                self._size = 0
 
     def close(self) -> None:
-        """Close the file."""
-        os.close(self._file)
+        """Close the file; nothing is recorded any more."""
+        with self._lock:
+            os.close(self._file)
+            self._file = -1
 
     def _append(self, record: list[object]) -> None:
-        line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
-        size = os.fstat(self._file).st_size
+        line = _line(record)
         try:
             whole = os.write(self._file, line) == len(line)
         except OSError:
             whole = False
-        if not whole:  # a full disk: what is not recorded is fetched again, no more than that
+        if whole:
+            self._size += len(line)
+            if self._size > self._limit:
+                self._compact()
+        else:  # a full disk: what is not recorded is fetched again, no more than that
             with suppress(OSError):
-                os.ftruncate(self._file, size)
+                os.ftruncate(self._file, self._size)
+
+    def _compact(self) -> bool:
+        """Write anew what counts, without how it came to be; whether that was possible."""
+        records = [[*key, start, end] for key, spans in self._spans.items() for start, end in _merge(spans.items())]
+        data = b"".join(map(_line, [*records, *([*key, VERIFIED] for key in self._verified)]))
+        # Not again before it has doubled, also when it was in vain.
+        self._limit = max(_COMPACT_BYTES, 2 * self._size)
+        new = _draft(self._path)
+        try:
+            new.unlink(missing_ok=True)
+            file = _open(new)
+        except OSError:
+            return False
+        try:
+            whole = os.write(file, data) == len(data)
+            if whole:
+                new.replace(self._path)
+        except OSError:
+            whole = False
+        if whole:
+            file, self._file = self._file, file
+            self._size, self._limit = len(data), max(_COMPACT_BYTES, 2 * len(data))
+        else:
+            with suppress(OSError):
+                new.unlink(missing_ok=True)
+        os.close(file)
+        return whole
+
+
+def _draft(path: Path) -> Path:
+    return path.with_name(f"{path.name}.new")
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+
+
+def _line(record: Sequence[object]) -> bytes:
+    return json.dumps(record, separators=(",", ":")).encode() + b"\n"
 
 
 def _key(file: RemoteFile) -> _Key:

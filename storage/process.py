@@ -22,6 +22,7 @@ __all__ = ["COMMAND", "Spare", "leave", "start"]
 
 # -P: a module in the directory that it is started in, a model's perhaps, is not imported.
 COMMAND: Final = (sys.executable, "-P", "-m", "storage.worker")
+_LEAST: Final = 19
 
 
 def start(command: Sequence[str] = COMMAND, *, background: bool = False) -> subprocess.Popen[bytes]:
@@ -29,8 +30,8 @@ def start(command: Sequence[str] = COMMAND, *, background: bool = False) -> subp
 
     Args:
         command: The program.
-        background: It runs only where no other process of the container wants to, and stops at once for one that
-            does: scrapes do not wait for it.
+        background: It steps back as far as a process can for all others of the container, so that scrapes do not
+            wait for it; it still gets its hundredth beside one that never rests.
 
     Raises:
         OSError: It cannot be started.
@@ -39,8 +40,8 @@ def start(command: Sequence[str] = COMMAND, *, background: bool = False) -> subp
     # one where there is no container: it would step back among itself only.
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)  # noqa: S603 - our own program
     if background:
-        with suppress(OSError):  # where that is not allowed it competes
-            os.sched_setscheduler(process.pid, os.SCHED_IDLE, os.sched_param(0))
+        with suppress(OSError):  # it is gone already
+            os.setpriority(os.PRIO_PROCESS, process.pid, _LEAST)
     return process
 
 
@@ -73,6 +74,6 @@ class Spare:
 def leave(code: int) -> NoReturn:
     """End this process now; what Python would tidy up first takes longer than a small download."""
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)

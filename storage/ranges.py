@@ -118,9 +118,11 @@ class Engine:
         self._waiting = sorted(files, key=lambda file: file.size)  # taken from the end: the largest first
         pieces = sum(-(-file.size // self._part_size) or 1 for file in files)
         threads = [Thread(target=self._work, name=f"fetch-{n}", daemon=True) for n in range(min(self._workers, pieces))]
-        for thread in threads:
-            thread.start()
+        started: list[Thread] = []
         try:
+            for thread in threads:
+                thread.start()
+                started.append(thread)
             for thread in threads:
                 while thread.is_alive():
                     thread.join(MARK_SECONDS)
@@ -130,7 +132,7 @@ class Engine:
             self._stopping.set()
             self._fetching.mark()
             deadline = monotonic() + _END_SECONDS
-            for thread in threads:
+            for thread in started:
                 thread.join(max(deadline - monotonic(), 0.0))
         if self._error:
             raise self._error

@@ -47,6 +47,8 @@ _OS_ERRORS: Final[Mapping[int, type[StorageError]]] = {
 
 def main() -> int:
     """Do one download; return the exit code."""
+    # Not in the terminal's foreground: what it writes there must not stop it.
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     say = _writer()
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, _end)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["S3Origin"]
 
+_NOTHING: Final = Digest("md5", "d41d8cd98f00b204e9800998ecf8427e")
 _EXPIRED: Final = frozenset(("ExpiredToken", "RequestExpired"))
 
 
@@ -76,7 +77,8 @@ class S3Origin:
     def digest(self, file: RemoteFile, headers: Mapping[str, str] | None) -> Digest | None:
         """Return what an object must add up to, as the headers of a GET or HEAD and its ETag say."""
         if not file.size:
-            return file.digest
+            # No bytes, no doubt: an ETag that is not the MD5 of nothing is an encrypted object's.
+            return file.digest if file.digest == _NOTHING else None
         if headers is None or "Content-Range" in headers:
             headers = self._head(file)  # an answer with a range has no checksum of the whole
         return checksum(headers) or self._parts_digest(file, headers) or (None if is_opaque(headers) else file.digest)

@@ -14,10 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["checksum", "composite", "etag_digest", "is_opaque", "likely_part_size", "multipart"]
 
-# A header of each; an object has one of them, as a rule.
-_CHECKSUMS: Final = tuple(
-    (f"x-amz-checksum-{name}", name) for name in ("sha256", "sha1", "crc64nvme", "crc32c", "crc32")
-)
+# Checksums that S3 keeps, and their bytes; an object has one of them, as a rule.
+_CHECKSUMS: Final = {"sha256": 32, "sha1": 20, "crc64nvme": 8, "crc32c": 4, "crc32": 4}
+_HEADER: Final = "x-amz-checksum-"
 _MD5: Final = re.compile(r"[0-9a-f]{32}")
 _MULTIPART: Final = re.compile(r"([0-9a-f]{32})-(\d+)")
 _MIB: Final = 1 << 20
@@ -31,26 +30,31 @@ def etag_digest(etag: str) -> Digest | None:
 
 
 def checksum(headers: Mapping[str, str]) -> Digest | None:
-    """Return a checksum of the full object, if the headers hold one that can be computed here."""
+    """Return a checksum of the full object, if the headers hold one."""
     if headers.get("x-amz-checksum-type", "FULL_OBJECT") != "FULL_OBJECT":
         return None
-    for header, algorithm in _CHECKSUMS:
-        value = headers.get(header, "")
-        if value and "-" not in value:
-            try:
-                return Digest(algorithm, base64.b64decode(value, validate=True).hex())
-            except ValueError:
-                return None
+    for algorithm in _CHECKSUMS:
+        found = _decoded(algorithm, headers.get(_HEADER + algorithm, ""))
+        if found:
+            return Digest(algorithm, found)
     return None
 
 
 def composite(headers: Mapping[str, str]) -> tuple[str, str, int] | None:
     """Return a checksum over the checksums of an object's parts, and the number of parts."""
-    for header, algorithm in _CHECKSUMS:
-        value, dash, count = headers.get(header, "").rpartition("-")
-        if dash and count.isdigit():
-            with suppress(ValueError):
-                return f"{algorithm}-parts", base64.b64decode(value, validate=True).hex(), int(count)
+    for algorithm in _CHECKSUMS:
+        value, _, count = headers.get(_HEADER + algorithm, "").rpartition("-")
+        found = _decoded(algorithm, value)
+        if found and count.isdecimal() and int(count):
+            return f"{algorithm}-parts", found, int(count)
+    return None
+
+
+def _decoded(algorithm: str, text: str) -> str | None:
+    """Return in hex what a header has in Base64; nothing when it is no checksum of this kind."""
+    with suppress(ValueError):
+        value = base64.b64decode(text, validate=True)
+        return value.hex() if len(value) == _CHECKSUMS[algorithm] else None
     return None
 
 
@@ -63,7 +67,7 @@ def is_opaque(headers: Mapping[str, str]) -> bool:
 def multipart(etag: str) -> tuple[str, str, int] | None:
     """Return the MD5 over the MD5s of parts, and their number, if an ETag is of a multipart upload."""
     match = _MULTIPART.fullmatch(etag)
-    return ("md5-parts", match[1], int(match[2])) if match else None
+    return ("md5-parts", match[1], int(match[2])) if match and int(match[2]) else None
 
 
 def likely_part_size(size: int, count: int) -> int | None:

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import re
+import select
 import struct
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pytest
 from tests.peers.downloader import COMMAND, contents, pod
 from tests.peers.runtime import environment
 from tests.peers.s3 import OWNER
+from tests.peers.waiting import wait_until
 
 if TYPE_CHECKING:
     from tests.peers.bad_proxy import BadProxy
@@ -58,6 +60,40 @@ def call(
         timeout=60,
         check=False,
     )
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(("name", "code"), [("model", 0), ("nothing", 3)])
+def test_streams_that_are_closed(bucket: Bucket, target: Path, closed: str, name: str, code: int) -> None:
+    """They take no code with them, and no download."""
+    line = f"exec {COMMAND[0]} -s {bucket.uri(name)} -o {target} --progress json {closed}"
+
+    ended = subprocess.run(
+        ["sh", "-c", line], env=environment(pod(bucket.server.url, OWNER)), capture_output=True, timeout=60, check=False
+    )
+
+    assert ended.returncode == code, ended.stderr
+    assert b"Traceback" not in ended.stderr
+    assert target.exists() is (code == 0)
+
+
+def test_a_pipe_that_nobody_reads(s3: S3Server, target: Path) -> None:
+    """It holds everything up, but not the end that was asked for."""
+    bucket = s3.bucket()
+    bucket.put_many({f"model/{number}.json": b"{}" for number in range(100)})
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    command = [*COMMAND, "-s", bucket.uri("model"), "-o", str(target), "--progress", "json"]
+    process = subprocess.Popen(command, env=environment(pod(s3.url, OWNER)), stdout=writer, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: not select.select([], [writer], [], 0)[1], "the pipe is full")
+        process.terminate()
+
+        assert process.wait(30) == 143
+    finally:
+        process.kill()
+        os.close(reader)
+        os.close(writer)
 
 
 @pytest.mark.parametrize(

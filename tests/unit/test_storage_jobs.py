@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from threading import Event
+from time import sleep
 
 import pytest
 
@@ -127,6 +128,22 @@ def test_a_worker_that_only_repeats_itself_stalls(tmp_path):
     )
 
     assert (job.state, job.error.code, job.error.exit_code) == (State.FAILED, "stalled", 6)
+
+
+def test_who_is_slow_to_take_what_it_says_is_no_stall(tmp_path):
+    """As with progress in a pipe that is read now and then."""
+
+    class Slow(Recorder):
+        def download_progress(self, _job, fetched):
+            super().download_progress(_job, fetched)
+            sleep(0.7)
+
+    recorder = Slow()
+    worker = says(PLANNED, progress(50), progress(60), progress(100), DONE)
+
+    job = finish(Supervisor(Limits(stall_timeout=1.0), observer=recorder, command=worker), tmp_path)
+
+    assert (job.state, job.retries) == (State.DONE, 0)
 
 
 def test_the_same_asked_twice_is_one_job(tmp_path):

@@ -79,3 +79,23 @@ def test_what_is_missing_and_what_is_there_make_the_file(tmp_path_factory, spans
     covered = sorted(byte for start, end in [*there, *gaps] for byte in range(start, end))
     assert covered == list(range(100))
     assert all(0 < end - start <= part for start, end in gaps)
+
+
+def test_a_long_record_is_written_anew(tmp_path, monkeypatch):
+    """As much as what it says, however often; what a killed writer left of a draft goes."""
+    monkeypatch.setattr("storage.journal._COMPACT_BYTES", 2000)
+    path, draft = tmp_path / "parts", tmp_path / "parts.new"
+    draft.write_bytes(b"torn")
+    journal, other = Journal(path), RemoteFile("b", 5, "v", "b")
+    assert not draft.exists()
+    journal.verified(other)
+
+    for _ in range(20):
+        for at in range(1, 100):
+            journal.add(FILE, 0, at)
+
+    assert path.stat().st_size <= 2100
+    assert not draft.exists()
+    again = Journal(path)
+    assert again.spans(FILE) == [(0, 99)]
+    assert again.is_verified(other)

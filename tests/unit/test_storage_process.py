@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 from contextlib import suppress
 from pathlib import Path
 
 from storage.process import Spare, start
+from tests.peers.waiting import wait_until
 
 
 def children() -> set[int]:
@@ -52,10 +55,23 @@ def test_a_worker_without_a_request_ends(capfd):
 
 
 def test_a_worker_in_the_background_gives_way():
-    """To all that are not; they find the CPU free at once."""
+    """As far as a process can; it is not starved."""
     process = start(background=True)
 
-    policy = os.sched_getscheduler(process.pid)
+    nice = os.getpriority(os.PRIO_PROCESS, process.pid)
     process.communicate(b"")
 
-    assert policy == os.SCHED_IDLE
+    assert nice == 19
+
+
+def test_a_terminal_does_not_stop_a_worker():
+    """It is not in the foreground there, and may have something to say."""
+    process = start()
+    status = Path(f"/proc/{process.pid}/status")
+
+    def ignores() -> bool:
+        (ignored,) = re.findall(r"^SigIgn:\s+(\w+)", status.read_text(), re.MULTILINE)
+        return bool(int(ignored, 16) >> signal.SIGTTOU - 1 & 1)
+
+    wait_until(ignores, "it ignores the signal")
+    process.communicate(b"")

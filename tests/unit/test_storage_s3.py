@@ -14,9 +14,9 @@ from storage.digests import make_hasher
 from storage.errors import CredentialsError, NetworkError
 from storage.fetch.s3 import S3Origin
 from storage.fetch.s3_api import Api
-from storage.fetch.s3_digests import composite
+from storage.fetch.s3_digests import checksum, composite, multipart
 from storage.fetch.s3_store import Store, find_store
-from storage.plan import Digest
+from storage.plan import Digest, RemoteFile
 from storage.source import parse_source
 from storage.transport import Transport
 
@@ -170,6 +170,30 @@ def test_checksums_that_are_none():
     assert composite({"x-amz-checksum-crc32": "AAAAAA=="}) is None
     assert composite({"x-amz-checksum-xxhash3": "AAAAAAAAAAA=-2"}) is None
     assert composite({"x-amz-checksum-sha1": "?-2"}) is None
+    assert composite({"x-amz-checksum-crc32": "AAAAAA==-0"}) is None
+    assert composite({"x-amz-checksum-crc32": "AAAA-2"}) is None
+    assert multipart("0" * 32 + "-0") is None
+
+
+@pytest.mark.parametrize("text", ["AAAA", "?", "AAAAAA==-2", ""])
+def test_a_checksum_that_cannot_be_one_is_passed_over(text):
+    """The next one counts."""
+    crc = base64.b64encode(bytes(8)).decode()
+
+    assert checksum({"x-amz-checksum-sha256": text}) is None
+    assert checksum({"x-amz-checksum-sha256": text, "x-amz-checksum-crc64nvme": crc}) == Digest("crc64nvme", "0" * 16)
+
+
+def test_an_empty_object_has_nothing_to_check(transport):
+    """Of an encrypted one the ETag looks like an MD5, and is none."""
+    origin = S3Origin(parse_source("s3://models/m"), Config(endpoint="http://127.0.0.1:9", **KEYS), transport)
+    etag = "8ce4" * 8
+
+    found = origin.digest(
+        RemoteFile("x", 0, etag, "m/x", Digest("md5", etag)), {"x-amz-server-side-encryption": "aws:kms"}
+    )
+
+    assert found is None
 
 
 def test_a_checksum_of_the_whole_is_asked_for_when_a_part_came(httpserver: HTTPServer, transport):
