@@ -101,9 +101,11 @@ class Journal:
             self._spans.pop(_key(file), None)
             self._verified.discard(_key(file))
             # Written anew: a line that takes back others could be the one that is torn.
-            if not self._compact():
+            if not self._compact():  # a full disk: what this makes room for holds what is left
                 os.ftruncate(self._file, 0)
                 self._size = 0
+                for record in self._records():
+                    self._append(record)
 
     def close(self) -> None:
         """Close the file; nothing is recorded any more."""
@@ -125,10 +127,13 @@ class Journal:
             with suppress(OSError):
                 os.ftruncate(self._file, self._size)
 
+    def _records(self) -> list[list[object]]:
+        spans = [[*key, start, end] for key, spans in self._spans.items() for start, end in _merge(spans.items())]
+        return [*spans, *([*key, VERIFIED] for key in self._verified)]
+
     def _compact(self) -> bool:
         """Write anew what counts, without how it came to be; whether that was possible."""
-        records = [[*key, start, end] for key, spans in self._spans.items() for start, end in _merge(spans.items())]
-        data = b"".join(map(_line, [*records, *([*key, VERIFIED] for key in self._verified)]))
+        data = b"".join(map(_line, self._records()))
         # Not again before it has doubled, also when it was in vain.
         self._limit = max(_COMPACT_BYTES, 2 * self._size)
         new = _draft(self._path)

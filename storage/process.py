@@ -73,7 +73,7 @@ class Spare:
 
 def leave(code: int) -> NoReturn:
     """End this process now; what Python would tidy up first takes longer than a small download."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):
         with suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)

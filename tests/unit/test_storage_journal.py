@@ -99,3 +99,18 @@ def test_a_long_record_is_written_anew(tmp_path, monkeypatch):
     again = Journal(path)
     assert again.spans(FILE) == [(0, 99)]
     assert again.is_verified(other)
+
+
+def test_forgetting_keeps_the_others_where_nothing_new_can_be_written(tmp_path):
+    """As on a full disk; a directory where the draft would be stands for it."""
+    journal, other = Journal(tmp_path / "parts"), RemoteFile("b", 5, "v", "b")
+    journal.add(FILE, 0, 10)
+    journal.add(other, 0, 5)
+    (tmp_path / "parts.new").mkdir()
+
+    journal.forget(FILE)
+
+    (tmp_path / "parts.new").rmdir()
+    again = Journal(tmp_path / "parts")
+    assert again.spans(FILE) == []
+    assert again.spans(other) == [(0, 5)]
