@@ -14,7 +14,7 @@ PROGRAMS := prometheus:prometheus promtool:prometheus redis-server:redis-server 
   node:nodejs npm:npm chromium:chromium
 VIEWER := grafana/viewer/node_modules/.package-lock.json
 
-.PHONY: help demo demo-engine test test-engine check lint types imports dashboards dashboards-check screenshots viewer bench fmt lock apt clean
+.PHONY: help demo demo-engine test test-engine faults check lint types imports dashboards dashboards-check screenshots viewer bench fmt lock apt clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ test: .venv/.dev apt viewer ## Run every test but those that need a real engine
 
 test-engine: .venv/.dev apt ## Install a real vLLM for the CPU (3.5 GB, once) and run the tests that need it
 	$(BIN)/python -m pytest -m engine $(TESTS)
+
+faults: .venv/.dev apt ## Run the tests of misbehaving peers that bound memory and time
+	$(BIN)/python -m pytest $(if $(TESTS),$(TESTS),tests/faults)
 
 check: lint types imports dashboards-check test ## Everything CI runs: lint, types, imports, generated files, tests
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Self
 
+    from tests.peers.memory import Group
+
 __all__ = ["SCRIPT", "Runtime", "run_to_end"]
 
 SCRIPT: Final = Path(sys.executable).with_name("kthena-runtime")
@@ -50,17 +52,24 @@ class Runtime:
         *arguments: str,
         engine: str = "vllm",
         variables: Mapping[str, str] | None = None,
+        group: Group | None = None,
     ) -> None:
         base = ("--engine", engine, "--engine-base-url", engine_url, "--host", "127.0.0.1", "--port", "0", *_IDENTITY)
         self.command = [str(SCRIPT), *base, *arguments]
         self._variables = variables
+        self._group = group
         self._lines: list[str] = []
         self.process: subprocess.Popen[str] | None = None
         self.url = ""
 
     def __enter__(self) -> Self:
         self.process = subprocess.Popen(
-            self.command, env=environment(self._variables), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+            self.command,
+            env=environment(self._variables),
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+            preexec_fn=self._group.join if self._group else None,
         )
         self._reader = Thread(target=self._read_log, daemon=True)
         self._reader.start()
