@@ -24,7 +24,7 @@ def test_a_watch_sees_what_a_process_takes() -> None:
 def test_a_group_ends_what_takes_more() -> None:
     """Where groups can be made, their limit holds."""
     with limited(32 * MIB) as group:
-        limit = group.join if group else None
-        process = subprocess.run([sys.executable, "-c", GREEDY], preexec_fn=limit, input=b"", check=False)
+        command = [sys.executable, "-c", GREEDY]
+        process = subprocess.run(group.confine(command) if group else command, input=b"", check=False)
 
     assert process.returncode == (-9 if group else 0)

@@ -9,7 +9,6 @@ RLIMIT_AS is no substitute for a cgroup: Python cannot start 24 threads under it
 
 from __future__ import annotations
 
-import os
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,9 +93,9 @@ class Group:
 
     path: Path
 
-    def join(self) -> None:
-        """Move this process in: for `preexec_fn` of subprocess.Popen."""
-        (self.path / "cgroup.procs").write_text(str(os.getpid()))
+    def confine(self, command: list[str]) -> list[str]:
+        """Return the command that runs `command` in this group."""
+        return ["sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', str(self.path), *command]
 
 
 @contextmanager

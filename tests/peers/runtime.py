@@ -64,12 +64,11 @@ class Runtime:
 
     def __enter__(self) -> Self:
         self.process = subprocess.Popen(
-            self.command,
+            self._group.confine(self.command) if self._group else self.command,
             env=environment(self._variables),
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             text=True,
-            preexec_fn=self._group.join if self._group else None,
         )
         self._reader = Thread(target=self._read_log, daemon=True)
         self._reader.start()
