@@ -23,6 +23,7 @@ from lora.desired import Forgetful, StateFile
 from lora.engine import APIS, EngineClient
 from lora.manager import Manager
 from lora.model_source import ModelSource
+from lora.prefix_cache import WARNING
 from storage.jobs import Limits, Supervisor
 
 if TYPE_CHECKING:
@@ -203,6 +204,9 @@ class _Lora:
             return {
                 "lora": Finding("waiting", f"adapters that are not loaded: {', '.join(one.name for one in missing)}")
             }
+        stale = [one.name for one in self._manager.managed() if one.possibly_stale]
+        if stale:
+            return {"lora": Finding("failing", f"{WARNING}: {', '.join(stale)}")}
         return {"lora": Finding("ok", "all wanted adapters are loaded")}
 
 
@@ -222,6 +226,7 @@ def _add_lora(parts: Parts, settings: Settings, telemetry: Telemetry, supervisor
         _desired(settings.state_dir),
         observer,
         config=settings.storage,
+        pod=settings.pod,
         cancel=supervisor.cancel,
         interval=settings.reconcile_interval,
     )

@@ -9,6 +9,7 @@ import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, Protocol
 
+from storage.generations import GenerationsLayout
 from storage.journal import Journal
 from storage.layout import Layout, Local
 from storage.lock import Lock
@@ -61,7 +62,11 @@ class _Download:
         self._source = source
         self._target = target
         self._reporter = reporter
-        self._layout = Layout(target, request.write_roots)
+        self._layout = (
+            GenerationsLayout(target, source.uri, request.write_roots)
+            if request.by_content
+            else Layout(target, request.write_roots)
+        )
 
     def fetcher(self) -> Fetcher:
         return _open(self._source, self._request, self._target)
@@ -98,7 +103,8 @@ class _Download:
         lock.check()
         manifest = self._layout.publish(listing, everything, local.kept, [*ready, *fetched])
         self._layout.clean()
-        self._reporter.done(files=len(manifest.entries), revision=manifest.revision)
+        path = str(self._layout.target)
+        self._reporter.done(files=len(manifest.entries), revision=manifest.revision, path=path)
 
     def _plan(self, listing: Listing, local: Local, journal: Journal) -> None:
         wanted = sum(file.size for file in local.wanted)

@@ -70,7 +70,7 @@ class Job:
         if self._snapshot.is_final or self._cancelled.is_set():
             return False
         mine = self._request
-        names = ("output_dir", "action", "include", "exclude", "config")
+        names = ("output_dir", "action", "include", "exclude", "config", "by_content")
         same_source = mine.source.strip().removeprefix("hf://") == request.source.strip().removeprefix("hf://")
         return same_source and all(getattr(mine, name) == getattr(request, name) for name in names)
 
@@ -177,6 +177,9 @@ class Job:
     def _on_verified(self, _event: Mapping[str, Any]) -> None:
         self._change(files_done=self._snapshot.files_done + 1)
 
+    def _on_done(self, event: Mapping[str, Any]) -> None:
+        self._change(path=str(event.get("path", "")))
+
     def cancel(self) -> None:
         """Ask the worker to end; it is killed when it does not. Returns at once, and may be called by a signal handler."""
         self._cancelled.set()
@@ -222,4 +225,5 @@ _HANDLERS: Final[Mapping[str, Callable[[Job, Mapping[str, Any]], None]]] = {
     "progress": Job._on_progress,  # noqa: SLF001 - a table of its own methods
     "retry": Job._on_retry,  # noqa: SLF001 - a table of its own methods
     "verified": Job._on_verified,  # noqa: SLF001 - a table of its own methods
+    "done": Job._on_done,  # noqa: SLF001 - a table of its own methods
 }

@@ -83,9 +83,9 @@ class Layout:
         tree: Where files grow.
     """
 
-    def __init__(self, target: Path, write_roots: Sequence[str] = ()) -> None:
+    def __init__(self, target: Path, write_roots: Sequence[str] = (), *, work: Path | None = None) -> None:
         self.target = target
-        self.work = work_directory(target, write_roots)
+        self.work = work or work_directory(target, write_roots)
         self.tree = self.work / "tree"
         self.journal = self.work / "parts"
 

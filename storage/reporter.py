@@ -6,7 +6,7 @@
     {"event": "progress", "bytes": ..., "total": ..., "hashed": ..., "file": "model.safetensors", "files_done": 3}
     {"event": "retry", "file": ..., "reason": "timeout", "detail": ..., "pause": 0.5}
     {"event": "verified", "file": ..., "size": ..., "digest": {"algorithm": "sha256", "value": ...} or null}
-    {"event": "done", "files": 24, "bytes": ..., "fetched_bytes": ..., "revision": ..., "seconds": 3.2}
+    {"event": "done", "files": 24, "bytes": ..., "fetched_bytes": ..., "revision": ..., "path": ..., "seconds": 3.2}
     {"event": "failed", "code": "denied", "message": ..., "exit_code": 4}
 
 `bytes` are those of the whole copy, with what was there before; `hashed` are

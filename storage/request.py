@@ -48,6 +48,7 @@ class DownloadRequest:
         read_timeout: Seconds without a byte after which a request is made again.
         tries: How often a request is made in vain before it is given up.
         follow_parent: The worker ends when its standard input does.
+        by_content: Publish in a directory of `output_dir` that is named by its content (`storage.generations`).
     """
 
     source: str
@@ -63,6 +64,7 @@ class DownloadRequest:
     read_timeout: float = 20.0
     tries: int = 8
     follow_parent: bool = False
+    by_content: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_workers <= MAX_WORKERS:

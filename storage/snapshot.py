@@ -51,6 +51,7 @@ class Snapshot:
         eta: Seconds to the end at this rate; `None` when nobody can tell.
         current_file: What is fetched just now.
         revision: What the source was resolved to.
+        path: The directory that has the copy; empty before the end.
         retries: Requests made again, and workers started again.
         detail: Whom it waits for, or why it tries again.
         error: Why it failed.
@@ -73,6 +74,7 @@ class Snapshot:
     eta: float | None = None
     current_file: str = ""
     revision: str = ""
+    path: str = ""
     retries: int = 0
     detail: str = ""
     error: StorageError | None = None

@@ -16,7 +16,8 @@ from exporter.api.bodies import decode
 from exporter.api.places import Places
 from lora.adapter import Wanted, check_name
 from lora.errors import EngineUnavailableError, InvalidAdapterError, LoraError
-from lora.steps import Extras
+from lora.installation import Extras
+from lora.prefix_cache import WARNING
 from storage.config import Config
 from storage.source import parse_source
 from storage.targets import check_target
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from lora.adapter import Status
     from lora.manager import Manager
+    from lora.slot import Goal
 
 __all__ = ["AdapterResource", "AdaptersResource", "LoadResource", "UnloadResource"]
 
@@ -48,6 +50,7 @@ class LoadForm(msgspec.Struct, forbid_unknown_fields=True):
     allow_pickle: bool = False
     lora_path: str | None = None
     load_inplace: bool = False
+    refresh: bool = False
 
 
 class UnloadForm(msgspec.Struct):
@@ -90,11 +93,18 @@ class LoadResource:
                 raise LoraError("timeout", "the adapter is not loaded yet: ask for it at /v1/lora_adapters")
         if goal.error:
             raise goal.error
-        resp.media = {
+        resp.media = self._answer(form.lora_name, goal)
+
+    @staticmethod
+    def _answer(name: str, goal: Goal) -> dict[str, Any]:
+        answer = {
             "status": "success",
-            "message": f"adapter {form.lora_name} is loaded",
-            "lora_name": form.lora_name,
+            "message": f"adapter {name} is loaded",
+            "lora_name": name,
+            "path": str(goal.found.engine_path) if goal.found else "",
+            "possibly_stale": goal.possibly_stale,
         }
+        return answer | ({"warning": WARNING} if goal.possibly_stale else {})
 
     def _wanted(self, form: LoadForm) -> Wanted:
         name = check_name(form.lora_name)
@@ -117,7 +127,7 @@ class LoadResource:
         if not 1 <= form.max_workers <= MOST_WORKERS:
             raise falcon.HTTPBadRequest(description=f"max_workers must be from 1 to {MOST_WORKERS}.")
         caller = Config.from_mapping(form.config) if form.config else Config()
-        return Extras(self._config.for_caller(caller), form.max_workers)
+        return Extras(self._config.for_caller(caller), form.max_workers, form.refresh)
 
 
 class UnloadResource:

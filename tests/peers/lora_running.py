@@ -32,6 +32,10 @@ class Recorder:
     def __init__(self) -> None:
         self.operations: list[tuple[str, str]] = []
         self.reconciles: list[str] = []
+        self.resets: list[str] = []
+
+    def cache_reset(self, *, outcome: str) -> None:
+        self.resets.append(outcome)
 
     def operated(self, *, operation: str, outcome: str, seconds: float) -> None:
         assert seconds >= 0
@@ -53,6 +57,7 @@ def managed(
         StateFile(state),
         observer or Recorder(),
         config=Config(),
+        pod="pod-0.default",
         cancel=supervisor.cancel,
         interval=INTERVAL,
     )
