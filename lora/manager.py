@@ -20,7 +20,7 @@ from lora.errors import EngineUnavailableError, InvalidAdapterError, LoraError, 
 from lora.housekeeping import Housekeeping
 from lora.installation import Installation
 from lora.keeping import Keeping
-from lora.prefix_cache import CacheObserver, PrefixCache
+from lora.prefix_cache import PATIENCE_SECONDS, CacheObserver, PrefixCache
 from lora.reconciler import Reconciler, ReconcilerObserver
 from lora.references import References
 from lora.slot import Goal, Slot
@@ -75,6 +75,7 @@ class Manager:
         pod: str,
         cancel: Callable[[str], object],
         interval: float = INTERVAL_SECONDS,
+        reset_patience: float = PATIENCE_SECONDS,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         """Prepare; nothing is loaded before `start`.
@@ -88,10 +89,11 @@ class Manager:
             pod: The pod's name, under which it refers to directories on shared volumes.
             cancel: Ends a download by its id.
             interval: Seconds between two looks at what the engine has.
+            reset_patience: Seconds for which a reset of the engine's prefix cache is tried.
             clock: A monotonic clock in seconds.
         """
         self._engine = engine
-        self._cache = PrefixCache(engine, observer, clock=clock)
+        self._cache = PrefixCache(engine, observer, patience=reset_patience, clock=clock)
         self._keeping = Keeping(desired, self._cache.remembered)
         self._observer = observer
         self._cancel = cancel

@@ -47,7 +47,13 @@ class Recorder:
 
 @contextmanager
 def managed(
-    engine: Engine, state: Path, *, flavour: str = "vllm", observer: Recorder | None = None
+    engine: Engine,
+    state: Path,
+    *,
+    flavour: str = "vllm",
+    observer: Recorder | None = None,
+    pod: str = "pod-0.default",
+    patience: float = 0.2,
 ) -> Iterator[Manager]:
     """Run a manager until the block ends; the engine keeps what it has."""
     supervisor = Supervisor()
@@ -57,9 +63,10 @@ def managed(
         StateFile(state),
         observer or Recorder(),
         config=Config(),
-        pod="pod-0.default",
+        pod=pod,
         cancel=supervisor.cancel,
         interval=INTERVAL,
+        reset_patience=patience,
     )
     manager.start()
     try:
