@@ -44,12 +44,12 @@ class Installed:
     Attributes:
         path: The directory.
         content: The digest of what is in it (`lora.contents`).
-        revision: What the source was resolved to; empty where there is no such thing.
+        revision: What the source was resolved to, empty where it has no revisions; `None` without a source.
     """
 
     path: Path
     content: str
-    revision: str = ""
+    revision: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,7 +171,7 @@ def _wanted(row: dict[str, Any]) -> Wanted:
     )  # fmt: skip
 
 
-def _installed_row(installed: Installed | None) -> dict[str, str] | None:
+def _installed_row(installed: Installed | None) -> dict[str, str | None] | None:
     if installed is None:
         return None
     return {"path": str(installed.path), "content": installed.content, "revision": installed.revision}

@@ -107,7 +107,7 @@ class Slot:
             path=str(loaded.path if loaded else shown.engine_path if shown else ""),
             source=shown.source if shown else None,
             origin=shown.origin if shown else None,
-            revision=(loaded.revision or None) if loaded else None,
+            revision=loaded.revision if loaded else None,
             facts=self.facts,
             loaded_since=self.loaded_since,
             attempts=self.attempts,
