@@ -13,8 +13,9 @@ from typing import Final
 
 __all__ = ["CacheKey", "vllm_key"]
 
-_VERSION: Final = re.compile(r"v?(\d{1,6})\.(\d{1,6})(\.\d{1,6})?(?P<rest>.*)", re.DOTALL)
-_PRE_RELEASE: Final = re.compile(r"(a|b|rc|\.?dev)\d", re.IGNORECASE)
+_VERSION: Final = re.compile(
+    r"v?(?P<release>\d{1,6}(\.\d{1,6}){1,3})(?P<pre>(\.?(a|b|rc|dev|post)\d{1,9}){0,3})(\+[a-z0-9.]{1,80})?", re.ASCII
+)
 _BY_PATH: Final = (0, 31)
 
 
@@ -31,7 +32,9 @@ def vllm_key(version: str) -> CacheKey:
     found = _VERSION.fullmatch(version.strip())
     if not found:
         return CacheKey.NAME
-    release = (int(found[1]), int(found[2]))
+    release = tuple(map(int, found["release"].split(".")))
     # What was built on the way to 0.31.0 may be older than the change.
-    is_before = release == _BY_PATH and found[3] in (None, ".0") and _PRE_RELEASE.match(found["rest"])
+    is_before = (
+        release[:2] == _BY_PATH and not any(release[2:]) and found["pre"].lstrip(".")[:1] in {"a", "b", "r", "d"}
+    )
     return CacheKey.NAME if release < _BY_PATH or is_before else CacheKey.NAME_AND_PATH

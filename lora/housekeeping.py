@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lora.references import base_of
+from storage.generations import is_content
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +35,7 @@ class Housekeeping:
         self._references.renew()
         if any(slot.busy for slot in slots):
             return  # it may be about to need another directory
-        needed = {path for slot in slots for path in _paths(slot) if base_of(path)}
+        needed = {path for slot in slots for path in _generations(slot)}
         self._due.update(self._references.settle(needed))
         if models is None or not self._due:
             return
@@ -43,7 +43,7 @@ class Housekeeping:
         self._due = {base for base in self._due if not self._references.sweep(base, in_use)}
 
 
-def _paths(slot: Slot) -> set[Path]:
-    """Return the directories of an adapter: of what is loaded, and of what should be."""
-    wanted = (slot.loaded, slot.desired, slot.goal.wanted)
-    return {one.installed.path for one in wanted if one and one.installed}
+def _generations(slot: Slot) -> set[Path]:
+    """Return the directories that an adapter with a source needs: of what is loaded, and of what should be."""
+    wanted = [one for one in (slot.loaded, slot.desired, slot.goal.wanted) if one and one.source]
+    return {one.installed.path for one in wanted if one.installed and is_content(one.installed.path.name)}

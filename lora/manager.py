@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from dataclasses import replace
 from threading import Condition, Semaphore, Thread
 from time import monotonic, time
 from typing import TYPE_CHECKING, Final, Protocol
@@ -168,7 +169,8 @@ class Manager:
             if slot is None or not slot.goal.is_under_way(wanted, refresh=refresh):
                 slot = self._aim(wanted.name, Goal(wanted, kept, extras))
             if kept:
-                slot.desired, slot.goal.kept = wanted, True
+                installed = slot.desired.installed if slot.desired and wanted.is_same(slot.desired) else None
+                slot.desired, slot.goal.kept = replace(wanted, installed=installed), True
             return slot.goal
 
     def unload(self, name: str) -> Goal:

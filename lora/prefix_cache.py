@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from enum import StrEnum
+from itertools import chain
 from threading import Event, Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
@@ -33,8 +34,9 @@ PATIENCE_SECONDS: Final = 30.0
 PAUSE_SECONDS: Final = 0.5
 # Seconds between two later tries.
 RETRY_SECONDS: Final = 10.0
-# Loads that are remembered.
-MOST: Final = 1000
+# Names that are remembered, and loads of one name.
+MOST_NAMES: Final = 1000
+MOST_LOADS: Final = 32
 
 UNKNOWN: Final = "unknown"
 WARNING: Final = (
@@ -98,7 +100,7 @@ class PrefixCache:
         self._clock = clock
         self._lock = Lock()
         self._stopping = Event()
-        self._served: dict[Served, None] = {}
+        self._served: dict[str, list[Served]] = {}  # by name, the newest last
         self._held: dict[str, Served] = {}
         self._key = CacheKey.NAME
         self._tried = -RETRY_SECONDS
@@ -106,12 +108,16 @@ class PrefixCache:
     def restore(self, served: Iterable[Served]) -> None:
         """Remember what an earlier process did."""
         with self._lock:
-            self._served |= dict.fromkeys(served)
+            for one in served:
+                self._remember(one)
 
     def remembered(self) -> tuple[Served, ...]:
         """Return what is remembered, the oldest first."""
         with self._lock:
-            return tuple(self._served)
+            return tuple(self._all())
+
+    def _all(self) -> Iterable[Served]:
+        return chain.from_iterable(self._served.values())
 
     def stop(self) -> None:
         """Wait for no reset any more."""
@@ -120,12 +126,12 @@ class PrefixCache:
     def forget(self) -> None:
         """Begin again: the engine restarted, and its cache is empty."""
         with self._lock:
-            self._served = dict.fromkeys(self._held.values())
+            self._served = {name: [served] for name, served in self._held.items()}
 
     def last_content(self, name: str, path: Path) -> str | None:
         """Return the content that was last loaded under a name from a directory."""
         with self._lock:
-            found = [one.content for one in self._served if (one.name, one.path) == (name, str(path))]
+            found = [one.content for one in self._served.get(name, ()) if one.path == str(path)]
         return found[-1] if found else None
 
     def loaded(self, name: str, installed: Installed) -> None:
@@ -139,14 +145,15 @@ class PrefixCache:
         """Take note that no new requests reach a name; `path` is where the engine had it from, if we did not load it."""
         with self._lock:
             self._held.pop(name, None)
-            if path is not None and not any((one.name, one.path) == (name, path) for one in self._served):
+            if path is not None and not any(one.path == path for one in self._served.get(name, ())):
                 self._remember(Served(name, path, UNKNOWN))
 
     def _remember(self, served: Served) -> None:
-        self._served.pop(served, None)
-        self._served[served] = None
-        if len(self._served) > MOST:
-            oldest = next(one for one in self._served if one not in self._held.values())
+        """Keep a load, and forget the oldest where there are too many; called with the lock held."""
+        others = [one for one in self._served.pop(served.name, ()) if one != served]
+        self._served[served.name] = [*others, served][-MOST_LOADS:]
+        if len(self._served) > MOST_NAMES:
+            oldest = next((name for name in self._served if name not in self._held), served.name)
             del self._served[oldest]
 
     def is_suspect(self, name: str) -> bool:
@@ -157,15 +164,10 @@ class PrefixCache:
 
     def _has_others(self, mine: Served) -> bool:
         """Tell whether the cache may hold blocks of other content that `mine` would find; called with the lock held."""
-        return (
-            any(
-                one.name == mine.name
-                and one.content != mine.content
-                and (self._key is CacheKey.NAME or one.path == mine.path)
-                for one in self._served
-            )
-            and self._key is not CacheKey.LOAD
-        )
+        if self._key is CacheKey.LOAD:
+            return False
+        others = (one for one in self._served.get(mine.name, ()) if one.content != mine.content)
+        return any(self._key is CacheKey.NAME or one.path == mine.path for one in others)
 
     def make_way(self, name: str, installed: Installed) -> None:
         """Get rid of blocks of other content before a load, or give up after some time.
@@ -202,7 +204,7 @@ class PrefixCache:
     def _reset(self) -> Reset:
         self._tried = self._clock()
         with self._lock:
-            before, held = set(self._served), set(self._held.values())
+            before, held = set(self._all()), set(self._held.values())
         try:
             outcome = self._engine.reset_prefix_cache()
         except LoraError:
@@ -211,5 +213,8 @@ class PrefixCache:
         if outcome is Reset.DONE:
             with self._lock:
                 # What was loaded meanwhile, or still is, may have left blocks since.
-                self._served = {one: None for one in self._served if one not in before or one in held}
+                left = [one for one in self._all() if one not in before or one in held]
+                self._served = {}
+                for one in left:
+                    self._remember(one)
         return outcome

@@ -32,7 +32,7 @@ from storage.names import OWN_DIRECTORY
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["References", "base_of"]
+__all__ = ["References"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -40,11 +40,6 @@ RENEW_SECONDS: Final = 3600.0
 DEAD_SECONDS: Final = 24 * 3600.0
 _REFS: Final = f"{OWN_DIRECTORY}/refs"
 _LEAVING: Final = "leaving-"
-
-
-def base_of(path: Path) -> Path | None:
-    """Return the base directory of a generation; `None` where a path is no generation."""
-    return path.parent if is_content(path.name) and read_manifest(path) else None
 
 
 class References:
@@ -116,7 +111,8 @@ class References:
         work = base / OWN_DIRECTORY / "work"
         try:
             with Lock(work, timeout=0.0):
-                self._sweep(base, {path.name for path in in_use if path.parent == base})
+                # By their names: an engine may have been given another way of writing the path.
+                self._sweep(base, {path.name for path in in_use})
         except LockedError:
             return False
         except OSError as error:
