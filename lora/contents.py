@@ -1,8 +1,8 @@
 """What a directory holds, as one digest that changes when the weights do.
 
-Files that the runtime installed are all counted, by their manifest. In any other
-directory only the files that decide an engine's answers are: a training run also
-keeps logs and optimizer states there, which change all the time.
+Files that a download installed are all counted, by their manifest. Of other files
+only those are that decide an engine's answers: a training run also keeps logs and
+optimizer states there, which change all the time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from storage.manifest import read_manifest
 from storage.plan import Digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
 __all__ = ["Contents"]
@@ -57,8 +56,7 @@ class Contents:
         return digest
 
 
-def _names(folder: Path) -> Iterable[str]:
+def _names(folder: Path) -> set[str]:
     manifest = read_manifest(folder)
-    if manifest:
-        return [entry.file.path for entry in manifest.entries]
-    return [path.name for path in folder.iterdir() if path.name.startswith(_DECISIVE) and path.is_file()]
+    installed = {entry.file.path for entry in manifest.entries} if manifest else set()
+    return installed | {path.name for path in folder.iterdir() if path.name.startswith(_DECISIVE) and path.is_file()}
