@@ -16,10 +16,13 @@ from uuid import uuid4
 
 from exporter import __version__, logs, values
 from exporter.addresses import points_back
-from exporter.api.app import ROUTES, create_app
+from exporter.api.app import LANES, ROUTES, create_app
+from exporter.api.auth import Gate
 from exporter.api.health import HealthResource, ReadyResource, VersionResource
 from exporter.api.landing import LandingResource
 from exporter.api.metrics import MetricsResource
+from exporter.api.places import Budget
+from exporter.api.routing import Router
 from exporter.api.server import HttpServer
 from exporter.assembly import assemble, secret
 from exporter.config import ConfigError
@@ -31,6 +34,9 @@ from exporter.metrics.telemetry import Telemetry
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
+
+    import falcon
+    from falcon import Request, Response
 
     from exporter.assembly import Parts
     from exporter.config import Settings
@@ -49,11 +55,13 @@ class Service:
     """The graph of objects, ready to serve.
 
     Attributes:
-        server: Serves HTTP until it is stopped.
+        app: The WSGI application, with all routes.
+        server: Serves it over HTTP until it is stopped.
         client: The connection to the engine.
         parts: What works beside the server.
     """
 
+    app: falcon.App[Request, Response]
     server: HttpServer
     client: EngineClient
     parts: Parts
@@ -95,8 +103,11 @@ def build(settings: Settings) -> Service:
     )
     telemetry = Telemetry(settings.engine, ROUTES)
     collector = EngineCollector(client.fetch, rules, budget=settings.request_timeout, observer=telemetry)
-    parts = assemble(settings, telemetry)
+    budget = Budget()
+    parts = assemble(settings, telemetry, budget)
     token = secret(settings.api_token_file, "--api-token-file")
+    if token is not None:
+        parts.running.append(token)
     versions = {"version": __version__, "python": platform.python_version(), "engine": settings.engine}
     resources = {
         "/": LandingResource(
@@ -119,7 +130,9 @@ def build(settings: Settings) -> Service:
         raise ConfigError(message)
     if token is None and not _is_loopback(listener):
         _log.warning("whoever reaches this port may load adapters and download models: see --api-token-file")
-    return Service(HttpServer(create_app(resources, telemetry, token=token), listener), client, parts)
+    router = Router(Gate(token.current if token is not None else None).admit, LANES)
+    app = create_app(resources, telemetry, router=router, budget=budget)
+    return Service(app, HttpServer(app, listener, budget=budget, lane_of=router.lane_of), client, parts)
 
 
 def run(settings: Settings) -> None:

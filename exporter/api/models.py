@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import falcon
 import msgspec
 
 from exporter.api.bodies import decode
-from exporter.api.places import Places
+from exporter.api.places import Lane
 from storage.config import Config
 from storage.errors import TargetError
 from storage.request import DownloadRequest
@@ -20,12 +20,10 @@ if TYPE_CHECKING:
 
     from falcon import Request, Response
 
+    from exporter.api.places import Budget
     from storage.jobs import Supervisor
 
 __all__ = ["DownloadModelResource", "DownloadResource", "DownloadsResource"]
-
-PLACES: Final = 4
-ADVICE: Final = "Too many callers wait for downloads: use async_download, or try again."
 
 
 class DownloadForm(msgspec.Struct, forbid_unknown_fields=True):
@@ -43,7 +41,7 @@ class DownloadForm(msgspec.Struct, forbid_unknown_fields=True):
 class DownloadModelResource:
     """Downloads a model."""
 
-    def __init__(self, supervisor: Supervisor, config: Config, holds: Callable[[Path], bool]) -> None:
+    def __init__(self, supervisor: Supervisor, config: Config, holds: Callable[[Path], bool], budget: Budget) -> None:
         """Serve `supervisor`.
 
         Args:
@@ -51,15 +49,20 @@ class DownloadModelResource:
             config: The pod's own credentials and endpoints.
             holds: Tells whether a loaded adapter's files are in a directory: an
                 engine dies when they change.
+            budget: The places for callers that wait.
         """
         self._supervisor = supervisor
         self._config = config
         self._holds = holds
-        self._places = Places(PLACES, ADVICE)
+        self._budget = budget
 
     def on_post(self, req: Request, resp: Response) -> None:
         """Answer 200 when it is there, 202 with where to look when it is fetched in the background."""
         form = decode(req, DownloadForm)
+        with self._budget[Lane.CALLS if form.async_download else Lane.WAITS].take():
+            self._download(form, resp)
+
+    def _download(self, form: DownloadForm, resp: Response) -> None:
         if not Path(form.output_dir).is_absolute():
             raise TargetError(f"the output directory must be absolute, not {form.output_dir!r}")
         if self._holds(Path(form.output_dir)):
@@ -78,9 +81,7 @@ class DownloadModelResource:
             resp.set_header("Location", f"/v1/downloads/{job.id}")
             resp.media = {"status": "accepted", "download": job.to_json()}
             return
-        with self._places.take():
-            job = self._supervisor.submit(request)
-            job = self._supervisor.wait(job.id)
+        job = self._supervisor.wait(self._supervisor.submit(request).id)
         if job.error:
             raise job.error
         resp.media = {"status": "success", "download": job.to_json()}
