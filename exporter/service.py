@@ -10,7 +10,8 @@ import socket
 from contextlib import ExitStack
 from dataclasses import dataclass
 from ipaddress import ip_address
-from threading import Event
+from threading import Event, Thread
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
@@ -45,6 +46,10 @@ __all__ = ["Service", "ServiceError", "build", "run"]
 
 _log: Final = logging.getLogger(__name__)
 
+# Together with the server's own end (`exporter.api.server.DRAIN_SECONDS`) less than ten seconds.
+_STOP_SECONDS: Final = 0.5
+_CLOSE_SECONDS: Final = 4.0
+
 
 class ServiceError(Exception):
     """The runtime cannot run here; the message says what to do."""
@@ -74,12 +79,14 @@ class Service:
     def stop(self) -> None:
         """Ask it to end; `close` waits for that."""
         for part in reversed(self.parts.running):
-            part.stop()
+            _in_time(part.stop, _STOP_SECONDS)
 
     def close(self) -> None:
-        """End everything."""
+        """End everything, within some seconds: a part may wait for a disk that hangs."""
+        deadline = monotonic() + _CLOSE_SECONDS
         for part in reversed(self.parts.running):
-            part.join()
+            if not _in_time(part.join, deadline - monotonic()):
+                _log.warning("a part of the runtime did not end in time: part=%s", type(part).__name__)
         self.client.close()
 
 
@@ -166,6 +173,14 @@ def run(settings: Settings) -> None:
         service.stop()
         service.server.drain()
     _log.info("ended")
+
+
+def _in_time(action: Callable[[], object], seconds: float) -> bool:
+    """Do something, and return whether it was done in this time; it goes on if not."""
+    thread = Thread(target=action, name="end", daemon=True)
+    thread.start()
+    thread.join(max(seconds, 0.1))
+    return not thread.is_alive()
 
 
 def _on_end_signals(*actions: Callable[[], object]) -> None:

@@ -12,6 +12,7 @@ import logging
 import resource
 import select
 import warnings
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -105,10 +106,10 @@ class Connections(TcpWSGIServer):
         """Tell whether the loop is to wait for clients."""
         return self.accepting and monotonic() >= self._resume_at
 
-    def pause(self) -> float | None:
-        """Return the seconds until clients are taken again, if they are not."""
+    def pause(self) -> float:
+        """Return the seconds until clients are taken again; infinite if they are."""
         left = self._resume_at - monotonic()
-        return left if left > 0 else None
+        return left if left > 0 else inf
 
     def handle_accept(self) -> None:
         """Take the clients that have come."""

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from operator import attrgetter
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from waitress import wasyncore
 
-from exporter.api.channel import Standing
 from exporter.api.connections import Connections
 from exporter.api.lanes import Lanes
+from exporter.api.limits import Limits
 from exporter.api.places import SHARES, Budget, Lane
 
 if TYPE_CHECKING:
@@ -27,15 +26,6 @@ _log: Final = logging.getLogger(__name__)
 THREADS: Final = sum(share.threads for share in SHARES.values())
 # Longer than a scrape takes that Prometheus still waits for is of no use to anyone.
 DRAIN_SECONDS: Final = 4.0
-# The loop also closes idle connections: one wake-up every so often is enough for it,
-# but for clients that are in the middle of a request.
-_IDLE_WAKE_UP: Final = 5.0
-_WAKE_UP: Final = 1.0
-# Answers that wait for their clients; beyond it those go first that have taken longest, and more than a moment.
-UNSENT_BYTES: Final = 64 * 1024 * 1024
-_MOMENT: Final = 1.0
-# Requests that are not complete, or wait for a thread; beyond it those go first that are largest.
-HELD_BYTES: Final = 16 * 1024 * 1024
 
 
 class HttpServer:
@@ -64,6 +54,8 @@ class HttpServer:
         lanes = Lanes((budget or Budget()).threads, lambda channel: _lane(channel, lane_of))
         self._map: dict[int, Any] = {}
         self._server = Connections(app, listener, lanes, self._map)
+        self._limits = Limits()
+        self._patience = 0.0
         host, port = listener.getsockname()[:2]
         self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
@@ -81,7 +73,7 @@ class HttpServer:
     def serve(self, stop: Event) -> None:
         """Serve until `stop` is set and `wake` called; `drain` must follow."""
         while not stop.is_set():
-            self._loop_once(self._patience())
+            self._loop_once(self._patience)
 
     def drain(self) -> None:
         """Take no more requests, let those under way finish, and close."""
@@ -97,43 +89,12 @@ class HttpServer:
         self._server.task_dispatcher.shutdown(timeout=1)
         self._server.trigger.close()
 
-    def _patience(self) -> float:
-        """Return for how long the loop may sleep."""
-        pause = self._server.pause()
-        if pause is not None:
-            return min(pause, _WAKE_UP)
-        return _WAKE_UP if any(channel.is_receiving() for channel in self._server.channels) else _IDLE_WAKE_UP
-
     def _loop_once(self, timeout: float) -> None:
         wasyncore.loop(timeout=timeout, use_poll=True, map=self._map, count=1)
         now = monotonic()
         channels = self._server.channels
         unsent = sum([channel.proceed(now) for channel in channels])
-        for channel in channels:
-            if channel.is_late(now):
-                _log.debug("a client was disconnected that was too slow, or idle")
-                channel.handle_close()
-        if unsent > UNSENT_BYTES:
-            self._let_go_of_answers(unsent, now)
-        held = sum([channel.held() for channel in channels])
-        if held > HELD_BYTES:
-            self._let_go_of_requests(held)
-
-    def _let_go_of_answers(self, total: int, now: float) -> None:
-        """Close the connections of clients that do not take their answers, `total` bytes in all."""
-        waiting = [channel for channel in self._server.channels if channel.unsent]
-        for channel in sorted(waiting, key=attrgetter("unsent_since")):
-            if total > UNSENT_BYTES and now - channel.unsent_since > _MOMENT:
-                _log.debug("a client was disconnected that left %d bytes of its answer", channel.unsent)
-                channel.handle_close()
-                total -= channel.unsent
-
-    def _let_go_of_requests(self, total: int) -> None:
-        """Close the connections with the largest requests that no thread works on, `total` bytes in all."""
-        for channel in sorted(self._server.channels, key=lambda channel: channel.held(), reverse=True):
-            if total > HELD_BYTES and channel.standing()[0] is not Standing.SERVED:
-                total -= channel.held()
-                channel.handle_close()
+        self._patience = min(self._limits.enforce(channels, unsent, now), self._server.pause())
 
     def _is_busy(self) -> bool:
         return any(channel.requests or channel.total_outbufs_len for channel in self._server.channels)

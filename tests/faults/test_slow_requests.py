@@ -106,3 +106,23 @@ def test_health_while_a_disk_hangs(tmp_path: Path) -> None:
 
         wait_until(lambda: status_of(runtime.url, request("GET", ADAPTERS)) == 200, "places are free again")
         os.close(reader)
+
+
+def test_the_end_while_everything_hangs(tmp_path: Path) -> None:
+    """SIGTERM ends the runtime in time, with code 0, while the engine and the state directory hang."""
+    state, adapter = tmp_path / "state", make_adapter(tmp_path / "adapter")
+    state.mkdir()
+    os.mkfifo(state / "lora-adapters.new")
+    with (
+        GatedEngine() as engine,
+        Runtime(engine.url, "--state-dir", str(state)) as runtime,
+        Crowd(runtime.url) as crowd,
+    ):
+        for raw in (*[request("GET", "/metrics")] * 20, *loads(adapter, 8), *loads(adapter, 4, async_download=True)):
+            crowd.join(1, raw)
+        assert engine.wait_for_requests(1)
+        assert seconds_of_health(runtime.url) < SLACK
+
+        code, seconds = runtime.stop()
+    assert code == 0
+    assert seconds < 10

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from exporter.api import channel, server
+from exporter.api import channel, limits
 from exporter.api.server import HttpServer
 from tests.peers.raw_clients import is_open
 from tests.peers.waiting import wait_until
@@ -67,8 +67,8 @@ class Running:
 
 @pytest.fixture(autouse=True)
 def watchful(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "_IDLE_WAKE_UP", 0.05)
-    monkeypatch.setattr(server, "_MOMENT", 0.2)
+    monkeypatch.setattr(limits, "_IDLE_WAKE_UP", 0.05)
+    monkeypatch.setattr(limits, "_MOMENT", 0.2)
 
 
 def received(client: socket.socket, pause: float = 0.0) -> int:
@@ -133,7 +133,7 @@ def test_requests_wait_until_the_answer_before_them_is_taken() -> None:
 
 def test_what_waits_for_slow_clients_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """When it is too much, those that have taken longest are let go; who came last is served."""
-    monkeypatch.setattr(server, "UNSENT_BYTES", 3 * SIZE)
+    monkeypatch.setattr(limits, "UNSENT_BYTES", 3 * SIZE)
     with Running() as running:
         clients = []
         for count in range(1, 7):
@@ -160,7 +160,7 @@ def test_what_waits_for_slow_clients_is_bounded(monkeypatch: pytest.MonkeyPatch)
 )
 def test_a_request_that_drips_is_cut_off(monkeypatch: pytest.MonkeyPatch, limit: str, beginning: bytes) -> None:
     """A byte now and then does not keep a connection."""
-    monkeypatch.setattr(server, "_WAKE_UP", 0.05)
+    monkeypatch.setattr(limits, "_BUSY_WAKE_UP", 0.05)
     monkeypatch.setattr(channel, limit, 0.5)
     with Running() as running:
         client = running.client(beginning)
@@ -170,7 +170,7 @@ def test_a_request_that_drips_is_cut_off(monkeypatch: pytest.MonkeyPatch, limit:
 
 def test_a_request_that_waits_is_not_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither one behind a large answer that its client takes slowly, nor one that is being answered."""
-    monkeypatch.setattr(server, "_WAKE_UP", 0.05)
+    monkeypatch.setattr(limits, "_BUSY_WAKE_UP", 0.05)
     monkeypatch.setattr(channel, "HEAD_SECONDS", 0.3)
     with Running() as running:
         client = running.client(REQUEST + LAST[:20])
