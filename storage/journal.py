@@ -61,7 +61,7 @@ class Journal:
             name, size, validator, *rest = json.loads(line)
             key = (str(name), int(size), str(validator))
             if rest == [VERIFIED]:
-                self._verified.add(key)
+                self._complete(key)
             else:
                 start, end = rest
                 self._extend(key, int(start), int(end))
@@ -72,9 +72,16 @@ class Journal:
         spans = self._spans.setdefault(key, {})
         spans[start] = max(end, spans.get(start, 0))
 
+    def _complete(self, key: _Key) -> None:
+        self._verified.add(key)
+        if _merge(self._spans.get(key, {}).items()) == [(0, key[1])]:
+            del self._spans[key]  # nothing to know but that it is whole; of thousands of files it would take megabytes
+
     def spans(self, file: RemoteFile) -> Spans:
         """Return which bytes of a file are there, merged and in order."""
         with self._lock:
+            if _key(file) in self._verified and _key(file) not in self._spans:
+                return [(0, file.size)] if file.size else []
             spans = self._spans.get(_key(file), {}).items()
             return _merge(span for span in spans if 0 <= span[0] < span[1] <= file.size)
 
@@ -92,7 +99,7 @@ class Journal:
     def verified(self, file: RemoteFile) -> None:
         """Record that the whole file is right."""
         with self._lock:
-            self._verified.add(_key(file))
+            self._complete(_key(file))
             self._append([*_key(file), VERIFIED])
 
     def forget(self, file: RemoteFile) -> None:

@@ -52,6 +52,9 @@ class Snapshot:
         current_file: What is fetched just now.
         revision: What the source was resolved to.
         retries: Requests made again, and workers started again.
+        files_removed: Files that were there and whose content is gone: removed, or overwritten though they were not
+            an older state of the same source.
+        removed: The names of the first of them.
         detail: Whom it waits for, or why it tries again.
         error: Why it failed.
     """
@@ -74,6 +77,8 @@ class Snapshot:
     current_file: str = ""
     revision: str = ""
     retries: int = 0
+    files_removed: int = 0
+    removed: tuple[str, ...] = ()
     detail: str = ""
     error: StorageError | None = None
 

@@ -38,12 +38,15 @@ class DownloadForm(msgspec.Struct, forbid_unknown_fields=True):
     async_download: bool = False
     allow_patterns: list[str] | None = None
     ignore_patterns: list[str] | None = None
+    replace: bool | None = None
 
 
 class DownloadModelResource:
     """Downloads a model."""
 
-    def __init__(self, supervisor: Supervisor, config: Config, holds: Callable[[Path], bool]) -> None:
+    def __init__(
+        self, supervisor: Supervisor, config: Config, holds: Callable[[Path], bool], *, replace: bool = False
+    ) -> None:
         """Serve `supervisor`.
 
         Args:
@@ -51,10 +54,12 @@ class DownloadModelResource:
             config: The pod's own credentials and endpoints.
             holds: Tells whether a loaded adapter's files are in a directory: an
                 engine dies when they change.
+            replace: Whether a request that does not say so may replace files of another source.
         """
         self._supervisor = supervisor
         self._config = config
         self._holds = holds
+        self._replace = replace
         self._places = Places(PLACES, ADVICE)
 
     def on_post(self, req: Request, resp: Response) -> None:
@@ -71,6 +76,7 @@ class DownloadModelResource:
             max_workers=form.max_workers,
             include=tuple(form.allow_patterns or ()),
             exclude=tuple(form.ignore_patterns or ()),
+            replace=self._replace if form.replace is None else form.replace,
         )
         if form.async_download:
             job = self._supervisor.submit(request)
