@@ -17,6 +17,8 @@ from contextlib import suppress
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
+from storage.records import open_record
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["Journal", "Spans", "clipped", "missing"]
 
 VERIFIED: Final = "verified"
+# A longer journal than 20,000 files need is none of ours: the download starts over.
+_MAX_BYTES: Final = 32 << 20
 # A journal of so many bytes is written anew, without what later records say again.
 _COMPACT_BYTES: Final = 1 << 20
 
@@ -43,18 +47,28 @@ class Journal:
         # By start: a piece that grows is one span, however often it is recorded.
         self._spans: dict[_Key, dict[int, int]] = {}
         self._verified: set[_Key] = set()
-        data = path.read_bytes() if path.exists() else b""
-        for line in data.splitlines():
-            self._take(line)
+        self._file = -1
+        is_torn = self._read()
         if read_only:
-            self._file = -1
             return
         _draft(path).unlink(missing_ok=True)  # of one that was killed meanwhile
         self._file = _open(path)
-        self._size = len(data)
-        self._limit = _COMPACT_BYTES
-        if data and not data.endswith(b"\n"):
+        self._size = os.fstat(self._file).st_size
+        self._limit = max(_COMPACT_BYTES, self._size)
+        if self._size > _MAX_BYTES:
+            os.ftruncate(self._file, 0)
+            self._size, self._limit = 0, _COMPACT_BYTES
+        if is_torn:
             self._size += os.write(self._file, b"\n")
+
+    def _read(self) -> bool:
+        """Take the record there is; return whether its last line is torn."""
+        line = b"\n"
+        with suppress(OSError), open_record(self._path) as file:
+            if os.fstat(file.fileno()).st_size <= _MAX_BYTES:
+                for line in file:
+                    self._take(line)
+        return not line.endswith(b"\n")
 
     def _take(self, line: bytes) -> None:
         try:

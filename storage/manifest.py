@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Final
 from storage.errors import TooLargeError, UnsafeNameError
 from storage.names import OWN_DIRECTORY, check_name, make_directory
 from storage.plan import Digest, RemoteFile
+from storage.records import read_record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,7 +87,7 @@ def load_manifest(root: Path) -> Manifest | None:
     """
     try:
         # Each row becomes an entry as soon as it is read: thousands of rows as dictionaries take five times the memory.
-        data: Any = json.loads(_text(root / NAME), object_hook=_value)
+        data: Any = json.loads(read_record(root / NAME, _MAX_BYTES), object_hook=_value)
         if data["version"] != VERSION or not all(isinstance(row, Entry) for row in data["files"]):
             raise UnreadableError(str(root / NAME))
         return Manifest(str(data["source"]), str(data["revision"]), tuple(data["files"]))
@@ -94,16 +95,6 @@ def load_manifest(root: Path) -> Manifest | None:
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError, UnsafeNameError) as error:
         raise UnreadableError(str(root / NAME)) from error
-
-
-def _text(path: Path) -> bytes:
-    # A pipe in its place is not waited for.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:  # noqa: PTH123 - the flags need a descriptor
-        data = file.read(_MAX_BYTES + 1)
-    if len(data) > _MAX_BYTES:
-        raise ValueError("too large")
-    return data
 
 
 def _value(row: dict[str, Any]) -> object:

@@ -17,6 +17,7 @@ import errno
 import fcntl
 import hashlib
 import os
+from collections import deque
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
@@ -117,9 +118,10 @@ class PvcCopier:
         Raises:
             StorageError: One of them cannot be copied; what is there stays for the next run.
         """
-        by_size = sorted(files, key=lambda file: -file.size)
-        with ThreadPoolExecutor(min(workers, _MAX_COPIERS, len(files) or 1), "copy") as pool:
-            copies = [pool.submit(self._copy, file, staging) for file in by_size]
+        waiting = deque(sorted(files, key=lambda file: -file.size))
+        copiers = min(workers, _MAX_COPIERS, len(files) or 1)
+        with ThreadPoolExecutor(copiers, "copy") as pool:
+            copies = [pool.submit(self._copy_each, waiting, staging) for _ in range(copiers)]
             try:
                 done, _ = wait(copies, return_when=FIRST_EXCEPTION)
             finally:
@@ -128,6 +130,14 @@ class PvcCopier:
         for copy in done:
             copy.result()
         return list(files)
+
+    def _copy_each(self, waiting: deque[RemoteFile], staging: Staging) -> None:
+        while not self._stopping.is_set():
+            try:
+                file = waiting.popleft()
+            except IndexError:  # none is left
+                return
+            self._copy(file, staging)
 
     def _copy(self, file: RemoteFile, staging: Staging) -> None:
         path = make_parents(staging.tree, file.path)

@@ -17,6 +17,8 @@ _ROW: Final = "Contents"
 _FIELDS: Final = frozenset(("EncodingType", "IsTruncated", "NextContinuationToken"))
 _ROW_FIELDS: Final = frozenset(("Key", "Size", "ETag"))
 _MAX_DEPTH: Final = 8
+# 1,000 rows have 10,000 of them; each costs time, whatever it is.
+_MAX_ELEMENTS: Final = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class _Reader:
         self.rows: list[Row] = []
         self._row: dict[str, str] = {}
         self._path: list[str] = []
+        self._elements = 0
         self._text: list[str] | None = None
 
     def read(self, body: bytes | bytearray) -> None:
@@ -100,7 +103,8 @@ class _Reader:
     def _start(self, name: str, _attributes: object) -> None:
         name = name.rpartition(" ")[2]
         self._path.append(name)
-        if self._path[0] != _ROOT or len(self._path) > _MAX_DEPTH:
+        self._elements += 1
+        if self._path[0] != _ROOT or len(self._path) > _MAX_DEPTH or self._elements > _MAX_ELEMENTS:
             raise ValueError("not a listing")
         if self._path == [_ROOT, _ROW]:
             self._row = {}
