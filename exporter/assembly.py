@@ -91,7 +91,9 @@ def assemble(settings: Settings, telemetry: Telemetry, budget: Budget) -> Parts:
     supervisor = _add_downloads(parts, settings, telemetry)
     manager = _add_lora(parts, settings, telemetry, supervisor, budget)
     holds = manager.holds if manager else lambda _: False
-    parts.resources["/v1/download_model"] = DownloadModelResource(supervisor, settings.storage, holds, budget)
+    parts.resources["/v1/download_model"] = DownloadModelResource(
+        supervisor, settings.storage, holds, budget, replace=settings.download_replace
+    )
     return parts
 
 
@@ -161,7 +163,9 @@ class _Downloads:
 
 def _add_downloads(parts: Parts, settings: Settings, telemetry: Telemetry) -> Supervisor:
     observer = DownloadTelemetry()
-    limits = Limits(write_roots=settings.write_roots, stall_timeout=settings.stall_timeout)
+    limits = Limits(
+        write_roots=settings.write_roots, stall_timeout=settings.stall_timeout, worker_memory=settings.worker_memory
+    )
     supervisor = Supervisor(limits, observer=observer)
     telemetry.add(lambda: observer.families(settings.write_roots))
     parts.resources["/v1/downloads"] = DownloadsResource(supervisor)

@@ -34,15 +34,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from storage.digests import hash_file
 from storage.layout import Layout
-from storage.manifest import Entry, Manifest, read_manifest, write_manifest
+from storage.manifest import Manifest, read_manifest, write_manifest
 from storage.names import OWN_DIRECTORY, make_parents
 from storage.plan import Digest
+from storage.publication import staged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from storage.plan import Listing, RemoteFile
+    from storage.changes import Changes
+    from storage.manifest import Entry
+    from storage.plan import RemoteFile
 
 __all__ = ["Generation", "Generations", "GenerationsLayout", "content_of", "is_content"]
 
@@ -176,15 +179,9 @@ class GenerationsLayout(Layout):
         super().prepare()
         self._choose_target()
 
-    def publish(
-        self,
-        listing: Listing,
-        everything: Listing,  # noqa: ARG002 - the signature of Layout
-        kept: Sequence[Entry],
-        fetched: Iterable[RemoteFile],
-    ) -> Manifest:
+    def publish(self, changes: Changes, fetched: Iterable[RemoteFile]) -> Manifest:
         """Make the staged files, and those that did not change, the source's newest generation."""
-        manifest = self._gather(listing, kept, fetched)
+        manifest = self._gather(changes, fetched)
         content = content_of({entry.file.path: self._sha256(entry) for entry in manifest.entries})
         place = self._base / content
         if place.is_dir():
@@ -192,18 +189,18 @@ class GenerationsLayout(Layout):
         else:
             write_manifest(self.tree, manifest)
             self.tree.rename(place)
-        self._generations.add(listing.source, Generation(content, listing.revision))
+        self._generations.add(manifest.source, Generation(content, manifest.revision))
         self.target = place
         return manifest
 
-    def _gather(self, listing: Listing, kept: Sequence[Entry], fetched: Iterable[RemoteFile]) -> Manifest:
+    def _gather(self, changes: Changes, fetched: Iterable[RemoteFile]) -> Manifest:
         """Bring all files of the listing together in the tree."""
-        for entry in kept:
+        for entry in changes.kept:
             path = make_parents(self.tree, entry.file.path)
             path.unlink(missing_ok=True)
             _link(self.target / entry.file.path, path)
-        files = sorted([*(entry.file for entry in kept), *fetched], key=lambda file: file.path)
-        return Manifest(listing.source, listing.revision, tuple(_entry(self.tree, file) for file in files))
+        files = sorted([*(entry.file for entry in changes.kept), *fetched], key=lambda file: file.path)
+        return Manifest(changes.listing.source, changes.listing.revision, tuple(staged(self.tree, files)))
 
     def _sha256(self, entry: Entry) -> str:
         digest = entry.file.digest
@@ -219,12 +216,8 @@ class GenerationsLayout(Layout):
         for name in damaged:
             (self.tree / name).replace(make_parents(place, name))
         if damaged:
-            entries = tuple(_entry(place, entry.file) for entry in manifest.entries)
-            write_manifest(place, replace(manifest, entries=entries))
-
-
-def _entry(root: Path, file: RemoteFile) -> Entry:
-    return Entry(file, os.lstat(root / file.path).st_mtime_ns)
+            files = [entry.file for entry in manifest.entries]
+            write_manifest(place, replace(manifest, entries=tuple(staged(place, files))))
 
 
 def _link(source: Path, target: Path) -> None:

@@ -53,6 +53,9 @@ class Snapshot:
         revision: What the source was resolved to.
         path: The directory that has the copy; empty before the end.
         retries: Requests made again, and workers started again.
+        files_removed: Files that were there and whose content is gone: removed, or overwritten though they were not
+            an older state of the same source.
+        removed: The names of the first of them.
         detail: Whom it waits for, or why it tries again.
         error: Why it failed.
     """
@@ -76,6 +79,8 @@ class Snapshot:
     revision: str = ""
     path: str = ""
     retries: int = 0
+    files_removed: int = 0
+    removed: tuple[str, ...] = ()
     detail: str = ""
     error: StorageError | None = None
 

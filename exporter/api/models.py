@@ -36,12 +36,21 @@ class DownloadForm(msgspec.Struct, forbid_unknown_fields=True):
     async_download: bool = False
     allow_patterns: list[str] | None = None
     ignore_patterns: list[str] | None = None
+    replace: bool | None = None
 
 
 class DownloadModelResource:
     """Downloads a model."""
 
-    def __init__(self, supervisor: Supervisor, config: Config, holds: Callable[[Path], bool], budget: Budget) -> None:
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        config: Config,
+        holds: Callable[[Path], bool],
+        budget: Budget,
+        *,
+        replace: bool = False,
+    ) -> None:
         """Serve `supervisor`.
 
         Args:
@@ -50,11 +59,13 @@ class DownloadModelResource:
             holds: Tells whether a loaded adapter's files are in a directory: an
                 engine dies when they change.
             budget: The places for callers that wait.
+            replace: Whether a request that does not say so may replace files of another source.
         """
         self._supervisor = supervisor
         self._config = config
         self._holds = holds
         self._budget = budget
+        self._replace = replace
 
     def on_post(self, req: Request, resp: Response) -> None:
         """Answer 200 when it is there, 202 with where to look when it is fetched in the background."""
@@ -74,6 +85,7 @@ class DownloadModelResource:
             max_workers=form.max_workers,
             include=tuple(form.allow_patterns or ()),
             exclude=tuple(form.ignore_patterns or ()),
+            replace=self._replace if form.replace is None else form.replace,
         )
         if form.async_download:
             job = self._supervisor.submit(request)
