@@ -208,7 +208,7 @@ def test_an_answer_without_end(container: Container, row: Row) -> None:
     assert watch.proportional < 256 * MIB, f"{watch.proportional / MIB:.0f} MiB"
     assert max(watch.peaks.values()) < 128 * MIB, {pid: f"{peak / MIB:.0f} MiB" for pid, peak in watch.peaks.items()}
     for job in jobs:
-        assert (job["state"], job["retries"]) == ("failed" if row.code else "done", 0), job
-        assert (job["error"] or {"code": ""})["code"] == row.code, job
-        assert all(word in job["error"]["message"] for word in row.words), job
+        assert (job["state"], job["retries"]) == ("failed" if row.code else "done", 0), job["error"]
+        assert (job["error"] or {"code": ""})["code"] == row.code, job["error"]
+        assert all(word in job["error"]["message"] for word in row.words), job["error"]
     assert container.runtime.get("/health").ok
