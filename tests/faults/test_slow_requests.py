@@ -43,7 +43,11 @@ def downloads(folder: Path, engine: str, count: int) -> list[bytes]:
     """Return downloads from a store that hangs."""
     config = {"endpoint": engine, "access_key": "a", "secret_key": "b"}
     return [
-        request("POST", DOWNLOAD, {"source": "s3://bucket/model", "output_dir": str(folder / f"m{number}"), "config": config})
+        request(
+            "POST",
+            DOWNLOAD,
+            {"source": "s3://bucket/model", "output_dir": str(folder / f"m{number}"), "config": config},
+        )
         for number in range(count)
     ]
 
