@@ -91,6 +91,7 @@ class HttpServer:
 
     def _loop_once(self, timeout: float) -> None:
         wasyncore.loop(timeout=timeout, use_poll=True, map=self._map, count=1)
+        self._server.take_clients()
         now = monotonic()
         channels = self._server.channels
         unsent = sum([channel.proceed(now) for channel in channels])
