@@ -102,7 +102,7 @@ def test_another_source_replaces_when_it_may(llama: Target, how: str) -> None:
     assert contents(llama.path) == SQL | {"notes.txt": b"mine"}
     assert llama.manifest()["source"] == llama.bucket.uri("sql")
     last = run.stderr.splitlines()[-1]
-    assert "3 other files: " in last
+    assert "removed or overwritten: 3 (" in last
     assert all(name in last for name in LLAMA)
 
 
@@ -162,7 +162,7 @@ def test_a_dry_run_of_an_update_lists_what_the_source_gave_up(llama: Target) -> 
 
     assert (dry.code, run.code) == (0, 0)
     assert "to remove or overwrite: 1 files, 1000 bytes\n  remove model-2.safetensors\n" in dry.stdout
-    assert "1 other files: model-2.safetensors" in run.stderr
+    assert "removed or overwritten: 1 (model-2.safetensors" in run.stderr
     assert set(contents(llama.path)) == {"config.json", "model-1.safetensors"}
 
 
@@ -177,7 +177,7 @@ def test_a_switch_that_destroys_nothing_is_allowed(llama: Target, name: str) -> 
     assert contents(llama.path) == SOURCES[name]
     assert identity(llama.path / "model-1.safetensors") == before
     assert llama.manifest()["source"] == llama.bucket.uri(name)
-    assert "other files" not in run.stderr
+    assert "overwritten" not in run.stderr
 
 
 @pytest.mark.parametrize("way", ["endpoint", "scheme", "slash"])
@@ -206,7 +206,7 @@ def test_another_revision_is_no_other_source(downloader: Downloader, hub: Hub, t
     other = downloader.run("org/other", target, variables=variables)
 
     assert newer.code == 0, newer.stderr
-    assert "2 other files: model-1.safetensors, model-2.safetensors" in newer.stderr
+    assert "removed or overwritten: 2 (model-1.safetensors, model-2.safetensors" in newer.stderr
     assert other.code == 9, other.stderr
     assert contents(target) == SQL
 
@@ -245,7 +245,7 @@ def test_a_file_of_others_is_not_overwritten(downloader: Downloader, bucket: Buc
     assert found == {"config.json": data}
     assert allowed.code == 0, allowed.stderr
     assert contents(target) == LLAMA
-    assert "1 other files: config.json" in allowed.stderr
+    assert "removed or overwritten: 1 (config.json" in allowed.stderr
 
 
 def test_a_new_name_at_the_source_is_not_brought_over_a_file_of_others(llama: Target) -> None:
@@ -429,7 +429,7 @@ def test_a_local_change_is_overwritten_by_the_same_source_and_named(llama: Targe
 
     assert "\n  overwrite config.json\n" in dry.stdout
     assert run.code == 0, run.stderr
-    assert "1 other files: config.json" in run.stderr
+    assert "removed or overwritten: 1 (config.json" in run.stderr
     assert llama.is_llama()
 
 

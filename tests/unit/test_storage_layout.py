@@ -145,7 +145,7 @@ def test_a_replacement_that_was_cut_short_is_mended(layout):
     assert read_manifest(layout.target).source == "s3://models/m"
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """The process ends here."""
 
 
@@ -156,14 +156,14 @@ def cut_short(layout, listing, number):
         nonlocal number
         number -= 1
         if number < 0:
-            raise Killed
+            raise KilledError
 
     layout.prepare()
     held = layout.held()
     local = layout.compare(listing, held)
     for file in local.wanted:
         stage(layout, file.path, b"hello\n" if file.size == 6 else b"{}")
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         put(layout, find_changes(layout.target, held, listing, local, lambda _: True), local.wanted, tell)
     return Layout(layout.target)
 
