@@ -25,6 +25,7 @@ from storage.fetch.answers import Pages, retried
 from storage.transport import (
     MAX_REDIRECTS,
     REDIRECTS,
+    address_of,
     check_passing,
     let_go,
     origin_of,
@@ -70,10 +71,9 @@ class HubApi:
             memory: Bytes that a listing may have at most.
             tries: How often a question is asked.
         """
-        self._endpoint = endpoint
         self._repo = repo
-        bounded = _BoundedTransport(endpoint, transport, explain, memory=memory, tries=tries)
-        set_client_factory(lambda: httpx2.Client(transport=bounded, trust_env=False))
+        self._transport = _BoundedTransport(endpoint, transport, explain, memory=memory, tries=tries)
+        set_client_factory(lambda: httpx2.Client(transport=self._transport, trust_env=False))
         # False, not None: None would look for a token in the machine's own places.
         self._api = HfApi(endpoint=endpoint, token=token or False)
 
@@ -103,11 +103,15 @@ class HubApi:
 
     def _nonsense(self, error: Exception) -> CorruptError:
         text = " ".join(str(error).split())[:200] or type(error).__name__
-        return CorruptError(f"{self._endpoint} does not answer as the Hub does: {text}")
+        return CorruptError(f"{address_of(self._transport.url)} does not answer as the Hub does: {text}")
 
 
 class _BoundedTransport(httpx2.BaseTransport):
-    """Sends what huggingface_hub asks through our own transport; refusals become our own errors."""
+    """Sends what huggingface_hub asks through our own transport; refusals become our own errors.
+
+    Attributes:
+        url: What was asked last.
+    """
 
     def __init__(
         self, endpoint: str, transport: Transport, explain: Callable[[int, Mapping[str, str]], StorageError],
@@ -118,10 +122,11 @@ class _BoundedTransport(httpx2.BaseTransport):
         self._explain = explain
         self._pages = Pages(memory)
         self._tries = tries
+        self.url = endpoint
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         """Return the whole answer to a request, over redirects and failures that pass."""
-        url = str(request.url)
+        self.url = url = str(request.url)
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _OWN_HEADERS}
         is_listing = "/tree/" in request.url.path
         read = self._pages.read if is_listing else partial(read_whole, limit=_MAX_INFO_BYTES)

@@ -123,7 +123,7 @@ ROWS: Final = {
     ),
     "hub: the revision is nested without end": hub((REVISION,), "corrupt", revision=answers(200, b"[" * (8 * MIB))),
     "hub: a page of the tree has no end": hub((TREE, "4194304"), tree=endless(b'{"type": "file"},', begin=b"[")),
-    "hub: a page of the tree is full of nothing": hub((TREE,), "corrupt", tree=answers(200, b"[" + b"[]," * MIB)),
+    "hub: a page of the tree is full of nothing": hub((), "corrupt", "out_of_memory", tree=answers(200, b"[" + b"[]," * MIB)),
     "hub: every page has a next one": hub((TREE, "500 pages"), tree=next_page(0)),
     "hub: files without end": hub(("hf://org/model", "20480", "--worker-memory"), tree=next_page(1000)),
     "hub: a refusal without end": hub(("403",), "denied", revision=endless(b"x", status=403)),
