@@ -24,6 +24,8 @@ from exporter.api.server import HttpServer
 from exporter.assembly import assemble, secret
 from exporter.config import ConfigError
 from exporter.metrics.collector import EngineCollector
+from exporter.metrics.room import LEAST as LEAST_ROOM
+from exporter.metrics.room import Room
 from exporter.metrics.rules import RuleError, load_rules
 from exporter.metrics.scrape import LOOP_HEADER, EngineClient
 from exporter.metrics.telemetry import Telemetry
@@ -94,7 +96,11 @@ def build(settings: Settings) -> Service:
         headers={LOOP_HEADER: instance, "User-Agent": f"kthena-runtime/{__version__}"},
     )
     telemetry = Telemetry(settings.engine, ROUTES)
-    collector = EngineCollector(client.fetch, rules, budget=settings.request_timeout, observer=telemetry)
+    room = Room(max(2 * settings.max_scrape_bytes, LEAST_ROOM))
+    collector = EngineCollector(
+        client.fetch, rules, budget=settings.request_timeout, limit=settings.max_scrape_bytes, room=room,
+        observer=telemetry,
+    )  # fmt: skip
     parts = assemble(settings, telemetry)
     token = secret(settings.api_token_file, "--api-token-file")
     versions = {"version": __version__, "python": platform.python_version(), "engine": settings.engine}
@@ -102,7 +108,9 @@ def build(settings: Settings) -> Service:
         "/": LandingResource(
             collector, settings.model, settings.pod, versions, metrics_url=settings.engine_metrics_url
         ),
-        "/metrics": MetricsResource(collector, telemetry, instance=instance, raw=settings.raw_metrics),
+        "/metrics": MetricsResource(
+            collector, telemetry, instance=instance, raw=settings.raw_metrics, packing=Room(settings.max_scrape_bytes)
+        ),
         "/health": HealthResource(),
         "/ready": ReadyResource(collector, parts.findings),
         "/version": VersionResource(versions),
@@ -119,7 +127,8 @@ def build(settings: Settings) -> Service:
         raise ConfigError(message)
     if token is None and not _is_loopback(listener):
         _log.warning("whoever reaches this port may load adapters and download models: see --api-token-file")
-    return Service(HttpServer(create_app(resources, telemetry, token=token), listener), client, parts)
+    app = create_app(resources, telemetry, token=token)
+    return Service(HttpServer(app, listener, unsent=room.size), client, parts)
 
 
 def run(settings: Settings) -> None:

@@ -6,6 +6,7 @@ from http import HTTPStatus
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
+from exporter.api.chunks import Chunks
 from exporter.api.errors import problem
 from exporter.api.places import Places
 from exporter.metrics.exposition import (
@@ -17,13 +18,14 @@ from exporter.metrics.exposition import (
     write_selected,
 )
 from exporter.metrics.reader import parse_page
+from exporter.metrics.room import Room
 from exporter.metrics.scrape import LOOP_HEADER
 from exporter.metrics.telemetry import scrape_families
 
 if TYPE_CHECKING:
     from falcon import Request, Response
 
-    from exporter.metrics.collector import EngineCollector
+    from exporter.metrics.collector import EngineCollector, Scrape
     from exporter.metrics.telemetry import Telemetry
 
 __all__ = ["MetricsResource", "scrape_budget"]
@@ -38,8 +40,10 @@ MAX_BUDGET: Final = 3600.0
 SCRAPES: Final = 20
 # A burst of scrapers from a quick engine is through by then.
 PATIENCE: Final = 0.25
-# From here on, joining the page to the rest costs more than a second write.
-_STREAM_SIZE: Final = 1 << 20
+# Smaller bodies are copied into the server's buffers.
+_SHARED_SIZE: Final = 64 * 1024
+# How long an answer waits for its turn to be compressed; after that it goes out as it is.
+_PACKING_SECONDS: Final = 2.0
 
 _NO_PAGE: Final = parse_page(b"")
 
@@ -47,7 +51,9 @@ _NO_PAGE: Final = parse_page(b"")
 class MetricsResource:
     """Scrapes the engine once for each request, or shares a scrape under way."""
 
-    def __init__(self, collector: EngineCollector, telemetry: Telemetry, *, instance: str, raw: bool) -> None:
+    def __init__(
+        self, collector: EngineCollector, telemetry: Telemetry, *, instance: str, raw: bool, packing: Room | None = None
+    ) -> None:
         """Serve what `collector` and `telemetry` have.
 
         Args:
@@ -55,11 +61,13 @@ class MetricsResource:
             telemetry: The runtime's own families.
             instance: Names this process, to notice that it scrapes itself.
             raw: Whether the engine's own families are exported.
+            packing: Room for compressed answers.
         """
         self._collector = collector
         self._telemetry = telemetry
         self._instance = instance
         self._raw = raw
+        self._packing = packing or Room()
         self._places = Places(SCRAPES, "Too many scrapes wait for the engine.", patience=PATIENCE)
 
     def on_get(self, req: Request, resp: Response) -> None:
@@ -78,7 +86,23 @@ class MetricsResource:
         chunks = write_selected(page, families, set(names)) if names else write(page, families)
         resp.content_type = CONTENT_TYPE
         resp.set_header("Vary", "Accept-Encoding")
-        _send(req, resp, chunks)
+        self._send(req, resp, chunks, scrape)
+
+    def _send(self, req: Request, resp: Response, chunks: list[bytes | memoryview], scrape: Scrape) -> None:
+        """Answer with the chunks, compressed if the client takes that, and there is room for it."""
+        keep, size = scrape.hold, sum(map(len, chunks))
+        if size >= MIN_COMPRESSED and accepts_gzip(req.get_header("Accept-Encoding")):
+            packing = self._packing.claim(size, _PACKING_SECONDS)
+            if packing is not None:
+                chunks, keep = [compress(chunks)], packing
+                size = len(chunks[0])
+                packing.resize(size)
+                resp.set_header("Content-Encoding", "gzip")
+        if size < _SHARED_SIZE:
+            resp.data = b"".join(chunks)
+        else:
+            resp.stream = Chunks(chunks, keep)
+            resp.content_length = size
 
     on_head = on_get
 
@@ -90,15 +114,3 @@ def scrape_budget(header: str | None) -> float | None:
     except ValueError:
         return None
     return min(max(timeout - TIMEOUT_OFFSET, timeout / 2), MAX_BUDGET) if 0 < timeout < float("inf") else None
-
-
-def _send(req: Request, resp: Response, chunks: list[bytes]) -> None:
-    size = sum(map(len, chunks))
-    if size >= MIN_COMPRESSED and accepts_gzip(req.get_header("Accept-Encoding")):
-        resp.set_header("Content-Encoding", "gzip")
-        resp.data = compress(chunks)
-    elif size < _STREAM_SIZE:
-        resp.data = b"".join(chunks)
-    else:
-        resp.stream = iter(chunks)
-        resp.content_length = size

@@ -33,7 +33,7 @@ _IDLE_WAKE_UP: Final = 5.0
 # A client that takes nothing of its answer for so long is let go.
 STALL_SECONDS: Final = 15.0
 # Answers that wait for their clients; beyond it those go first that have taken longest, and more than a moment.
-UNSENT_BYTES: Final = 64 * 1024 * 1024
+UNSENT_BYTES: Final = 32 * 1024 * 1024
 _MOMENT: Final = 1.0
 
 
@@ -176,8 +176,15 @@ class HttpServer:
         url: Where it can be reached from this machine.
     """
 
-    def __init__(self, app: Callable[..., Any], listener: socket.socket) -> None:
-        """Take over `listener`; nothing is served until `serve`."""
+    def __init__(self, app: Callable[..., Any], listener: socket.socket, *, unsent: int | None = None) -> None:
+        """Take over `listener`; nothing is served until `serve`.
+
+        Args:
+            app: The WSGI application.
+            listener: A socket that listens.
+            unsent: Bytes of answers that may wait for their clients.
+        """
+        self._unsent = unsent or UNSENT_BYTES
         self._map: dict[int, Any] = {}
         self._server: Any = create_server(
             app,
@@ -240,7 +247,7 @@ class HttpServer:
         waiting = [channel for channel in list(self._server.active_channels.values()) if channel.unsent]
         for channel in sorted(waiting, key=attrgetter("unsent_since")):
             is_slow = now - channel.unsent_since > _MOMENT
-            if channel.is_stalled(now) or (is_slow and total > UNSENT_BYTES):
+            if channel.is_stalled(now) or (is_slow and total > self._unsent):
                 _log.debug("a client was let go that left %d bytes of its answer", channel.unsent)
                 channel.handle_close()
                 total -= channel.unsent
