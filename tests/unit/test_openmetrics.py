@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.metrics.errors import Reason, ScrapeError
 from exporter.metrics import openmetrics
+from exporter.metrics.errors import Reason, ScrapeError
 from exporter.metrics.reader import InvalidPageError, parse_page
 
 LIMIT = 1_000_000
