@@ -168,10 +168,11 @@ def _draft_families(raw: bytes, parts: Mapping[bytes, bytes], limit: int) -> dic
             else:
                 name = parts.get(name, name)
                 start = position if current else free
-                current = drafts.setdefault(name, _Draft(name))
+                if (current := drafts.get(name)) is None:
+                    current = drafts[name] = _Draft(name)
+                    if len(drafts) > most:
+                        raise too_large(limit, raw)
                 current.bounds.extend((start, start))
-                if len(drafts) > most:
-                    raise too_large(limit, raw)
         if current is not None:
             _take(current, match, raw)
             current.bounds[-1] = after
