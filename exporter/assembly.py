@@ -159,7 +159,9 @@ class _Downloads:
 
 def _add_downloads(parts: Parts, settings: Settings, telemetry: Telemetry) -> Supervisor:
     observer = DownloadTelemetry()
-    limits = Limits(write_roots=settings.write_roots, stall_timeout=settings.stall_timeout)
+    limits = Limits(
+        write_roots=settings.write_roots, stall_timeout=settings.stall_timeout, worker_nice=settings.worker_nice
+    )
     supervisor = Supervisor(limits, observer=observer)
     telemetry.add(lambda: observer.families(settings.write_roots))
     parts.resources["/v1/downloads"] = DownloadsResource(supervisor)

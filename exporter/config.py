@@ -55,6 +55,7 @@ class Settings:
         log_level: `debug`, `info`, `warning` or `error`.
         write_roots: Directories that downloads must lie in; anywhere when empty.
         stall_timeout: Seconds without a byte after which a download is started again.
+        worker_nice: How far downloads step back for the other processes of the container.
         lora_dir: Where adapters go that name no directory.
         state_dir: Where the desired adapters are kept.
         model_config: The Model YAML that is followed.
@@ -85,6 +86,7 @@ class Settings:
     log_level: str
     write_roots: tuple[str, ...]
     stall_timeout: float
+    worker_nice: int
     lora_dir: Path
     state_dir: Path | None
     model_config: Path | None
@@ -249,6 +251,14 @@ OPTIONS: Final = (
         values.seconds,
         default="60",
         metavar="SECONDS",
+    ),
+    Option(
+        "worker_nice",
+        ("--worker-nice",),
+        "How far downloads step back for the other processes of the container, as in nice(1): 0 to 19.",
+        values.count(19, least=0),
+        default="19",
+        metavar="NUMBER",
     ),
     Option(
         "lora_dir",

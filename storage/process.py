@@ -22,16 +22,15 @@ __all__ = ["COMMAND", "Spare", "leave", "start"]
 
 # -P: a module in the directory that it is started in, a model's perhaps, is not imported.
 COMMAND: Final = (sys.executable, "-P", "-m", "storage.worker")
-_LEAST: Final = 19
 
 
-def start(command: Sequence[str] = COMMAND, *, background: bool = False) -> subprocess.Popen[bytes]:
+def start(command: Sequence[str] = COMMAND, *, nice: int = 0) -> subprocess.Popen[bytes]:
     """Start a worker, which waits for its request.
 
     Args:
         command: The program.
-        background: It steps back as far as a process can for all others of the container, so that scrapes do not
-            wait for it; it still gets its hundredth beside one that never rests.
+        nice: How far it steps back for the other processes of the container, as in nice(1). At 19 scrapes do not
+            wait for it, and it gets a hundredth of a core beside a process that never rests.
 
     Raises:
         OSError: It cannot be started.
@@ -39,9 +38,9 @@ def start(command: Sequence[str] = COMMAND, *, background: bool = False) -> subp
     # Its own group: Ctrl-C is for the parent, which ends it in order. Not its own session, which kernels schedule as
     # one where there is no container: it would step back among itself only.
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)  # noqa: S603 - our own program
-    if background:
+    if nice:
         with suppress(OSError):  # it is gone already
-            os.setpriority(os.PRIO_PROCESS, process.pid, _LEAST)
+            os.setpriority(os.PRIO_PROCESS, process.pid, nice)
     return process
 
 
