@@ -59,10 +59,11 @@ class _Block:
         """Lock the first block that no other process has, from a random one on."""
         last = int(_KERNELS_OWN.read_text().split()[0]) if _KERNELS_OWN.exists() else 32_768
         starts = range(_FIRST, last - _BLOCK, _BLOCK)
-        self._held = socket.socket(socket.AF_UNIX)
+        lock = socket.socket(socket.AF_UNIX)
         for start in _from(random.SystemRandom().randrange(len(starts)), starts):
             with suppress(OSError):
-                self._held.bind(f"\0kthena-ports-{start}")
+                lock.bind(f"\0kthena-ports-{start}")
+                lock.detach()  # open until the process ends
                 return range(start, start + _BLOCK)
         message = "every block of ports is taken"
         raise OSError(message)

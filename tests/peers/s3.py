@@ -36,7 +36,7 @@ from tests.peers.runtime import environment
 from tests.peers.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Self
 
 __all__ = ["OWNER", "PUBLIC", "READER", "STRANGER", "Bucket", "Keys", "S3Server"]
