@@ -17,12 +17,13 @@ from exporter.config import KV_ENGINES, ConfigError
 from exporter.metrics.download_telemetry import DownloadTelemetry
 from exporter.metrics.kv_telemetry import KvLabels, KvTelemetry, enabled_family
 from exporter.metrics.lora_telemetry import LoraTelemetry
-from exporter.secret_file import SecretFile
+from exporter.secret_file import SecretFile, reason
 from lora.adapter import Origin, State
 from lora.desired import Forgetful, StateFile
 from lora.engine import APIS, EngineClient
 from lora.manager import Manager
 from lora.model_source import ModelSource
+from lora.prefix_cache import WARNING
 from storage.jobs import Limits, Supervisor
 
 if TYPE_CHECKING:
@@ -30,12 +31,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from exporter.api.health import Check
+    from exporter.api.places import Budget
     from exporter.config import Settings
     from exporter.metrics.telemetry import Telemetry
 
 __all__ = ["Finding", "Part", "Parts", "assemble", "secret"]
 
-_STOP_SECONDS: Final = 5.0
+# The service waits for all parts together for little longer (`exporter.service`).
+_STOP_SECONDS: Final = 3.0
 
 
 class Finding(NamedTuple):
@@ -77,8 +80,8 @@ class Parts:
         return dict(chain.from_iterable(check().items() for check in self.checks))
 
 
-def assemble(settings: Settings, telemetry: Telemetry) -> Parts:
-    """Build all parts; nothing is started yet.
+def assemble(settings: Settings, telemetry: Telemetry, budget: Budget) -> Parts:
+    """Build all parts, whose slow requests take their places from `budget`; nothing is started yet.
 
     Raises:
         ConfigError: The settings do not fit together.
@@ -86,14 +89,16 @@ def assemble(settings: Settings, telemetry: Telemetry) -> Parts:
     parts = Parts()
     _add_kv(parts, settings, telemetry)
     supervisor = _add_downloads(parts, settings, telemetry)
-    manager = _add_lora(parts, settings, telemetry, supervisor)
+    manager = _add_lora(parts, settings, telemetry, supervisor, budget)
     holds = manager.holds if manager else lambda _: False
-    parts.resources["/v1/download_model"] = DownloadModelResource(supervisor, settings.storage, holds)
+    parts.resources["/v1/download_model"] = DownloadModelResource(
+        supervisor, settings.storage, holds, budget, replace=settings.download_replace
+    )
     return parts
 
 
-def secret(path: Path | None, flag: str) -> Callable[[], str] | None:
-    """Return what reads a secret file, if there is one.
+def secret(path: Path | None, flag: str) -> SecretFile | None:
+    """Return a secret file, if there is one.
 
     Raises:
         ConfigError: It cannot be read.
@@ -101,10 +106,9 @@ def secret(path: Path | None, flag: str) -> Callable[[], str] | None:
     if path is None:
         return None
     try:
-        return SecretFile(path).read
+        return SecretFile(path)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        message = f"{flag} {path}: {reason}"
+        message = f"{flag} {path}: {reason(error)}"
         raise ConfigError(message) from None
 
 
@@ -160,7 +164,10 @@ class _Downloads:
 def _add_downloads(parts: Parts, settings: Settings, telemetry: Telemetry) -> Supervisor:
     observer = DownloadTelemetry()
     limits = Limits(
-        write_roots=settings.write_roots, stall_timeout=settings.stall_timeout, worker_nice=settings.worker_nice
+        write_roots=settings.write_roots,
+        stall_timeout=settings.stall_timeout,
+        worker_memory=settings.worker_memory,
+        worker_nice=settings.worker_nice,
     )
     supervisor = Supervisor(limits, observer=observer)
     telemetry.add(lambda: observer.families(settings.write_roots))
@@ -205,10 +212,15 @@ class _Lora:
             return {
                 "lora": Finding("waiting", f"adapters that are not loaded: {', '.join(one.name for one in missing)}")
             }
+        stale = [one.name for one in self._manager.managed() if one.possibly_stale]
+        if stale:
+            return {"lora": Finding("failing", f"{WARNING}: {', '.join(stale)}")}
         return {"lora": Finding("ok", "all wanted adapters are loaded")}
 
 
-def _add_lora(parts: Parts, settings: Settings, telemetry: Telemetry, supervisor: Supervisor) -> Manager | None:
+def _add_lora(
+    parts: Parts, settings: Settings, telemetry: Telemetry, supervisor: Supervisor, budget: Budget
+) -> Manager | None:
     routes = ("/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/v1/lora_adapters", "/v1/lora_adapters/{name:path}")
     api = APIS.get(settings.engine)
     if api is None:
@@ -218,12 +230,15 @@ def _add_lora(parts: Parts, settings: Settings, telemetry: Telemetry, supervisor
         return None
     observer = LoraTelemetry()
     key = secret(settings.engine_api_key_file, "--engine-api-key-file")
+    if key is not None:
+        parts.running.append(key)
     manager = Manager(
-        EngineClient(settings.engine_base_url, api, api_key=key or (lambda: None)),
+        EngineClient(settings.engine_base_url, api, api_key=key.last if key is not None else lambda: None),
         supervisor,
         _desired(settings.state_dir),
         observer,
         config=settings.storage,
+        pod=settings.pod,
         cancel=supervisor.cancel,
         interval=settings.reconcile_interval,
     )
@@ -233,8 +248,10 @@ def _add_lora(parts: Parts, settings: Settings, telemetry: Telemetry, supervisor
             settings.model_config, backend=settings.backend, lora_dir=settings.lora_dir, manager=manager
         )
     part = _Lora(manager, source)
-    load = LoadResource(manager, config=settings.storage, lora_dir=settings.lora_dir, write_roots=settings.write_roots)
-    resources = (load, UnloadResource(manager), AdaptersResource(manager), AdapterResource(manager))
+    load = LoadResource(
+        manager, budget, config=settings.storage, lora_dir=settings.lora_dir, write_roots=settings.write_roots
+    )
+    resources = (load, UnloadResource(manager, budget), AdaptersResource(manager), AdapterResource(manager))
     parts.resources.update(zip(routes, resources, strict=True))
     telemetry.add(lambda: observer.families(manager.managed(), model_valid=source.is_valid if source else None))
     parts.checks.append(part.findings)

@@ -16,6 +16,7 @@ from exporter import values
 from exporter.metrics.rules import RuleError, builtin_engines, canonical, engine_of, other_engine
 from storage.config import Config
 from storage.errors import ConfigError as StorageConfigError
+from storage.memory import memory_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -55,6 +56,8 @@ class Settings:
         log_level: `debug`, `info`, `warning` or `error`.
         write_roots: Directories that downloads must lie in; anywhere when empty.
         stall_timeout: Seconds without a byte after which a download is started again.
+        worker_memory: Bytes that the process of a download may take.
+        download_replace: Whether downloads may replace files of another source when a request does not say.
         worker_nice: How far downloads step back for the other processes of the container.
         lora_dir: Where adapters go that name no directory.
         state_dir: Where the desired adapters are kept.
@@ -86,6 +89,8 @@ class Settings:
     log_level: str
     write_roots: tuple[str, ...]
     stall_timeout: float
+    worker_memory: int
+    download_replace: bool
     worker_nice: int
     lora_dir: Path
     state_dir: Path | None
@@ -253,6 +258,14 @@ OPTIONS: Final = (
         metavar="SECONDS",
     ),
     Option(
+        "worker_memory",
+        ("--worker-memory",),
+        "Memory limit of each download's process; two run at a time.",
+        memory_size,
+        default="80Mi",
+        metavar="MEMORY",
+    ),
+    Option(
         "worker_nice",
         ("--worker-nice",),
         "How far downloads step back for the other processes of the container, as in nice(1): 0 to 19.",
@@ -304,6 +317,14 @@ OPTIONS: Final = (
         "File with the bearer token that everything under /v1 then wants.",
         lambda value: Path(values.text(value)),
         metavar="FILE",
+    ),
+    Option(
+        "download_replace",
+        (),
+        "Whether downloads may remove or overwrite files of another source when the request does not say: true or false.",
+        values.boolean,
+        default="false",
+        variable="DOWNLOAD_REPLACE",
     ),
     Option(
         "redis_url",

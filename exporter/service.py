@@ -10,16 +10,20 @@ import socket
 from contextlib import ExitStack
 from dataclasses import dataclass
 from ipaddress import ip_address
-from threading import Event
+from threading import Event, Thread
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from exporter import __version__, logs, values
 from exporter.addresses import points_back
-from exporter.api.app import ROUTES, create_app
+from exporter.api.app import LANES, ROUTES, create_app
+from exporter.api.auth import Gate
 from exporter.api.health import HealthResource, ReadyResource, VersionResource
 from exporter.api.landing import LandingResource
 from exporter.api.metrics import MetricsResource
+from exporter.api.places import Budget
+from exporter.api.routing import Router
 from exporter.api.server import HttpServer
 from exporter.assembly import assemble, secret
 from exporter.config import ConfigError
@@ -32,12 +36,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
+    import falcon
+    from falcon import Request, Response
+
     from exporter.assembly import Parts
     from exporter.config import Settings
 
 __all__ = ["Service", "ServiceError", "build", "run"]
 
 _log: Final = logging.getLogger(__name__)
+
+# Together with the server's own end (`exporter.api.server.DRAIN_SECONDS`) less than ten seconds.
+_STOP_SECONDS: Final = 0.5
+_CLOSE_SECONDS: Final = 4.0
 
 
 class ServiceError(Exception):
@@ -49,11 +60,13 @@ class Service:
     """The graph of objects, ready to serve.
 
     Attributes:
-        server: Serves HTTP until it is stopped.
+        app: The WSGI application, with all routes.
+        server: Serves it over HTTP until it is stopped.
         client: The connection to the engine.
         parts: What works beside the server.
     """
 
+    app: falcon.App[Request, Response]
     server: HttpServer
     client: EngineClient
     parts: Parts
@@ -66,12 +79,14 @@ class Service:
     def stop(self) -> None:
         """Ask it to end; `close` waits for that."""
         for part in reversed(self.parts.running):
-            part.stop()
+            _in_time(part.stop, _STOP_SECONDS)
 
     def close(self) -> None:
-        """End everything."""
+        """End everything, within some seconds: a part may wait for a disk that hangs."""
+        deadline = monotonic() + _CLOSE_SECONDS
         for part in reversed(self.parts.running):
-            part.join()
+            if not _in_time(part.join, deadline - monotonic()):
+                _log.warning("a part of the runtime did not end in time: part=%s", type(part).__name__)
         self.client.close()
 
 
@@ -95,8 +110,11 @@ def build(settings: Settings) -> Service:
     )
     telemetry = Telemetry(settings.engine, ROUTES)
     collector = EngineCollector(client.fetch, rules, budget=settings.request_timeout, observer=telemetry)
-    parts = assemble(settings, telemetry)
+    budget = Budget()
+    parts = assemble(settings, telemetry, budget)
     token = secret(settings.api_token_file, "--api-token-file")
+    if token is not None:
+        parts.running.append(token)
     versions = {"version": __version__, "python": platform.python_version(), "engine": settings.engine}
     resources = {
         "/": LandingResource(
@@ -119,7 +137,9 @@ def build(settings: Settings) -> Service:
         raise ConfigError(message)
     if token is None and not _is_loopback(listener):
         _log.warning("whoever reaches this port may load adapters and download models: see --api-token-file")
-    return Service(HttpServer(create_app(resources, telemetry, token=token), listener), client, parts)
+    router = Router(Gate(token.current if token is not None else None).admit, LANES)
+    app = create_app(resources, telemetry, router=router, budget=budget)
+    return Service(app, HttpServer(app, listener, budget=budget, lane_of=router.lane_of), client, parts)
 
 
 def run(settings: Settings) -> None:
@@ -153,6 +173,14 @@ def run(settings: Settings) -> None:
         service.stop()
         service.server.drain()
     _log.info("ended")
+
+
+def _in_time(action: Callable[[], object], seconds: float) -> bool:
+    """Do something, and return whether it was done in this time; it goes on if not."""
+    thread = Thread(target=action, name="end", daemon=True)
+    thread.start()
+    thread.join(max(seconds, 0.1))
+    return not thread.is_alive()
 
 
 def _on_end_signals(*actions: Callable[[], object]) -> None:

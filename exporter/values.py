@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
+    "boolean",
     "count",
     "directory",
     "endpoint",
@@ -204,6 +205,12 @@ def number(value: str) -> int:
         message = "must be a number from 0 on"
         raise ValueError(message)
     return int(value)
+
+
+def boolean(value: str) -> bool:
+    """Return whether a text means yes."""
+    yes = ("true", "yes", "1")
+    return one_of(*yes, "false", "no", "0")(value) in yes
 
 
 def switch(value: str) -> bool:

@@ -13,7 +13,7 @@ from storage.source import parse_source
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Facts", "Origin", "State", "Status", "Wanted", "check_name"]
+__all__ = ["Facts", "Installed", "Origin", "State", "Status", "Wanted", "check_name"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*")
 _LONGEST_NAME: Final = 255
@@ -38,15 +38,32 @@ class Origin(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Installed:
+    """An adapter's files, as the engine is given them.
+
+    Attributes:
+        path: The directory.
+        content: The digest of what is in it (`lora.contents`).
+        revision: What the source was resolved to, empty where it has no revisions; `None` without a source.
+    """
+
+    path: Path
+    content: str
+    revision: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """An adapter that should be loaded.
 
     Attributes:
         name: What requests call it.
-        path: The absolute directory that the engine loads it from.
+        path: An absolute directory: that of the files, or with a source the
+            base below which each content has a directory of its own.
         source: Where its files come from; `None` when they are there already.
         origin: Who asked for it.
         allow_pickle: Whether weights that can run code when they are read are taken.
+        installed: The files that were found or fetched for it, once they were.
     """
 
     name: str
@@ -54,6 +71,12 @@ class Wanted:
     source: str | None = None
     origin: Origin = Origin.CALL
     allow_pickle: bool = False
+    installed: Installed | None = None
+
+    @property
+    def engine_path(self) -> Path:
+        """The directory that the engine has it from, or will as far as is known."""
+        return self.installed.path if self.installed else self.path
 
     @property
     def origin_uri(self) -> str | None:
@@ -93,6 +116,7 @@ class Status:
         state: How it stands.
         managed: Whether somebody asked this runtime for it.
         path: Where the engine has it from, or will.
+        content: The digest of the files there; `None` before they are known.
         source: Where its files come from.
         origin: Who asked for it.
         revision: What the source was resolved to.
@@ -102,6 +126,7 @@ class Status:
         next_retry: Unix seconds.
         error_code: Why the last try failed, for programs.
         error: The same for people.
+        possibly_stale: Whether answers may come from weights that had this name before.
     """
 
     name: str
@@ -117,6 +142,8 @@ class Status:
     next_retry: float | None = None
     error_code: str | None = None
     error: str | None = None
+    content: str | None = None
+    possibly_stale: bool = False
 
 
 def check_name(name: str) -> str:

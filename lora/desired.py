@@ -1,9 +1,15 @@
 """The desired set on disk, so that it outlives this process.
 
-    {"version": 1, "adapters": [{"name": ..., "path": ..., "source": ..., "origin": ..., "allow_pickle": ...}, ...],
-     "removed": ["<name>", ...], "check": "<SHA-256 of the rest>"}
+    {"version": 2,
+     "adapters": [{"name": ..., "path": ..., "source": ..., "origin": ..., "allow_pickle": ...,
+                   "installed": {"path": ..., "content": ..., "revision": ...} or null}, ...],
+     "removed": ["<name>", ...],
+     "served": [["<name>", "<path>", "<content>"], ...],
+     "check": "<SHA-256 of the rest>"}
 
-`removed` are adapters that nobody wants any more and the engine may still have.
+`removed` are adapters that are no longer wanted and that the engine may still have.
+`served` is what the engine's prefix cache may hold blocks of (`lora.prefix_cache`).
+Version 1 had neither `installed` nor `served`: its adapters lie in `path` itself.
 
 Written to a sibling file, flushed, and renamed: whatever happens, one whole
 version is there. Credentials are never in it.
@@ -20,14 +26,16 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from lora.adapter import Origin, Wanted
+from lora.adapter import Installed, Origin, Wanted
+from lora.prefix_cache import Served
 
 __all__ = ["Desired", "Forgetful", "Kept", "StateFile"]
 
 _log: Final = logging.getLogger(__name__)
 
 FILE: Final = "lora-adapters.json"
-VERSION: Final = 1
+VERSION: Final = 2
+_VERSIONS: Final = (1, VERSION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +44,7 @@ class Kept:
 
     wanted: tuple[Wanted, ...] = ()
     removed: tuple[str, ...] = ()
+    served: tuple[Served, ...] = ()
 
 
 class Desired(Protocol):
@@ -128,10 +137,16 @@ def _encode(kept: Kept) -> bytes:
             "source": one.source,
             "origin": one.origin.value,
             "allow_pickle": one.allow_pickle,
+            "installed": _installed_row(one.installed),
         }
         for one in sorted(kept.wanted, key=lambda one: one.name)
     ]
-    state: dict[str, Any] = {"version": VERSION, "adapters": adapters, "removed": sorted(kept.removed)}
+    state: dict[str, Any] = {
+        "version": VERSION,
+        "adapters": adapters,
+        "removed": sorted(kept.removed),
+        "served": [list(one) for one in kept.served],
+    }
     return json.dumps(state | {"check": _check(state)}, indent=1).encode()
 
 
@@ -141,14 +156,25 @@ def _decode(text: bytes) -> Kept:
         message = "not an object"
         raise TypeError(message)
     check = state.pop("check")
-    if state["version"] != VERSION or check != _check(state):
+    if state["version"] not in _VERSIONS or check != _check(state):
         message = "another version, or damaged"
         raise ValueError(message)
-    adapters = (
-        Wanted(one["name"], Path(one["path"]), one["source"], Origin(one["origin"]), bool(one["allow_pickle"]))
-        for one in state["adapters"]
-    )
-    return Kept(tuple(adapters), tuple(state["removed"]))
+    served = (Served(*map(str, row)) for row in state.get("served", ()))
+    return Kept(tuple(map(_wanted, state["adapters"])), tuple(state["removed"]), tuple(served))
+
+
+def _wanted(row: dict[str, Any]) -> Wanted:
+    installed = row.get("installed")
+    return Wanted(
+        row["name"], Path(row["path"]), row["source"], Origin(row["origin"]), bool(row["allow_pickle"]),
+        Installed(Path(installed["path"]), installed["content"], installed["revision"]) if installed else None,
+    )  # fmt: skip
+
+
+def _installed_row(installed: Installed | None) -> dict[str, str | None] | None:
+    if installed is None:
+        return None
+    return {"path": str(installed.path), "content": installed.content, "revision": installed.revision}
 
 
 def _check(state: dict[str, Any]) -> str:

@@ -16,7 +16,9 @@ from http import HTTPStatus
 from threading import local
 from typing import TYPE_CHECKING, Any, Final
 
+from lora.cache_key import CacheKey, vllm_key
 from lora.errors import EngineRefusedError, EngineUnavailableError
+from lora.prefix_cache import Reset
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,15 +31,22 @@ __all__ = ["APIS", "EngineApi", "EngineClient", "Models"]
 
 @dataclass(frozen=True, slots=True)
 class EngineApi:
-    """An engine's routes."""
+    """An engine's routes, and what its prefix cache knows adapters by.
+
+    Attributes:
+        load: Loads an adapter.
+        unload: Unloads one.
+        key: Returns the cache's key, given the engine's version.
+    """
 
     load: str
     unload: str
+    key: Callable[[str], CacheKey]
 
 
 APIS: Final = {
-    "vllm": EngineApi("/v1/load_lora_adapter", "/v1/unload_lora_adapter"),
-    "sglang": EngineApi("/load_lora_adapter", "/unload_lora_adapter"),
+    "vllm": EngineApi("/v1/load_lora_adapter", "/v1/unload_lora_adapter", vllm_key),
+    "sglang": EngineApi("/load_lora_adapter", "/unload_lora_adapter", lambda _: CacheKey.LOAD),
 }
 
 _CONNECT_SECONDS: Final = 3.0
@@ -45,6 +54,8 @@ _LIST_SECONDS: Final = 10.0
 # SGLang's unload waits for the adapter's requests; a load reads files.
 _CHANGE_SECONDS: Final = 600.0
 _LONGEST_QUOTE: Final = 300
+
+_NO_SUCH_ROUTE: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED})
 
 ALREADY: Final = "already_loaded"
 ABSENT: Final = "not_loaded"
@@ -145,6 +156,39 @@ class EngineClient:
         """
         return self._change(self._api.unload, {"lora_name": name}, fine=ABSENT)
 
+    def cache_key(self) -> CacheKey:
+        """Return what the prefix cache of the engine as it runs now knows an adapter's blocks by.
+
+        Raises:
+            EngineUnavailableError: The engine does not answer.
+        """
+        if self._api.key("") is CacheKey.LOAD:
+            return CacheKey.LOAD
+        response = self._send("GET", "/version", timeout=_LIST_SECONDS)
+        try:
+            version = str(response.json()["version"]) if response.status_code == HTTPStatus.OK else ""
+        except (ValueError, TypeError, KeyError):
+            version = ""
+        return self._api.key(version)
+
+    def reset_prefix_cache(self) -> Reset:
+        """Ask a vLLM to empty its prefix cache; only an answer that says so counts as done.
+
+        vLLM refuses while requests run. It answers 200 all the same, since 0.26
+        with `{"success": false}`, earlier with an empty body.
+
+        Raises:
+            EngineUnavailableError: The engine does not answer.
+        """
+        response = self._send("POST", "/reset_prefix_cache?reset_external=true", timeout=_LIST_SECONDS)
+        if response.status_code in _NO_SUCH_ROUTE:
+            return Reset.UNSUPPORTED
+        try:
+            is_done = response.status_code == HTTPStatus.OK and response.json()["success"] is True
+        except (ValueError, TypeError, KeyError):
+            is_done = False
+        return Reset.DONE if is_done else Reset.REFUSED
+
     def _change(self, route: str, body: dict[str, str], *, fine: str) -> bool:
         response = self._send("POST", route, body, timeout=_CHANGE_SECONDS)
         if response.status_code == HTTPStatus.OK and not _says_failure(response):
@@ -169,7 +213,10 @@ class EngineClient:
                 allow_redirects=False,
             )  # fmt: skip
         except requests.RequestException as error:
-            raise EngineUnavailableError(f"the engine does not answer: {_cause(error)}") from None
+            cause = _cause(error)
+            is_down = isinstance(cause, ConnectionRefusedError)
+            reason = getattr(cause, "strerror", None) or type(cause).__name__
+            raise EngineUnavailableError(f"the engine does not answer: {reason}", is_down=is_down) from None
         if response.status_code in (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT):
             raise EngineUnavailableError(f"the engine answers {response.status_code}")
         return response
@@ -213,8 +260,8 @@ def _words(response: requests.Response) -> str:
     return str(found or body.get("error_message") or body.get("message") or body.get("detail") or "")
 
 
-def _cause(error: BaseException) -> str:
-    """Return the innermost reason, without addresses of objects."""
+def _cause(error: BaseException) -> BaseException:
+    """Return the innermost reason."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
-    return getattr(error, "strerror", None) or type(error).__name__
+    return error

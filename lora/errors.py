@@ -55,11 +55,16 @@ class DownloadFailedError(LoraError):
 
 
 class EngineUnavailableError(LoraError):
-    """The engine does not answer."""
+    """The engine does not answer.
 
-    def __init__(self, message: str) -> None:
+    Attributes:
+        is_down: Whether nothing listens at its address: its process has ended, or has yet to start.
+    """
+
+    def __init__(self, message: str, *, is_down: bool = False) -> None:
         """Say why."""
         super().__init__("engine_unavailable", message)
+        self.is_down = is_down
 
 
 class EngineRefusedError(LoraError):

@@ -13,10 +13,11 @@ from lora.desired import Kept
 from lora.errors import LoraError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from lora.adapter import Wanted
     from lora.desired import Desired
+    from lora.prefix_cache import Served
     from lora.slot import Slot
 
 __all__ = ["Keeping"]
@@ -27,9 +28,10 @@ _log: Final = logging.getLogger(__name__)
 class Keeping:
     """Keeps the desired set as the slots have it."""
 
-    def __init__(self, desired: Desired) -> None:
-        """Keep it in `desired`."""
+    def __init__(self, desired: Desired, served: Callable[[], tuple[Served, ...]]) -> None:
+        """Keep it in `desired`, with what `served` returns of the engine's prefix cache."""
         self._desired = desired
+        self._served = served
         self._is_behind = False
 
     def read(self) -> Kept:
@@ -43,7 +45,7 @@ class Keeping:
             LoraError: It cannot be kept.
         """
         try:
-            self._desired.write(_kept(slots, {name: wanted}))
+            self._desired.write(self._kept(slots, {name: wanted}))
         except OSError as error:
             raise LoraError("state_not_kept", f"--state-dir cannot be written: {error.strerror}") from error
 
@@ -61,21 +63,21 @@ class Keeping:
     def write(self, slots: Iterable[Slot]) -> None:
         """Write the set down as it is; say so once when that is not possible."""
         try:
-            self._desired.write(_kept(slots, {}))
+            self._desired.write(self._kept(slots, {}))
             self._is_behind = False
         except OSError as error:
             if not self._is_behind:
                 _log.error("the desired adapters cannot be kept: %s", error.strerror)
             self._is_behind = True
 
-
-def _kept(slots: Iterable[Slot], changes: Mapping[str, Wanted | None]) -> Kept:
-    """Return what is desired, and what is on its way out."""
-    slots = list(slots)
-    desired = {slot.name: slot.desired for slot in slots} | dict(changes)
-    leaving = {slot.name for slot in slots if slot.leaving}
-    leaving |= {name for name, wanted in changes.items() if wanted is None}
-    return Kept(
-        tuple(wanted for wanted in desired.values() if wanted),
-        tuple(name for name in leaving if desired.get(name) is None),
-    )
+    def _kept(self, slots: Iterable[Slot], changes: Mapping[str, Wanted | None]) -> Kept:
+        """Return what is desired, what is on its way out, and what the cache may hold."""
+        slots = list(slots)
+        desired = {slot.name: slot.desired for slot in slots} | dict(changes)
+        leaving = {slot.name for slot in slots if slot.leaving}
+        leaving |= {name for name, wanted in changes.items() if wanted is None}
+        return Kept(
+            tuple(wanted for wanted in desired.values() if wanted),
+            tuple(name for name in leaving if desired.get(name) is None),
+            self._served(),
+        )

@@ -10,14 +10,20 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from dataclasses import replace
 from threading import Condition, Semaphore, Thread
 from time import monotonic, time
 from typing import TYPE_CHECKING, Final, Protocol
 
 from lora.adapter import Origin, State, Status, check_name
+from lora.contents import Contents
 from lora.errors import EngineUnavailableError, InvalidAdapterError, LoraError, UnknownAdapterError
+from lora.housekeeping import Housekeeping
+from lora.installation import Installation
 from lora.keeping import Keeping
+from lora.prefix_cache import PATIENCE_SECONDS, CacheObserver, PrefixCache
 from lora.reconciler import Reconciler, ReconcilerObserver
+from lora.references import References
 from lora.slot import Goal, Slot
 from lora.steps import RolledBackError, Steps
 
@@ -28,7 +34,7 @@ if TYPE_CHECKING:
     from lora.adapter import Wanted
     from lora.desired import Desired
     from lora.engine import EngineClient, Models
-    from lora.steps import Downloads, Extras
+    from lora.installation import Downloads, Extras
     from storage.config import Config
 
 __all__ = ["OPERATIONS", "OUTCOMES", "Manager", "Observer"]
@@ -49,7 +55,7 @@ OPERATIONS: Final = ("load", "unload")
 OUTCOMES: Final = ("done", "failed", "engine_unavailable")
 
 
-class Observer(ReconcilerObserver, Protocol):
+class Observer(ReconcilerObserver, CacheObserver, Protocol):
     """Told of what happens, for metrics; must not block or raise."""
 
     def operated(self, *, operation: str, outcome: str, seconds: float) -> None:
@@ -67,8 +73,10 @@ class Manager:
         observer: Observer,
         *,
         config: Config,
+        pod: str,
         cancel: Callable[[str], object],
         interval: float = INTERVAL_SECONDS,
+        reset_patience: float = PATIENCE_SECONDS,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         """Prepare; nothing is loaded before `start`.
@@ -79,16 +87,22 @@ class Manager:
             desired: What keeps the desired set.
             observer: Told of what happens.
             config: The pod's own credentials and endpoints.
+            pod: The pod's name, under which it refers to directories on shared volumes.
             cancel: Ends a download by its id.
             interval: Seconds between two looks at what the engine has.
+            reset_patience: Seconds for which a reset of the engine's prefix cache is tried.
             clock: A monotonic clock in seconds.
         """
         self._engine = engine
-        self._keeping = Keeping(desired)
+        self._cache = PrefixCache(engine, observer, patience=reset_patience, clock=clock)
+        self._keeping = Keeping(desired, self._cache.remembered)
         self._observer = observer
         self._cancel = cancel
         self._clock = clock
-        self._steps = Steps(engine, downloads, config, note=self._note, holder=self._holder)
+        references = References(pod, clock=clock)
+        installation = Installation(downloads, config, Contents(), references)
+        self._steps = Steps(engine, installation, self._cache, note=self._note)
+        self._housekeeping = Housekeeping(references)
         self._askers = Semaphore(_ASKERS)
         self._changed = Condition()
         self._slots: dict[str, Slot] = {}
@@ -101,6 +115,7 @@ class Manager:
     def start(self) -> None:
         """Take up the set as it was kept, and begin to work."""
         kept = self._keeping.read()
+        self._cache.restore(kept.served)
         with self._changed:
             for wanted in kept.wanted:
                 self._slots[wanted.name] = Slot(wanted.name, Goal(wanted, kept=True), desired=wanted)
@@ -118,6 +133,7 @@ class Manager:
             self._stopped = True
             jobs = [slot.job for slot in self._slots.values() if slot.job]
             self._changed.notify_all()
+        self._cache.stop()
         self._reconciler.stop()
         for job in jobs:
             self._cancel(job)
@@ -149,10 +165,12 @@ class Manager:
             if kept:
                 self._keeping.first(self._slots.values(), wanted.name, wanted)
             slot = self._slots.get(wanted.name)
-            if slot is None or not slot.goal.is_under_way(wanted):
+            refresh = extras is not None and extras.refresh
+            if slot is None or not slot.goal.is_under_way(wanted, refresh=refresh):
                 slot = self._aim(wanted.name, Goal(wanted, kept, extras))
             if kept:
-                slot.desired, slot.goal.kept = wanted, True
+                installed = slot.desired.installed if slot.desired and wanted.is_same(slot.desired) else None
+                slot.desired, slot.goal.kept = replace(wanted, installed=installed), True
             return slot.goal
 
     def unload(self, name: str) -> Goal:
@@ -256,16 +274,10 @@ class Manager:
         if slot.job and not any(other.job == slot.job for other in self._slots.values() if other is not slot):
             Thread(target=self._cancel, args=(slot.job,), daemon=True).start()
 
-    def _holder(self, wanted: Wanted) -> Wanted | None:
-        """Return the loaded adapter that has files open where `wanted` would put its own."""
-        with self._changed:
-            loaded = [slot.loaded for slot in self._slots.values() if slot.loaded]
-        return next((one for one in loaded if one.path == wanted.path), None)
-
     def holds(self, path: Path) -> bool:
         """Tell whether a loaded adapter's files are in a directory, or below it."""
         with self._changed:
-            return any(slot.loaded and slot.loaded.path.is_relative_to(path) for slot in self._slots.values())
+            return any(slot.loaded and slot.loaded.engine_path.is_relative_to(path) for slot in self._slots.values())
 
     def _enqueue(self, slot: Slot) -> None:
         self._reconciler.need(needed=True)
@@ -308,7 +320,7 @@ class Manager:
         outcome = "done"
         try:
             if goal.wanted:
-                found = self._steps.load(slot, goal.wanted, goal.extras, job)
+                found = self._steps.load(slot, goal, goal.wanted, job)
                 self._loaded(slot, goal, found)
             else:
                 self._steps.unload(slot)
@@ -324,12 +336,13 @@ class Manager:
     def _loaded(self, slot: Slot, goal: Goal, found: Wanted) -> None:
         with self._changed:
             slot.state, slot.error, slot.attempts, slot.retry_at = State.LOADED, None, 0, None
+            goal.found, goal.possibly_stale = found, slot.possibly_stale
             if slot.goal is goal:
                 goal.extras = None
                 slot.settled, slot.leaving = True, False
                 self._keeping.desire(self._slots.values(), slot, found)
             goal.done.set()
-        _log.info("adapter %s is loaded from %s", slot.name, found.path)
+        _log.info("adapter %s is loaded from %s", slot.name, found.engine_path)
 
     def _unloaded(self, slot: Slot, goal: Goal) -> None:
         with self._changed:
@@ -371,11 +384,14 @@ class Manager:
 
     def _forget(self, slot: Slot) -> None:
         del self._slots[slot.name]
-        self._reconciler.need(needed=bool(self._slots))
+        self._reconciler.need(needed=bool(self._slots or self._cache.remembered()))
 
-    def _repair(self, models: Models, *, came_back: bool) -> int:
+    def _repair(self, models: Models, *, came_back: bool, restarted: bool) -> int:
         """Start what is to be done; return for how many adapters."""
         self._rounds += 1
+        if restarted:
+            self._cache.forget()
+        self._cache.retry()
         with self._changed:
             self._keeping.catch_up(self._slots.values())
             off = [slot for slot in self._slots.values() if self._is_off(slot, models, came_back=came_back)]
@@ -384,6 +400,10 @@ class Manager:
                 if slot.goal.done.is_set():
                     slot.goal = slot.goal.again()
                 self._enqueue(slot)
+            for slot in self._slots.values():
+                slot.possibly_stale = self._cache.is_suspect(slot.name)
+            slots = list(self._slots.values())
+        self._housekeeping.tidy(slots, models if self._steps.engine_lists else None)
         return len(off)
 
     def _is_off(self, slot: Slot, models: Models, *, came_back: bool) -> bool:
@@ -392,9 +412,10 @@ class Manager:
             return False
         if (
             slot.loaded
-            and models.adapters.get(slot.name) != str(slot.loaded.path)
+            and models.adapters.get(slot.name) != str(slot.loaded.engine_path)
             and self._trusts_list(came_back=came_back)
         ):
+            self._cache.unloaded(slot.name)
             slot.loaded, slot.blocked, slot.state = None, False, State.PENDING
             return True
         if slot.settled:

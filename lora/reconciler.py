@@ -6,7 +6,7 @@ import logging
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Final, Protocol
 
-from lora.errors import LoraError
+from lora.errors import EngineUnavailableError, LoraError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,8 +43,8 @@ class Reconciler:
         Args:
             models: Returns what the engine has, or raises LoraError.
             repair: Starts what is to be done and returns for how many
-                adapters; takes the models, and whether the engine was away
-                the last time.
+                adapters; takes the models, whether the engine was away the
+                last time, and whether its process was gone.
             observer: Told of each comparison.
             interval: Seconds.
         """
@@ -55,6 +55,7 @@ class Reconciler:
         self._needed = Event()
         self._stopping = Event()
         self._engine_is_away = False
+        self._engine_was_down = False
         self._thread = Thread(target=self._run, name="lora-reconciler", daemon=True)
 
     def start(self) -> None:
@@ -91,8 +92,10 @@ class Reconciler:
             if not self._engine_is_away:
                 _log.warning("adapters cannot be compared: %s", error.message)
             self._engine_is_away = True
+            self._engine_was_down |= isinstance(error, EngineUnavailableError) and error.is_down
             self._observer.reconciled(outcome="engine_unavailable")
             return
         came_back, self._engine_is_away = self._engine_is_away, False
-        repaired = self._repair(models, came_back=came_back)
+        restarted, self._engine_was_down = self._engine_was_down, False
+        repaired = self._repair(models, came_back=came_back, restarted=restarted)
         self._observer.reconciled(outcome="repaired" if repaired else "in_sync")

@@ -14,7 +14,7 @@ from lora.adapter import State, Status
 if TYPE_CHECKING:
     from lora.adapter import Facts, Wanted
     from lora.errors import LoraError
-    from lora.steps import Extras
+    from lora.installation import Extras
 
 __all__ = ["Goal", "Slot"]
 
@@ -29,6 +29,8 @@ class Goal:
         extras: What the call brought for the download; dropped when it is reached or withdrawn.
         done: Set when it was reached, was tried in vain, or was withdrawn.
         error: Why it was not reached.
+        found: What the engine has, with its files, once it was reached.
+        possibly_stale: Whether that may answer from weights that had its name before.
     """
 
     wanted: Wanted | None
@@ -36,18 +38,25 @@ class Goal:
     extras: Extras | None = None
     done: Event = field(default_factory=Event)
     error: LoraError | None = None
+    found: Wanted | None = None
+    possibly_stale: bool = False
 
     def again(self) -> Goal:
         """Return the same for another try."""
-        return replace(self, done=Event(), error=None)
+        return replace(self, done=Event(), error=None, found=None, possibly_stale=False)
 
-    def is_under_way(self, wanted: Wanted | None) -> bool:
+    def is_under_way(self, wanted: Wanted | None, *, refresh: bool = False) -> bool:
         """Tell whether it is still to be reached, and is what this asker wants, too."""
-        if self.done.is_set():
+        if self.done.is_set() or (refresh and not self.refreshes):
             return False
         if wanted is None or self.wanted is None:
             return wanted is self.wanted
         return wanted.is_same(self.wanted) and wanted.origin is self.wanted.origin
+
+    @property
+    def refreshes(self) -> bool:
+        """Whether the source is resolved again, or the directory looked at again, whatever is loaded."""
+        return self.extras is not None and self.extras.refresh
 
 
 @dataclass(eq=False, slots=True)
@@ -61,7 +70,8 @@ class Slot:
         settled: Whether there is nothing to do.
         busy: Whether a thread works for it.
         leaving: Whether it is wanted no more, and the engine may still have it.
-        loaded: What the engine has from us under this name.
+        loaded: What the engine has from us under this name, with the files that it has.
+        possibly_stale: Whether it may answer from weights that had its name before.
         blocked: Whether the engine refused the goal and got its former adapter back:
             not tried again before the engine restarts.
         job: The download that is under way.
@@ -79,7 +89,7 @@ class Slot:
     job: str | None = None
     state: State = State.PENDING
     facts: Facts | None = None
-    revision: str | None = None
+    possibly_stale: bool = False
     loaded_since: float | None = None
     attempts: int = 0
     retry_at: float | None = None
@@ -88,19 +98,22 @@ class Slot:
     def status(self) -> Status:
         """Return how it stands, for those who ask, also without the manager's lock."""
         error = self.error
+        loaded = self.loaded.installed if self.loaded else None
         shown = (self.loaded if self.blocked else self.goal.wanted) or self.desired or self.loaded
         return Status(
             name=self.name,
             state=self.state,
             managed=True,
-            path=str(shown.path) if shown else "",
+            path=str(loaded.path if loaded else shown.engine_path if shown else ""),
             source=shown.source if shown else None,
             origin=shown.origin if shown else None,
-            revision=self.revision,
+            revision=loaded.revision if loaded else None,
             facts=self.facts,
             loaded_since=self.loaded_since,
             attempts=self.attempts,
             next_retry=self.retry_at,
             error_code=error.code if error else None,
             error=error.message if error else None,
+            content=loaded.content if loaded else None,
+            possibly_stale=self.possibly_stale,
         )

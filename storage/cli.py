@@ -9,8 +9,10 @@ Exit codes, by cause:
     4   denied: credentials are missing, wrong or not allowed to
     5   no space on the volume
     6   network: the source cannot be reached, or stalls
-    7   corrupt: bytes are not what the source says, names are unsafe, the source keeps changing
+    7   corrupt: bytes are not what the source says, names are unsafe, the source keeps changing or never ends
     8   locked: another download holds the directory for longer than --lock-timeout
+    9   target_holds_other: the directory holds another source's files, or files that no download put there
+    10  out_of_memory: the download needs more than --worker-memory
     130, 143   ended by SIGINT or SIGTERM
 """
 
@@ -26,11 +28,12 @@ from time import sleep
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from storage.child import GRACE_SECONDS
-from storage.config import Config
+from storage.config import Config, boolean
 from storage.display import FORMS, make_display, size_text
 from storage.errors import ConfigError, StorageError, UsageError
 from storage.job import Job
 from storage.jobs import Limits, Silent
+from storage.memory import memory_size
 from storage.process import start as start_worker
 from storage.request import Action, DownloadRequest
 from storage.source import parse_source
@@ -51,10 +54,12 @@ sources:
 
 environment:
   HF_AUTH_TOKEN, HF_ENDPOINT, HF_REVISION, ACCESS_KEY, SECRET_KEY, SESSION_TOKEN, ENDPOINT, AWS_REGION,
-  S3_ADDRESSING_STYLE (auto, virtual, path), S3_ANONYMOUS, AWS_CA_BUNDLE; without ACCESS_KEY, the AWS default chain
+  S3_ADDRESSING_STYLE (auto, virtual, path), S3_ANONYMOUS, AWS_CA_BUNDLE; without ACCESS_KEY, the AWS default chain;
+  DOWNLOAD_REPLACE (true: as --replace)
 
 exit codes:
-  0 done, 1 other, 2 usage, 3 not found, 4 denied, 5 no space, 6 network, 7 corrupt, 8 locked, 130/143 interrupted
+  0 done, 1 other, 2 usage, 3 not found, 4 denied, 5 no space, 6 network, 7 corrupt, 8 locked,
+  9 the directory holds other files, 10 out of memory, 130/143 interrupted
 """
 
 
@@ -82,6 +87,13 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _memory(text: str) -> int:
+    try:
+        return memory_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 _FLAGS: Final[tuple[tuple[tuple[str, ...], dict[str, Any]], ...]] = (
     (("-s", "--source"), {"required": True, "metavar": "URI", "help": "where the model is (required)"}),
     (("-o", "--output-dir"), {"required": True, "metavar": "DIR", "help": "where it goes (required)"}),
@@ -98,7 +110,17 @@ _FLAGS: Final[tuple[tuple[tuple[str, ...], dict[str, Any]], ...]] = (
     (("--exclude",), {"action": "append", "default": [], "metavar": "PATTERN", "help": "no such files (repeatable)"}),
     (("--verify",), {"action": "store_true", "help": "check the copy against its manifest and the source"}),
     (("--offline",), {"action": "store_true", "help": "with --verify: do not ask the source"}),
-    (("--dry-run",), {"action": "store_true", "help": "say what would be fetched, how much, and whether there is room"}),
+    (
+        ("--dry-run",),
+        {"action": "store_true", "help": "say what would be fetched and removed, how much, and whether there is room"},
+    ),
+    (
+        ("--replace",),
+        {
+            "action": "store_true",
+            "help": "remove or overwrite files of another source in DIR, and overwrite files that no download put there",
+        },
+    ),
     (("--anonymous",), {"action": "store_true", "help": "do not sign requests to the object store"}),
     (
         ("--progress",),
@@ -116,6 +138,13 @@ _FLAGS: Final[tuple[tuple[tuple[str, ...], dict[str, Any]], ...]] = (
     (
         ("--write-root",),
         {"action": "append", "default": [], "metavar": "DIR", "help": "refuse output directories outside (repeatable)"},
+    ),
+    (
+        ("--worker-memory",),
+        {
+            "type": _memory, "default": "80Mi", "metavar": "MEMORY",
+            "help": "memory limit of the process that downloads (default 80Mi)",
+        },
     ),
     (("-v", "--verbose"), {"action": "store_true", "help": "say each file"}),
 )  # fmt: skip
@@ -152,9 +181,15 @@ def _request(options: argparse.Namespace, environ: Mapping[str, str]) -> Downloa
     return DownloadRequest(
         source=options.source, output_dir=options.output_dir, config=_config(options, environ), action=action,
         max_workers=options.max_workers, include=tuple(options.include), exclude=tuple(options.exclude),
-        offline=options.offline, write_roots=tuple(options.write_root), lock_timeout=options.lock_timeout,
+        offline=options.offline, replace=options.replace or _is_set(environ, "DOWNLOAD_REPLACE"), write_roots=tuple(options.write_root), lock_timeout=options.lock_timeout,
         read_timeout=min(max(options.stall_timeout / 3, 0.5), 30.0), tries=max(options.retries, 1), follow_parent=True,
+        memory=options.worker_memory,
     )  # fmt: skip
+
+
+def _is_set(environ: Mapping[str, str], variable: str) -> bool:
+    text = environ.get(variable, "").strip()
+    return bool(text) and boolean(text, variable)
 
 
 def _config(options: argparse.Namespace, environ: Mapping[str, str]) -> Config:
@@ -177,10 +212,14 @@ def _read(path: str) -> str:
 def _run(request: DownloadRequest, limits: Limits, options: argparse.Namespace, start: Start) -> int:
     display = make_display(options.progress, verbose=options.verbose)
     plan: dict[str, Any] = {}
+    removals: list[Mapping[str, Any]] = []
 
     def on_event(event: Mapping[str, Any]) -> None:
         if event["event"] == "planned":
             plan.update(event)
+            removals.clear()
+        elif event["event"] == "removal":
+            removals.append(event)
         display.show(event)
 
     job = Job("cli", parse_source(request.source), request, limits, Silent(), start, on_event)
@@ -190,12 +229,13 @@ def _run(request: DownloadRequest, limits: Limits, options: argparse.Namespace, 
     finally:
         display.close()
     error = job.snapshot().error
+    # Also when it would be refused: the list is what the caller has to look at.
+    if request.action is Action.DRY_RUN and options.progress != "json" and plan:
+        sys.stdout.write(_dry_run_text(plan, request.output_dir) + _removals_text(removals))
+        sys.stdout.flush()
     if error:
         code = _fail(error)
         return 128 + received[0] if received else code
-    if request.action is Action.DRY_RUN and options.progress != "json":
-        sys.stdout.write(_dry_run_text(plan, request.output_dir))
-        sys.stdout.flush()
     return 0
 
 
@@ -227,6 +267,12 @@ def _dry_run_text(plan: Mapping[str, Any], directory: str) -> str:
         f"unchanged: {plan['kept_files']} files, {plan['kept_bytes']} bytes\n"
         f"room in {directory}: {plan['free_bytes']} bytes ({size_text(plan['free_bytes'])}), enough\n"
     )
+
+
+def _removals_text(removals: Sequence[Mapping[str, Any]]) -> str:
+    head = f"to remove or overwrite: {len(removals)} files, {sum(each['size'] for each in removals)} bytes\n"
+    lines = (f"  {'overwrite' if each['overwritten'] else 'remove'} {each['file']}\n" for each in removals)
+    return head + "".join(lines)
 
 
 def _fail(error: StorageError) -> int:

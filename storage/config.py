@@ -17,7 +17,7 @@ from storage.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Config", "Secret", "endpoint_url"]
+__all__ = ["Config", "Secret", "boolean", "endpoint_url"]
 
 _DEFAULT_HUB: Final = "https://huggingface.co"
 _STYLES: Final = ("auto", "virtual", "path")
@@ -212,7 +212,7 @@ def _decode(text: str, origin: str) -> object:
 
 def _parse(key: str, value: object, origin: str) -> Any:  # noqa: ANN401 - a field of Config
     if key == "anonymous":
-        return _boolean(value, origin)
+        return boolean(value, origin)
     if not isinstance(value, str):
         raise ConfigError(f"{origin} must be a text")
     text = value.strip()
@@ -232,7 +232,12 @@ def _secret(text: str, origin: str) -> Secret:
     return Secret(text)
 
 
-def _boolean(value: object, origin: str) -> bool:
+def boolean(value: object, origin: str) -> bool:
+    """Return what `true` or `false`, and a few words like them, mean.
+
+    Raises:
+        ConfigError: It is none of them; the message names `origin`.
+    """
     text = str(value).strip().lower()
     if text not in _TRUE + _FALSE:
         raise ConfigError(f"{origin} is true or false")

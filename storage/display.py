@@ -8,6 +8,8 @@ import sys
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
 
+from storage.errors import listed
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -15,6 +17,8 @@ __all__ = ["FORMS", "Display", "make_display", "size_text"]
 
 FORMS: Final = ("auto", "bar", "log", "json", "none")
 LOG_SECONDS: Final = 10.0
+# One for each file.
+_VERBOSE: Final = frozenset(("verified", "removed"))
 _KIB: Final = 1024.0
 
 
@@ -88,7 +92,7 @@ class _Log:
         self._pace = _Pace()
 
     def show(self, event: Mapping[str, Any]) -> None:
-        if self._quiet or not self._pace.is_due(event) or (event["event"] == "verified" and not self._verbose):
+        if self._quiet or not self._pace.is_due(event) or (event["event"] in _VERBOSE and not self._verbose):
             return
         line = describe(event)
         if line:
@@ -118,7 +122,7 @@ class _Bar:
         if kind in ("planned", "done"):
             self.close()
         line = describe(event)
-        if line and self._pace.is_due(event) and (kind != "verified" or self._verbose):
+        if line and self._pace.is_due(event) and (kind not in _VERBOSE or self._verbose):
             self._tqdm.write(line, file=self._stderr)
         if kind == "planned":
             self._begin(event)
@@ -172,7 +176,13 @@ def _verified(event: Mapping[str, Any]) -> str:
 
 
 def _done(event: Mapping[str, Any]) -> str:
-    return f"done: {event['files']} files, {size_text(event['bytes'])} in {event['seconds']:.1f} s"
+    count = event["removed_files"]
+    removed = f"; removed or overwrote {count} other files: {listed(event['removed'], count)}" if count else ""
+    return f"done: {event['files']} files, {size_text(event['bytes'])} in {event['seconds']:.1f} s{removed}"
+
+
+def _removed(event: Mapping[str, Any]) -> str:
+    return f"{event['file']}: {'overwritten' if event['overwritten'] else 'removed'}, {size_text(event['size'])}"
 
 
 def _planned(event: Mapping[str, Any]) -> str:
@@ -190,5 +200,6 @@ _TEXTS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "progress": _progress,
     "retry": _retry,
     "verified": _verified,
+    "removed": _removed,
     "done": _done,
 }

@@ -1,18 +1,24 @@
 """One download from its request to the published copy, within the worker.
 
-check the target -> lock -> list -> compare with what is there -> room? -> fetch -> publish
+check the target -> lock -> list -> compare with what is there -> may it go? -> room? -> fetch -> publish
 """
 
 from __future__ import annotations
 
 import os
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
+from storage.changes import Changes, find_changes
+from storage.generations import GenerationsLayout
 from storage.journal import Journal
 from storage.layout import Layout, Local
 from storage.lock import Lock
+from storage.memory import is_exhaustion, release
+from storage.names import selected
 from storage.plan import Listing, select
+from storage.publication import publish
 from storage.request import Action
 from storage.source import PvcSource, parse_source
 from storage.staging import Staging
@@ -23,7 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from storage.plan import RemoteFile
+    from storage.held import Held
+    from storage.manifest import Manifest
+    from storage.plan import Digest, RemoteFile
     from storage.reporter import Reporter
     from storage.request import DownloadRequest
     from storage.source import Source
@@ -40,6 +48,9 @@ class Fetcher(Protocol):
     def listing(self) -> Listing:
         """List all files."""
 
+    def find_digest(self, file: RemoteFile) -> Digest | None:
+        """Return what a file must add up to, though the listing does not say."""
+
     def fetch(self, files: Sequence[RemoteFile], staging: Staging, *, workers: int) -> list[RemoteFile]:
         """Bring files into the tree, and return them as they came."""
 
@@ -52,16 +63,22 @@ def run(request: DownloadRequest, reporter: Reporter) -> None:
     """
     source = parse_source(request.source)
     target = check_target(request.output_dir, request.write_roots)
-    _ACTIONS[request.action](_Download(request, source, target, reporter))
+    if request.by_content:
+        _ContentDownload(request, source, target, reporter).download()
+    else:
+        layout = Layout(target, request.write_roots)
+        _ACTIONS[request.action](_Download(request, source, target, reporter, layout))
 
 
 class _Download:
-    def __init__(self, request: DownloadRequest, source: Source, target: Path, reporter: Reporter) -> None:
+    def __init__(
+        self, request: DownloadRequest, source: Source, target: Path, reporter: Reporter, layout: Layout
+    ) -> None:
         self._request = request
         self._source = source
         self._target = target
         self._reporter = reporter
-        self._layout = Layout(target, request.write_roots)
+        self._layout = layout
 
     def fetcher(self) -> Fetcher:
         return _open(self._source, self._request, self._target)
@@ -79,26 +96,50 @@ class _Download:
             journal = Journal(self._layout.journal)
             stack.callback(self._leave_nothing_empty)
             stack.callback(journal.close)
+            stack.push(_make_room)
             self._download(fetcher, journal, lock)
 
     def _download(self, fetcher: Fetcher, journal: Journal, lock: Lock) -> None:
-        everything = fetcher.listing()
-        listing = select(everything, self._request.include, self._request.exclude)
-        local = self._layout.compare(listing, self._reporter.on_hashed)
+        listing = self._listing(fetcher)
+        held = self._layout.held()
+        local = self._layout.compare(listing, held, fetcher.find_digest, self._reporter.on_hashed)
+        self._check_allowed(self._changes(listing, held, local))
         self._layout.sweep(local.wanted)
         self._plan(listing, local, journal)
-        ready = [file for file in local.wanted if self._is_ready(file, journal, fetcher)]
+        fetched = self._fetch(fetcher, local.wanted, journal)
+        lock.check()
+        # Once more: a long download leaves others time to put files there.
+        changes = self._changes(listing, self._layout.held(), local)
+        self._check_allowed(changes)
+        manifest = self._publish(changes, fetched)
+        self._layout.clean()
+        path = str(self._layout.target)
+        self._reporter.done(files=len(manifest.entries), revision=manifest.revision, path=path)
+
+    def _publish(self, changes: Changes, fetched: Sequence[RemoteFile]) -> Manifest:
+        return publish(self._layout, changes, fetched, self._reporter.removed)
+
+    def _fetch(self, fetcher: Fetcher, wanted: Sequence[RemoteFile], journal: Journal) -> list[RemoteFile]:
+        """Bring all files into the tree; those that an earlier run brought are there."""
+        ready = [file for file in wanted if self._is_ready(file, journal, fetcher)]
         for file in ready:
             self._reporter.on_bytes(file.path, file.size)
             self._reporter.on_verified(file)
         names = {file.path for file in ready}
-        rest = [file for file in local.wanted if file.path not in names]
+        rest = [file for file in wanted if file.path not in names]
         staging = Staging(self._layout.tree, journal, self._reporter)
-        fetched = fetcher.fetch(rest, staging, workers=self._request.max_workers) if rest else []
-        lock.check()
-        manifest = self._layout.publish(listing, everything, local.kept, [*ready, *fetched])
-        self._layout.clean()
-        self._reporter.done(files=len(manifest.entries), revision=manifest.revision)
+        return [*ready, *(fetcher.fetch(rest, staging, workers=self._request.max_workers) if rest else [])]
+
+    def _listing(self, fetcher: Fetcher) -> Listing:
+        return select(fetcher.listing(), self._request.include, self._request.exclude)
+
+    def _changes(self, listing: Listing, held: Held, local: Local) -> Changes:
+        is_chosen = partial(selected, include=self._request.include, exclude=self._request.exclude)
+        return find_changes(self._target, held, listing, local, is_chosen)
+
+    def _check_allowed(self, changes: Changes) -> None:
+        if not self._request.replace:
+            changes.check_allowed()
 
     def _plan(self, listing: Listing, local: Local, journal: Journal) -> None:
         wanted = sum(file.size for file in local.wanted)
@@ -122,24 +163,49 @@ class _Download:
     def _leave_nothing_empty(self) -> None:
         """Remove work that holds nothing: of a source that could not be listed, say."""
         try:
-            empty = self._layout.journal.stat().st_size == 0
+            is_empty = self._layout.journal.stat().st_size == 0
         except FileNotFoundError:
             return
-        if empty:
+        if is_empty and not self._layout.is_replacing():
             self._layout.clean()
 
     def look(self) -> None:
         """Say what a download would do, and write nothing."""
-        everything = self.fetcher().listing()
-        listing = select(everything, self._request.include, self._request.exclude)
-        local = self._layout.compare(listing, self._reporter.on_hashed)
+        fetcher = self.fetcher()
+        listing = self._listing(fetcher)
+        held = self._layout.held()
+        local = self._layout.compare(listing, held, fetcher.find_digest, self._reporter.on_hashed)
+        changes = self._changes(listing, held, local)
         self._plan(listing, local, Journal(self._layout.journal, read_only=True))
+        for removal in changes.removals:
+            self._reporter.removal(removal)
+        self._check_allowed(changes)
         self._reporter.done(files=len(listing.files), revision=listing.revision)
 
     def verify(self) -> None:
         """Check the copy against its manifest, and against the source unless told not to."""
         fetcher = None if self._request.offline else self.fetcher()
         Verification(self._target, self._source, self._reporter).run(fetcher, self._request)
+
+
+class _ContentDownload(_Download):
+    """A download into a new directory that is named by its content: nothing that is there changes."""
+
+    def __init__(self, request: DownloadRequest, source: Source, target: Path, reporter: Reporter) -> None:
+        self._generations = GenerationsLayout(target, source.uri, request.write_roots)
+        super().__init__(request, source, target, reporter, self._generations)
+
+    def _changes(self, listing: Listing, held: Held, local: Local) -> Changes:
+        return Changes(self._target, held, listing, local.kept, (), (), ())
+
+    def _publish(self, changes: Changes, fetched: Sequence[RemoteFile]) -> Manifest:
+        return self._generations.publish(changes, fetched)
+
+
+def _make_room(_kind: object, error: BaseException | None, _trace: object) -> None:
+    """Lift the limit that was reached: all that is to be left in order needs some memory too."""
+    if error and is_exhaustion(error):
+        release()
 
 
 _ACTIONS: Final[Mapping[Action, Callable[[_Download], None]]] = {
@@ -154,7 +220,7 @@ def _open(source: Source, request: DownloadRequest, target: Path) -> Fetcher:
     if isinstance(source, PvcSource):
         from storage.fetch.pvc import PvcCopier  # noqa: PLC0415 - not needed by the others
 
-        return PvcCopier(source, target)
+        return PvcCopier(source, target, memory=request.memory)
     from storage.fetch.ranged import RangedFetcher  # noqa: PLC0415 - 60 ms
 
     return RangedFetcher(source, request)

@@ -15,7 +15,10 @@
     ├── CorruptError                  corrupt            7
     │   ├── ChangedError              source_changed     7
     │   └── UnsafeNameError           unsafe_name        7
+    ├── TooLargeError                 too_large          7
     ├── LockedError                   locked             8
+    ├── HoldsOtherError               target_holds_other 9
+    ├── OutOfMemoryError              out_of_memory      10
     ├── BusyError                     busy               1
     ├── CancelledError                cancelled          130
     └── WorkerError                   worker_died        1
@@ -29,7 +32,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 __all__ = [
     "BusyError",
@@ -40,19 +43,27 @@ __all__ = [
     "CredentialsError",
     "DeniedError",
     "GatedError",
+    "HoldsOtherError",
     "LockedError",
     "NetworkError",
     "NoSpaceError",
     "NotFoundError",
+    "OutOfMemoryError",
     "SourceError",
     "StalledError",
     "StorageError",
     "TargetError",
+    "TooLargeError",
     "UnsafeNameError",
     "UsageError",
     "WorkerError",
+    "listed",
     "of_code",
 ]
+
+# Servers choose much of what errors quote; an event has to fit in a line, and a log line on a screen.
+_MAX_MESSAGE: Final = 2000
+_SHOWN: Final = 10
 
 
 class StorageError(Exception):
@@ -68,8 +79,8 @@ class StorageError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = message if len(message) <= _MAX_MESSAGE else f"{message[:_MAX_MESSAGE]}…"
+        super().__init__(self.message)
 
     def fields(self) -> Mapping[str, Any]:
         """Return what an event or an answer says of this error."""
@@ -166,6 +177,27 @@ class UnsafeNameError(CorruptError):
     code = "unsafe_name"
 
 
+class TooLargeError(StorageError):
+    """The source answers with more than a download takes; the message names the address and the limit."""
+
+    code = "too_large"
+    exit_code = 7
+
+
+class HoldsOtherError(StorageError):
+    """The download would destroy files of another source, or files that no download made."""
+
+    code = "target_holds_other"
+    exit_code = 9
+
+
+class OutOfMemoryError(StorageError):
+    """The worker reached its own memory limit."""
+
+    code = "out_of_memory"
+    exit_code = 10
+
+
 class LockedError(StorageError):
     """Another download holds the directory."""
 
@@ -204,3 +236,14 @@ _BY_CODE: Final = {error.code: error for error in _tree(StorageError)}
 def of_code(code: str, message: str) -> StorageError:
     """Make the error that a worker reported by its code."""
     return _BY_CODE.get(code, StorageError)(message)
+
+
+def listed(names: Sequence[str], count: int | None = None) -> str:
+    """Return the first of many names for a message, and how many more there are.
+
+    Args:
+        names: The names.
+        count: How many there are, when `names` has only the first of them.
+    """
+    more = (len(names) if count is None else count) - len(names[:_SHOWN])
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -7,11 +7,21 @@ from http import HTTPStatus
 from random import random
 from threading import Lock, local
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urljoin
 
 from storage.errors import NetworkError, StalledError, StorageError
 from storage.growth import Cursor
-from storage.transport import Failure, failures, origin_of
+from storage.transport import (
+    MAX_REDIRECTS,
+    REDIRECTS,
+    Failure,
+    check_passing,
+    content_length,
+    failures,
+    let_go,
+    origin_of,
+    read_head,
+    redirected,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +38,8 @@ __all__ = ["Changed", "Fetching"]
 
 # Each turn of a worker waits for the interpreter a few times: few large turns cost less than many small ones.
 BUFFER_BYTES: Final = 1 << 20
+# What the buffers of all workers may take together.
+_BUFFERS_BYTES: Final = 16 << 20
 # A try that brings less than this counts as one in vain.
 PROGRESS_BYTES: Final = 64 << 10
 # A new signature may help once; that the answer stays is a refusal.
@@ -35,12 +47,9 @@ MAX_REFUSALS: Final = 2
 FIRST_PAUSE_SECONDS: Final = 0.25
 LONGEST_PAUSE_SECONDS: Final = 15.0
 _LONGEST_ASKED_PAUSE_SECONDS: Final = 60.0
-_MAX_REDIRECTS: Final = 5
 _MAX_ERROR_BODY: Final = 4096
 
-_CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
-_REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
-_RETRIED: Final = frozenset((408, 425, 429, 500, 502, 503, 504))
+_CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
 _CHANGED: Final = frozenset((HTTPStatus.PRECONDITION_FAILED, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE))
 
 
@@ -59,14 +68,16 @@ class _NoRanges(Exception):  # noqa: N818 - the file is taken whole instead
 class Fetching:
     """Fetches pieces; used by all workers at once."""
 
-    def __init__(
-        self, origin: Origin, transport: Transport, observer: TransferObserver, stopping: Event, *, tries: int
-    ) -> None:
+    def __init__(  # noqa: PLR0913 - collaborators, and two numbers by name
+        self, origin: Origin, transport: Transport, observer: TransferObserver, stopping: Event,
+        *, tries: int, workers: int,
+    ) -> None:  # fmt: skip
         self._origin = origin
         self._transport = transport
         self._observer = observer
         self._stopping = stopping
         self._max_tries = tries
+        self._buffer_bytes = min(BUFFER_BYTES, _BUFFERS_BYTES // workers)
         self._local = local()
         self._lock = Lock()
         self._under_way: set[tuple[Growth, Cursor]] = set()
@@ -138,17 +149,16 @@ class Fetching:
         else:
             request = self._origin.request(growth.file)
             url, own, etag = request.url, dict(request.headers), request.etag
-        for _ in range(_MAX_REDIRECTS):
+        for _ in range(MAX_REDIRECTS):
             response = self._transport.open("GET", url, {**own, **headers})
-            if response.status not in _REDIRECTS:
+            if response.status not in REDIRECTS:
                 self._check_status(growth, response, url)
                 if etag and _tag(response.headers.get("ETag", etag)) != _tag(etag):
                     response.close()
                     raise Changed(f"its ETag is {response.headers['ETag']}, it was {etag}")
                 return response
-            response.drain_conn()
-            response.release_conn()
-            url, own, etag = *_follow(url, own, response), None
+            let_go(response)
+            url, own, etag = *redirected(url, own, response.headers.get("Location", "")), None
             growth.location = (url, own)
         raise NetworkError(f"{growth.file.path}: {origin_of(url)} redirects without end")
 
@@ -156,15 +166,10 @@ class Fetching:
         status = response.status
         if status in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
             return
-        body = b"" if status in _RETRIED else _head_of(response)
-        response.close()
+        check_passing(response)
+        body = read_head(response, _MAX_ERROR_BODY)
         if status in _CHANGED:
             raise Changed(f"{origin_of(url)} answered {status}")
-        if status in _RETRIED:
-            after = response.headers.get("Retry-After", "")
-            raise Failure(
-                f"http_{status}", f"{origin_of(url)} answered {status}", after=float(after) if after.isdigit() else 0
-            )
         if growth.location:
             growth.location = None  # a signed address that has expired: ask the source for another
             raise Failure("expired", f"{origin_of(url)} answered {status}")
@@ -184,8 +189,8 @@ class Fetching:
             if int(found[1]) != at:
                 raise Failure("wrong_range", f"asked for bytes from {at}, got them from {found[1]}")
             return
-        length = response.headers.get("Content-Length")
-        if response.status == HTTPStatus.OK and length is not None and int(length) != size:
+        length = content_length(response.headers)
+        if response.status == HTTPStatus.OK and length is not None and length != size:
             raise Changed(f"it has {length} bytes, it had {size}")
         if ranged:
             raise _NoRanges
@@ -218,7 +223,7 @@ class Fetching:
 
     def _buffer(self) -> memoryview:
         if not hasattr(self._local, "buffer"):
-            self._local.buffer = memoryview(bytearray(BUFFER_BYTES))
+            self._local.buffer = memoryview(bytearray(self._buffer_bytes))
         buffer: memoryview = self._local.buffer
         return buffer
 
@@ -229,22 +234,6 @@ def _given_up(path: str, failure: Failure, tries: int) -> StorageError:
     if failure.reason == "timeout":
         return StalledError(f"{path}: stalled: {failure.detail}, {tries} times in a row")
     return NetworkError(f"{path}: {failure.detail} ({failure.reason}), {tries} times in a row")
-
-
-def _follow(url: str, headers: Mapping[str, str], response: BaseHTTPResponse) -> tuple[str, dict[str, str]]:
-    """Return where a redirect leads; credentials stay with the host they are for."""
-    target = urljoin(url, response.headers.get("Location", ""))
-    if not target.startswith(("http://", "https://")) or (url.startswith("https:") and target.startswith("http:")):
-        raise NetworkError(f"{origin_of(url)} redirects to {origin_of(target)}, which is not safe")
-    return target, dict(headers) if origin_of(target) == origin_of(url) else {}
-
-
-def _head_of(response: BaseHTTPResponse) -> bytes:
-    try:
-        with failures(response.url or ""):
-            return response.read(_MAX_ERROR_BODY)
-    except (Failure, StorageError):
-        return b""
 
 
 def _tag(text: str) -> str:

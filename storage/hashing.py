@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Hashing", "make_hashing"]
 
-_READ_BACK: Final = 1 << 20
+_READ_BACK: Final = 256 << 10
 
 
 class Hashing(Protocol):

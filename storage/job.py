@@ -12,8 +12,9 @@ from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Final
 
 from storage.child import Child, Stalled
-from storage.errors import CancelledError, StalledError, StorageError, WorkerError, of_code
+from storage.errors import CancelledError, StalledError, StorageError, WorkerError, listed, of_code
 from storage.process import start as start_worker
+from storage.reporter import NAMED
 from storage.snapshot import Snapshot, State
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Job:
         if self._snapshot.is_final or self._cancelled.is_set():
             return False
         mine = self._request
-        names = ("output_dir", "action", "include", "exclude", "config")
+        names = ("output_dir", "action", "include", "exclude", "config", "replace", "by_content")
         same_source = mine.source.strip().removeprefix("hf://") == request.source.strip().removeprefix("hf://")
         return same_source and all(getattr(mine, name) == getattr(request, name) for name in names)
 
@@ -177,6 +178,14 @@ class Job:
     def _on_verified(self, _event: Mapping[str, Any]) -> None:
         self._change(files_done=self._snapshot.files_done + 1)
 
+    def _on_done(self, event: Mapping[str, Any]) -> None:
+        self._change(path=str(event.get("path", "")))
+
+    def _on_removed(self, event: Mapping[str, Any]) -> None:
+        before = self._snapshot
+        removed = before.removed + ((str(event.get("file", "")),) if len(before.removed) < NAMED else ())
+        self._change(files_removed=before.files_removed + 1, removed=removed)
+
     def cancel(self) -> None:
         """Ask the worker to end; it is killed when it does not. Returns at once, and may be called by a signal handler."""
         self._cancelled.set()
@@ -200,7 +209,17 @@ class Job:
         planned = self._snapshot.bytes_planned
         done = planned if state is State.DONE and planned is not None else self._snapshot.bytes_done
         self._change(state=state, finished=time(), error=error, rate=0.0, eta=None, current_file="", bytes_done=done)
+        self._log_removed()
         self._observer.download_finished(self._snapshot)
+
+    def _log_removed(self) -> None:
+        job = self._snapshot
+        if job.files_removed:
+            names = listed(job.removed, job.files_removed)
+            _log.info(
+                "download %s removed or overwrote files: directory=%s source=%s files=%d names=%s",
+                job.id, job.output_dir, job.source, job.files_removed, names,
+            )  # fmt: skip
 
     def _change(self, **fields: Any) -> None:  # noqa: ANN401 - fields of Snapshot
         self._snapshot = replace(self._snapshot, **fields)
@@ -221,5 +240,7 @@ _HANDLERS: Final[Mapping[str, Callable[[Job, Mapping[str, Any]], None]]] = {
     "planned": Job._on_planned,  # noqa: SLF001 - a table of its own methods
     "progress": Job._on_progress,  # noqa: SLF001 - a table of its own methods
     "retry": Job._on_retry,  # noqa: SLF001 - a table of its own methods
+    "removed": Job._on_removed,  # noqa: SLF001 - a table of its own methods
     "verified": Job._on_verified,  # noqa: SLF001 - a table of its own methods
+    "done": Job._on_done,  # noqa: SLF001 - a table of its own methods
 }

@@ -17,6 +17,7 @@ from uuid import uuid4
 
 from storage.errors import BusyError, NotFoundError
 from storage.job import Job
+from storage.memory import DEFAULT_MEMORY
 from storage.process import COMMAND, start
 from storage.snapshot import Snapshot, State
 from storage.source import parse_source
@@ -75,6 +76,7 @@ class Limits:
         stall_timeout: Seconds without progress after which a worker is killed.
         restarts: Workers that may end in vain, one after the other, before the job fails.
         write_roots: Directories that copies must lie in; anywhere when there are none.
+        worker_memory: Bytes of memory that a worker may take.
         worker_nice: How far workers step back for the other processes of the container, as in nice(1).
     """
 
@@ -84,6 +86,7 @@ class Limits:
     stall_timeout: float = 60.0
     restarts: int = 5
     write_roots: tuple[str, ...] = ()
+    worker_memory: int = DEFAULT_MEMORY
     worker_nice: int = 19
 
 
@@ -120,7 +123,7 @@ class Supervisor:
         target = check_target(request.output_dir, self._limits.write_roots)
         request = replace(
             request, output_dir=str(target), write_roots=self._limits.write_roots, follow_parent=True,
-            read_timeout=min(max(self._limits.stall_timeout / 3, 0.5), 30.0),
+            read_timeout=min(max(self._limits.stall_timeout / 3, 0.5), 30.0), memory=self._limits.worker_memory,
         )  # fmt: skip
         with self._condition:
             twin = self._find_twin(request)

@@ -17,6 +17,8 @@ from contextlib import suppress
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
+from storage.records import open_record
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["Journal", "Spans", "clipped", "missing"]
 
 VERIFIED: Final = "verified"
+# A longer journal than 20,000 files need is none of ours: the download starts over.
+_MAX_BYTES: Final = 32 << 20
 # A journal of so many bytes is written anew, without what later records say again.
 _COMPACT_BYTES: Final = 1 << 20
 
@@ -43,25 +47,35 @@ class Journal:
         # By start: a piece that grows is one span, however often it is recorded.
         self._spans: dict[_Key, dict[int, int]] = {}
         self._verified: set[_Key] = set()
-        data = path.read_bytes() if path.exists() else b""
-        for line in data.splitlines():
-            self._take(line)
+        self._file = -1
+        is_torn = self._read()
         if read_only:
-            self._file = -1
             return
         _draft(path).unlink(missing_ok=True)  # of one that was killed meanwhile
         self._file = _open(path)
-        self._size = len(data)
-        self._limit = _COMPACT_BYTES
-        if data and not data.endswith(b"\n"):
+        self._size = os.fstat(self._file).st_size
+        self._limit = max(_COMPACT_BYTES, self._size)
+        if self._size > _MAX_BYTES:
+            os.ftruncate(self._file, 0)
+            self._size, self._limit = 0, _COMPACT_BYTES
+        if is_torn:
             self._size += os.write(self._file, b"\n")
+
+    def _read(self) -> bool:
+        """Take the record there is; return whether its last line is torn."""
+        line = b"\n"
+        with suppress(OSError), open_record(self._path) as file:
+            if os.fstat(file.fileno()).st_size <= _MAX_BYTES:
+                for line in file:
+                    self._take(line)
+        return not line.endswith(b"\n")
 
     def _take(self, line: bytes) -> None:
         try:
             name, size, validator, *rest = json.loads(line)
             key = (str(name), int(size), str(validator))
             if rest == [VERIFIED]:
-                self._verified.add(key)
+                self._complete(key)
             else:
                 start, end = rest
                 self._extend(key, int(start), int(end))
@@ -72,9 +86,16 @@ class Journal:
         spans = self._spans.setdefault(key, {})
         spans[start] = max(end, spans.get(start, 0))
 
+    def _complete(self, key: _Key) -> None:
+        self._verified.add(key)
+        if _merge(self._spans.get(key, {}).items()) == [(0, key[1])]:
+            del self._spans[key]  # nothing to know but that it is whole; of thousands of files it would take megabytes
+
     def spans(self, file: RemoteFile) -> Spans:
         """Return which bytes of a file are there, merged and in order."""
         with self._lock:
+            if _key(file) in self._verified and _key(file) not in self._spans:
+                return [(0, file.size)] if file.size else []
             spans = self._spans.get(_key(file), {}).items()
             return _merge(span for span in spans if 0 <= span[0] < span[1] <= file.size)
 
@@ -92,7 +113,7 @@ class Journal:
     def verified(self, file: RemoteFile) -> None:
         """Record that the whole file is right."""
         with self._lock:
-            self._verified.add(_key(file))
+            self._complete(_key(file))
             self._append([*_key(file), VERIFIED])
 
     def forget(self, file: RemoteFile) -> None:

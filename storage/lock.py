@@ -24,6 +24,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from storage.errors import LockedError
+from storage.records import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +35,8 @@ LEASE_SECONDS: Final = 20.0
 RENEW_SECONDS: Final = 4.0
 POLL_SECONDS: Final = 0.25
 
-_NAME: Final = re.compile(r"lock-(\d+)")
+_NAME: Final = re.compile(r"lock-(\d{1,18})")
+_MAX_BYTES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +186,7 @@ def _next(path: Path) -> Path:
 
 def _read(path: Path) -> Holder:
     try:
-        data: Any = json.loads(path.read_text())
+        data: Any = json.loads(read_record(path, _MAX_BYTES))
         return Holder(**data)
     except (OSError, ValueError, TypeError):
         return Holder()  # not there, or not written yet

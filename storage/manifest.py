@@ -12,6 +12,9 @@
 
 While a copy is being replaced there is no manifest; without one nothing is
 taken for a model. `digest` is `null` where the source gives none.
+
+A manifest that lies there and cannot be read, because it is damaged or of a
+later version, is not the same as none: what the directory holds is unknown.
 """
 
 from __future__ import annotations
@@ -23,17 +26,24 @@ from datetime import UTC, datetime
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, Final
 
-from storage.errors import UnsafeNameError
+from storage.errors import TooLargeError, UnsafeNameError
 from storage.names import OWN_DIRECTORY, check_name, make_directory
 from storage.plan import Digest, RemoteFile
+from storage.records import read_record
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Entry", "Manifest", "read_manifest", "write_manifest"]
+__all__ = ["NAME", "Entry", "Manifest", "UnreadableError", "load_manifest", "read_manifest", "write_manifest"]
 
 VERSION: Final = 1
 NAME: Final = f"{OWN_DIRECTORY}/manifest.json"
+# Of 20,000 files with names of 1,000 bytes.
+_MAX_BYTES: Final = 32 << 20
+
+
+class UnreadableError(Exception):
+    """A manifest lies there and cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,37 +74,72 @@ class Manifest:
 def read_manifest(root: Path) -> Manifest | None:
     """Return the manifest of a copy; `None` when there is none that can be read."""
     try:
-        data: Any = json.loads((root / NAME).read_text())
-        if data["version"] != VERSION:
-            return None
-        return Manifest(str(data["source"]), str(data["revision"]), tuple(_entry(row) for row in data["files"]))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, UnsafeNameError):
+        return load_manifest(root)
+    except UnreadableError:
         return None
 
 
+def load_manifest(root: Path) -> Manifest | None:
+    """Return the manifest of a copy; `None` when there is none.
+
+    Raises:
+        UnreadableError: There is one, and it cannot be read.
+    """
+    try:
+        # Each row becomes an entry as soon as it is read: thousands of rows as dictionaries take five times the memory.
+        data: Any = json.loads(read_record(root / NAME, _MAX_BYTES), object_hook=_value)
+        if data["version"] != VERSION or not all(isinstance(row, Entry) for row in data["files"]):
+            raise UnreadableError(str(root / NAME))
+        return Manifest(str(data["source"]), str(data["revision"]), tuple(data["files"]))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, UnsafeNameError) as error:
+        raise UnreadableError(str(root / NAME)) from error
+
+
+def _value(row: dict[str, Any]) -> object:
+    """Return what a JSON object of a manifest stands for: a digest, an entry, or the manifest."""
+    if "algorithm" in row:
+        return Digest.from_wire(row)
+    if "path" in row:
+        return _entry(row)
+    return row
+
+
 def _entry(row: dict[str, Any]) -> Entry:
-    digest = Digest.from_wire(row["digest"]) if row["digest"] else None
+    digest = row["digest"]
+    if digest is not None and not isinstance(digest, Digest):
+        raise ValueError("not a digest")
     path = check_name(row["path"])
     return Entry(RemoteFile(path, int(row["size"]), str(row["validator"]), path, digest), int(row["mtime_ns"]))
 
 
 def write_manifest(root: Path, manifest: Manifest) -> None:
-    """Put a manifest below `root`, whole or not at all."""
+    """Put a manifest below `root`, whole or not at all.
+
+    Raises:
+        TooLargeError: It would be larger than manifests that are read.
+    """
     path = root / NAME
     make_directory(path.parent)
-    data = {
+    head = {
         "version": VERSION,
         "source": manifest.source,
         "revision": manifest.revision,
         "published": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "files": [_row(entry) for entry in manifest.entries],
     }
     draft = path.with_suffix(".draft")
     draft.unlink(missing_ok=True)
     with draft.open("x") as file:  # not through a link that somebody left there
-        json.dump(data, file, indent=1)
+        file.write(json.dumps(head, indent=1).removesuffix("\n}") + ',\n "files": [')
+        for number, entry in enumerate(manifest.entries):
+            file.write(("," if number else "") + "\n  " + json.dumps(_row(entry)))
+        file.write("\n ]\n}\n")
         file.flush()
         os.fsync(file.fileno())
+    if draft.stat().st_size > _MAX_BYTES:
+        draft.unlink()
+        raise TooLargeError(f"{manifest.source}: the names of its files need more than {_MAX_BYTES} bytes")
     draft.replace(path)
 
 

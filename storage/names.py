@@ -37,6 +37,7 @@ OWN_DIRECTORY: Final = ".kthena"
 _FORBIDDEN: Final = re.compile(r"[\x00-\x1f\x7f\\]")
 _MAX_COMPONENT: Final = 255
 _MAX_NAME: Final = 2048
+_MAX_SHOWN: Final = 200
 
 
 def check_name(name: str) -> str:
@@ -47,8 +48,13 @@ def check_name(name: str) -> str:
     """
     rule = _broken_rule(name)
     if rule:
-        raise UnsafeNameError(f"the source has a file named {name!r}: {rule}; nothing of it was written")
+        raise UnsafeNameError(f"the source has a file named {_shown(name)}: {rule}; nothing of it was written")
     return name
+
+
+def _shown(name: str) -> str:
+    """Return a name as an error has it: not all of a very long one."""
+    return repr(name if len(name) <= _MAX_SHOWN else f"{name[:_MAX_SHOWN]}…")
 
 
 def _broken_rule(name: str) -> str | None:
@@ -87,12 +93,14 @@ def check_names(names: Iterable[str]) -> None:
     files: set[str] = set()
     for name in names:
         if check_name(name) in files:
-            raise UnsafeNameError(f"the source has two files named {name!r}")
+            raise UnsafeNameError(f"the source has two files named {_shown(name)}")
         files.add(name)
     for name in files:
         clash = next((parent for parent in parents_of(name) if parent in files), None)
         if clash:
-            raise UnsafeNameError(f"the source has {clash!r} both as a file and as the directory of {name!r}")
+            raise UnsafeNameError(
+                f"the source has {_shown(clash)} both as a file and as the directory of {_shown(name)}"
+            )
 
 
 def parents_of(name: str) -> list[str]:

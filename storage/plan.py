@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from storage.errors import NotFoundError
+from storage.errors import CorruptError, NotFoundError, TooLargeError
 from storage.names import check_names, selected
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["Digest", "Listing", "RemoteFile", "select"]
+__all__ = ["Digest", "Listing", "RemoteFile", "gather", "select"]
+
+# What a file costs a worker from the listing to the manifest, names of usual length and all.
+_BYTES_PER_FILE: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,27 @@ class Listing:
     def size(self) -> int:
         """Bytes of all files."""
         return sum(file.size for file in self.files)
+
+
+def gather(source: str, revision: str, files: Iterable[RemoteFile], memory: int) -> Listing:
+    """Make a listing of files, as many as a worker with so many bytes of memory can work on.
+
+    Raises:
+        TooLargeError: They are more.
+        CorruptError: One of them has a length that no file has.
+    """
+    limit = memory // _BYTES_PER_FILE
+    found: list[RemoteFile] = []
+    for file in files:
+        if file.size < 0:
+            raise CorruptError(f"{source}: {file.path[:100]!r} has {file.size} bytes, says the listing")
+        if len(found) == limit:
+            raise TooLargeError(
+                f"{source} has more than {limit} files, the limit of a process with {memory >> 20} MiB of memory: "
+                "name a part of it, or raise --worker-memory"
+            )
+        found.append(file)
+    return Listing(source, revision, tuple(found))
 
 
 def select(listing: Listing, include: Sequence[str], exclude: Sequence[str]) -> Listing:

@@ -22,6 +22,8 @@ __all__ = ["COMMAND", "Spare", "leave", "start"]
 
 # -P: a module in the directory that it is started in, a model's perhaps, is not imported.
 COMMAND: Final = (sys.executable, "-P", "-m", "storage.worker")
+# glibc gives each thread a heap of its own otherwise, and keeps there what was freed.
+_HEAPS: Final = {"MALLOC_ARENA_MAX": "1"}
 
 
 def start(command: Sequence[str] = COMMAND, *, nice: int = 0) -> subprocess.Popen[bytes]:
@@ -37,7 +39,9 @@ def start(command: Sequence[str] = COMMAND, *, nice: int = 0) -> subprocess.Pope
     """
     # Its own group: Ctrl-C is for the parent, which ends it in order. Not its own session, which kernels schedule as
     # one where there is no container: it would step back among itself only.
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)  # noqa: S603 - our own program
+    process = subprocess.Popen(  # noqa: S603 - our own program
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0, env=os.environ | _HEAPS
+    )
     if nice:
         with suppress(OSError):  # it is gone already
             os.setpriority(os.PRIO_PROCESS, process.pid, nice)

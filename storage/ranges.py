@@ -101,7 +101,7 @@ class Engine:
         self._workers = workers
         self._part_size = part_size
         self._stopping = Event()
-        self._fetching = Fetching(origin, transport, staging.observer, self._stopping, tries=tries)
+        self._fetching = Fetching(origin, transport, staging.observer, self._stopping, tries=tries, workers=workers)
         self._condition = Condition()
         self._waiting: list[RemoteFile] = []
         self._growing: list[Growth] = []

@@ -6,11 +6,14 @@
     {"event": "progress", "bytes": ..., "total": ..., "hashed": ..., "file": "model.safetensors", "files_done": 3}
     {"event": "retry", "file": ..., "reason": "timeout", "detail": ..., "pause": 0.5}
     {"event": "verified", "file": ..., "size": ..., "digest": {"algorithm": "sha256", "value": ...} or null}
-    {"event": "done", "files": 24, "bytes": ..., "fetched_bytes": ..., "revision": ..., "seconds": 3.2}
+    {"event": "removal", "file": ..., "size": ..., "overwritten": false}    a dry run: its content would be gone
+    {"event": "removed", "file": ..., "size": ..., "overwritten": true}     its content is gone, another has its name
+    {"event": "done", "files": 24, "bytes": ..., "fetched_bytes": ..., "revision": ..., "path": ..., "seconds": 3.2,
+     "removed_files": 2, "removed": ["config.json", "old.bin"]}
     {"event": "failed", "code": "denied", "message": ..., "exit_code": 4}
 
 `bytes` are those of the whole copy, with what was there before; `hashed` are
-bytes read to be checked, which is progress too.
+bytes read to be checked, which is progress too. `removed` are the first names only.
 """
 
 from __future__ import annotations
@@ -22,10 +25,14 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from storage.changes import Removal
     from storage.lock import Holder
     from storage.plan import RemoteFile
 
-__all__ = ["Reporter"]
+__all__ = ["NAMED", "Reporter"]
+
+# Names of removed files that are told together; each has an event of its own too.
+NAMED: Final = 20
 
 # Seconds between two events of progress, or of waiting.
 PROGRESS_SECONDS: Final = 0.25
@@ -49,6 +56,8 @@ class Reporter:
         self._hashed = 0
         self._file = ""
         self._files_done = 0
+        self._removed: list[str] = []
+        self._removed_files = 0
 
     def waiting(self, holder: Holder, seconds: float) -> None:
         """Say whom we wait for."""
@@ -84,12 +93,26 @@ class Reporter:
             self._files_done += 1
         self.say("verified", file=file.path, size=file.size, digest=file.digest.to_wire() if file.digest else None)
 
+    def removal(self, removal: Removal) -> None:
+        """Say which file a download would remove or overwrite."""
+        self._say_removal("removal", removal)
+
+    def removed(self, removal: Removal) -> None:
+        """Say which file was removed or overwritten."""
+        self._removed_files += 1
+        self._removed += [removal.path] if len(self._removed) < NAMED else []
+        self._say_removal("removed", removal)
+
+    def _say_removal(self, event: str, removal: Removal) -> None:
+        self.say(event, file=removal.path, size=removal.size, overwritten=removal.overwritten)
+
     def done(self, **more: Any) -> None:  # noqa: ANN401 - JSON
         """Say that all is done."""
         self._progress(now=True)
         fetched = max(self._bytes - self._kept - self._resumed, 0)
         seconds = round(self._clock() - self._started, 3)
-        self.say("done", bytes=self._total, fetched_bytes=fetched, seconds=seconds, **more)
+        removed = {"removed_files": self._removed_files, "removed": self._removed}
+        self.say("done", bytes=self._total, fetched_bytes=fetched, seconds=seconds, **removed, **more)
 
     def _progress(self, *, now: bool = False) -> None:
         with self._lock:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from storage.config import Config
 from storage.errors import UsageError
+from storage.memory import DEFAULT_MEMORY
 
 __all__ = ["MAX_WORKERS", "Action", "DownloadRequest"]
 
@@ -42,12 +43,15 @@ class DownloadRequest:
         include: Patterns of names to fetch; all when there are none.
         exclude: Patterns of names to leave out.
         offline: Verify against the manifest only.
+        replace: Files of another source, and files that no download put there, may be removed and overwritten.
         write_roots: Directories that `output_dir` must lie in; anywhere when there are none.
         lock_timeout: Seconds to wait for another who downloads into the same
             directory; as long as that one lives when `None`.
         read_timeout: Seconds without a byte after which a request is made again.
         tries: How often a request is made in vain before it is given up.
         follow_parent: The worker ends when its standard input does.
+        memory: Bytes of memory that the worker may take.
+        by_content: Publish in a directory of `output_dir` that is named by its content (`storage.generations`).
     """
 
     source: str
@@ -58,11 +62,14 @@ class DownloadRequest:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     offline: bool = False
+    replace: bool = False
     write_roots: tuple[str, ...] = ()
     lock_timeout: float | None = None
     read_timeout: float = 20.0
     tries: int = 8
     follow_parent: bool = False
+    memory: int = DEFAULT_MEMORY
+    by_content: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_workers <= MAX_WORKERS:

@@ -51,7 +51,11 @@ class Snapshot:
         eta: Seconds to the end at this rate; `None` when nobody can tell.
         current_file: What is fetched just now.
         revision: What the source was resolved to.
+        path: The directory that has the copy; empty before the end.
         retries: Requests made again, and workers started again.
+        files_removed: Files that were there and whose content is gone: removed, or overwritten though they were not
+            an older state of the same source.
+        removed: The names of the first of them.
         detail: Whom it waits for, or why it tries again.
         error: Why it failed.
     """
@@ -73,7 +77,10 @@ class Snapshot:
     eta: float | None = None
     current_file: str = ""
     revision: str = ""
+    path: str = ""
     retries: int = 0
+    files_removed: int = 0
+    removed: tuple[str, ...] = ()
     detail: str = ""
     error: StorageError | None = None
 

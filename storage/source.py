@@ -20,7 +20,7 @@ from storage.errors import SourceError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["HubSource", "PvcSource", "S3Source", "Source", "parse_source"]
+__all__ = ["HubSource", "PvcSource", "S3Source", "Source", "parse_source", "same_source"]
 
 # The Hub's own rules for names, and git's for revisions as far as they matter here.
 _HUB_NAME: Final = re.compile(r"[A-Za-z0-9](?:[\w.-]*[\w])?", re.ASCII)
@@ -28,6 +28,7 @@ _REVISION: Final = re.compile(r"[\w.+-]+(?:/[\w.+-]+)*", re.ASCII)
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _MAX_HUB_NAME: Final = 96
+_PROTOCOLS: Final = {"obs": "s3"}
 _MAX_SHOWN: Final = 300
 
 
@@ -94,6 +95,19 @@ def parse_source(text: str) -> Source:
         return parse(rest)
     except ValueError as error:
         raise SourceError(f"source {_shown(text)!r}: {error}") from None
+
+
+def same_source(one: str, other: str) -> bool:
+    """Whether two URIs name one repository, one bucket and prefix, or one directory.
+
+    Neither the revision nor the protocol that a bucket is asked with counts.
+    """
+    return _identity(one) == _identity(other)
+
+
+def _identity(uri: str) -> tuple[str, str]:
+    scheme, _, rest = uri.partition("://")
+    return _PROTOCOLS.get(scheme, scheme), rest.partition("@")[0] if scheme == "hf" else rest
 
 
 def _shown(text: str) -> str:

@@ -1,35 +1,58 @@
 """HTTP as the byte engine needs it: one request, one answer, nothing done behind its back.
 
 No redirect is followed and nothing is retried here; what may be tried again is
-a `Failure` with its reason, what may not is a `StorageError`.
+a `Failure` with its reason, what may not is a `StorageError`. Whatever is read
+as a whole has a limit.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import socket
 import ssl
 from contextlib import contextmanager
 from http.client import HTTPException
 from threading import Lock
 from typing import TYPE_CHECKING, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import urllib3
 from urllib3 import exceptions
 from urllib3.util import Timeout, make_headers
+from urllib3.util.ssl_ import create_urllib3_context
 
-from storage.errors import NetworkError
+from storage.errors import NetworkError, TooLargeError
+from storage.memory import is_exhaustion
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from urllib3 import BaseHTTPResponse, PoolManager
 
-__all__ = ["Failure", "Transport", "origin_of"]
+__all__ = [
+    "MAX_REDIRECTS",
+    "REDIRECTS",
+    "Failure",
+    "Transport",
+    "address_of",
+    "check_passing",
+    "content_length",
+    "failures",
+    "let_go",
+    "origin_of",
+    "read_head",
+    "read_whole",
+    "redirected",
+]
 
 CONNECT_SECONDS: Final = 10.0
+MAX_REDIRECTS: Final = 5
+REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
+_PASSING: Final = frozenset((408, 425, 429, 500, 502, 503, 504))
+_BLOCK: Final = 64 << 10
+_NUMBER: Final = re.compile(r"[0-9]{1,18}")
 # The first that is set names the certificate authorities: boto's, requests', OpenSSL's.
 _CA_VARIABLES: Final = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 _AGENT: Final = "kthena-downloader"
@@ -75,7 +98,8 @@ class Transport:
         """
         self._connections = connections
         self._timeout = Timeout(connect=min(CONNECT_SECONDS, read_timeout), read=read_timeout)
-        self._managers: dict[str | None, PoolManager] = {}
+        self._managers: dict[tuple[str | None, bool], PoolManager] = {}
+        self._context: ssl.SSLContext | None = None
         self._lock = Lock()
 
     def open(self, method: str, url: str, headers: Mapping[str, str]) -> BaseHTTPResponse:
@@ -96,23 +120,111 @@ class Transport:
     def _manager(self, url: str) -> PoolManager:
         parts = urlsplit(url)
         proxy = None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
+        key = (proxy, parts.scheme == "https" or (proxy or "").startswith("https:"))
         with self._lock:
-            if proxy not in self._managers:
-                self._managers[proxy] = self._make(proxy)
-            return self._managers[proxy]
+            if key not in self._managers:
+                self._managers[key] = self._make(*key)
+            return self._managers[key]
 
-    def _make(self, proxy: str | None) -> PoolManager:
-        bundle = next((os.environ[name] for name in _CA_VARIABLES if os.environ.get(name)), None)
+    def _make(self, proxy: str | None, is_secure: bool) -> PoolManager:  # noqa: FBT001 - a key of the table
+        if is_secure and not self._context:
+            # One for all connections: each of its own holds every authority once more, a megabyte.
+            self._context = _tls_context()
+        context = self._context if is_secure else None
         if proxy:
             return urllib3.ProxyManager(
-                proxy, maxsize=self._connections, ca_certs=bundle, proxy_headers=_proxy_headers(proxy)
-            )
-        return urllib3.PoolManager(maxsize=self._connections, ca_certs=bundle)
+                proxy, maxsize=self._connections, ssl_context=context, proxy_ssl_context=context,
+                proxy_headers=_proxy_headers(proxy),
+            )  # fmt: skip
+        return urllib3.PoolManager(maxsize=self._connections, ssl_context=context)
 
     def close(self) -> None:
         """Close all connections."""
         for manager in self._managers.values():
             manager.clear()
+
+
+def _tls_context() -> ssl.SSLContext:
+    context = create_urllib3_context()
+    bundle = next((os.environ[name] for name in _CA_VARIABLES if os.environ.get(name)), None)
+    if bundle:
+        context.load_verify_locations(bundle)
+    else:
+        context.load_default_certs()
+    return context
+
+
+def read_whole(response: BaseHTTPResponse, limit: int) -> bytearray:
+    """Return the body of an answer.
+
+    Raises:
+        TooLargeError: It is longer than `limit` bytes.
+        NetworkError: It is compressed, which was not asked for: a few bytes could stand for very many.
+        Failure: It breaks off.
+    """
+    url = response.url or ""
+    encoding = response.headers.get("Content-Encoding", "").strip().lower()
+    if encoding not in ("", "identity"):
+        response.close()
+        raise NetworkError(f"{address_of(url)} answers with the encoding {encoding[:40]!r}, which was not asked for")
+    body = bytearray()
+    with failures(url):
+        while data := response.read(_BLOCK, decode_content=False):
+            body += data
+            if len(body) > limit:
+                response.close()
+                raise TooLargeError(f"{address_of(url)}: the answer is longer than {limit} bytes, the limit for it")
+    response.release_conn()
+    return body
+
+
+def read_head(response: BaseHTTPResponse, limit: int) -> bytes:
+    """Return the first bytes of a body that explains a refusal, as far as they can be had."""
+    try:
+        with failures(response.url or ""):
+            return response.read(limit, decode_content=False)
+    except (Failure, NetworkError):
+        return b""
+    finally:
+        response.close()
+
+
+def let_go(response: BaseHTTPResponse) -> None:
+    """End an answer whose body does not matter; the connection is kept only when that is a short one."""
+    length = content_length(response.headers)
+    if length is None or length > _BLOCK:
+        response.close()
+    else:
+        response.drain_conn()
+        response.release_conn()
+
+
+def check_passing(response: BaseHTTPResponse) -> None:
+    """Make sure that an answer is not one that another try may do better than.
+
+    Raises:
+        Failure: It is; the server may have said how long to wait.
+    """
+    if response.status in _PASSING:
+        response.close()
+        detail = f"{origin_of(response.url or '')} answers {response.status}"
+        text = response.headers.get("Retry-After", "")
+        after = float(text) if _NUMBER.fullmatch(text) else 0.0
+        raise Failure(f"http_{response.status}", detail, after=after)
+
+
+def content_length(headers: Mapping[str, str]) -> int | None:
+    """Return the bytes of an answer; `None` when it does not say, or says nonsense."""
+    text = headers.get("Content-Length", "")
+    return int(text) if _NUMBER.fullmatch(text) and "Transfer-Encoding" not in headers else None
+
+
+def redirected(url: str, headers: Mapping[str, str], location: str) -> tuple[str, dict[str, str]]:
+    """Return where a redirect leads; credentials stay with the host they are for."""
+    target = urljoin(url, location)
+    if not target.startswith(("http://", "https://")) or (url.startswith("https:") and target.startswith("http:")):
+        raise NetworkError(f"{origin_of(url)} redirects to {origin_of(target)}, which is not safe")
+    return target, dict(headers) if origin_of(target) == origin_of(url) else {}
 
 
 def _proxy_headers(proxy: str) -> Mapping[str, str]:
@@ -129,6 +241,8 @@ def failures(url: str) -> Iterator[None]:
         raise NetworkError(f"{origin_of(url)} is no address to connect to: {error}") from error
     except (exceptions.HTTPError, HTTPException, OSError) as error:
         chain = list(_causes(error))
+        if any(map(is_exhaustion, chain)):
+            raise MemoryError from error
         if any(isinstance(each, ssl.SSLCertVerificationError) for each in chain):
             hint = f"set {_CA_VARIABLES[0]} to the authority's certificates"
             raise NetworkError(f"the certificate of {origin_of(url)} is not trusted ({chain[-1]}): {hint}") from error
@@ -149,6 +263,12 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 def _text(error: BaseException) -> str:
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split())[:200] or type(error).__name__
+
+
+def address_of(url: str) -> str:
+    """Return a URL without its query, which may hold a signature, for messages."""
+    parts = urlsplit(url)
+    return f"{origin_of(url)}{parts.path}"[:300]
 
 
 def origin_of(url: str) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from stat import S_ISREG
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from storage.digests import matches
-from storage.errors import ChangedError, CorruptError, NotFoundError
+from storage.errors import ChangedError, CorruptError, NotFoundError, listed
 from storage.manifest import read_manifest
 from storage.names import is_real, selected
 from storage.plan import select
+from storage.source import same_source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from storage.source import Source
 
 __all__ = ["Verification"]
-
-_SHOWN: Final = 10
 
 
 class Verification:
@@ -58,10 +57,10 @@ class Verification:
         current = self._current(manifest, fetcher, request)
         wrong = [found for entry in entries if (found := self._check(entry, _peer(fetcher, entry, current)))]
         if wrong:
-            raise CorruptError(_listed(f"{self._target}", wrong))
+            raise CorruptError(f"{self._target}: {listed(wrong)}")
         changes = _changes(entries, current) if current is not None else []
         if changes:
-            raise ChangedError(_listed(f"{manifest.source} is not what {self._target} was made of", changes))
+            raise ChangedError(f"{manifest.source} is not what {self._target} was made of: {listed(changes)}")
         self._reporter.done(files=len(entries), revision=manifest.revision)
 
     def _current(
@@ -70,8 +69,8 @@ class Verification:
         """Return what the source has now; `None` when it is not asked."""
         if fetcher is None:
             return None
-        if manifest.source != self._source_uri():
-            raise ChangedError(f"{self._target} is a copy of {manifest.source}, not of {self._source_uri()}")
+        if not same_source(manifest.source, self._source.uri):
+            raise ChangedError(f"{self._target} is a copy of {manifest.source}, not of {self._source.uri}")
         return {file.path: file for file in select(fetcher.listing(), request.include, request.exclude).files}
 
     def _check(self, entry: Entry, fetcher: Fetcher | None) -> str | None:
@@ -95,10 +94,6 @@ class Verification:
         same = getattr(fetcher, "same_content", None)
         return same is None or bool(same(file, path, self._reporter.on_hashed))
 
-    def _source_uri(self) -> str:
-        # A revision is no part of whose copy it is.
-        return self._source.uri.partition("@")[0] if self._source.scheme == "hf" else self._source.uri
-
 
 def _peer(fetcher: Fetcher | None, entry: Entry, current: Mapping[str, RemoteFile] | None) -> Fetcher | None:
     """Return who has the same file to compare with; one that changed at the source says nothing of the copy."""
@@ -115,8 +110,3 @@ def _changes(entries: Sequence[Entry], current: Mapping[str, RemoteFile]) -> lis
     new = [f"{path} is new" for path in current if path not in known]
     changed = [f"{path} has changed" for path in known if path in current and not _is_same(current[path], known[path])]
     return [*gone, *changed, *new]
-
-
-def _listed(what: str, findings: list[str]) -> str:
-    more = f" and {len(findings) - _SHOWN} more" if len(findings) > _SHOWN else ""
-    return f"{what}: {', '.join(findings[:_SHOWN])}{more}"

@@ -20,7 +20,8 @@ from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from storage.download import run
-from storage.errors import CancelledError, DeniedError, NoSpaceError, StorageError, TargetError
+from storage.errors import CancelledError, DeniedError, NoSpaceError, OutOfMemoryError, StorageError, TargetError
+from storage.memory import confine, is_exhaustion, release
 from storage.process import leave
 from storage.reporter import Reporter
 from storage.request import DownloadRequest
@@ -57,16 +58,18 @@ def main() -> int:
     except StorageError as error:
         return _fail(error, say)
     except OSError as error:
+        if is_exhaustion(error):
+            return _fail(_unexpected(error), say)
         kind = _OS_ERRORS.get(error.errno or 0, StorageError)
         return _fail(kind(f"{error.strerror or error}: {error.filename or 'the file system'}"), say)
     except Exception as error:  # noqa: BLE001 - the process's outermost frame
-        _log.exception("the worker failed")
-        return _fail(StorageError(f"unexpected {type(error).__name__}"), say)
+        return _fail(_unexpected(error), say)
     return 0
 
 
 def _run(line: str, say: Callable[[dict[str, Any]], None]) -> None:
     request = DownloadRequest.from_json(line)
+    confine(request.memory)
     if request.follow_parent:
         Thread(target=_follow_parent, name="follow-parent", daemon=True).start()
     run(request, Reporter(say))
@@ -85,6 +88,17 @@ def _writer() -> Callable[[dict[str, Any]], None]:
                 line = line[os.write(output, line) :]
 
     return say
+
+
+def _unexpected(error: Exception) -> StorageError:
+    if is_exhaustion(error):
+        release()
+        return OutOfMemoryError(
+            "the download needs more memory than --worker-memory allows: raise it, and the container's limit with it, "
+            "or use fewer workers (--max-workers, max_workers)"
+        )
+    _log.error("the worker failed", exc_info=error)
+    return StorageError(f"unexpected {type(error).__name__}")
 
 
 def _fail(error: StorageError, say: Callable[[dict[str, Any]], None]) -> int:

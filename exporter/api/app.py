@@ -8,17 +8,20 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import falcon
 from falcon.media import JSONHandler
 
-from exporter.api.auth import BearerToken
 from exporter.api.errors import add_error_handlers
 from exporter.api.json_text import json_text
-from exporter.api.routing import Router
+from exporter.api.places import Lane
+from exporter.api.targets import RequestTarget
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from falcon import Request, Response
 
-__all__ = ["ROUTES", "RequestObserver", "create_app"]
+    from exporter.api.places import Budget
+    from exporter.api.routing import Router
+
+__all__ = ["LANES", "ROUTES", "RequestObserver", "create_app"]
 
 # Every route and the method that it is mostly asked with.
 ROUTES: Final = {
@@ -36,6 +39,20 @@ ROUTES: Final = {
     "/v1/downloads/{download}": "GET",
 }
 
+# The lanes of routes; those of Lane.CALLS are left out.
+LANES: Final = {
+    "/": Lane.LOOKS,
+    "/metrics": Lane.SCRAPES,
+    "/health": Lane.QUICK,
+    "/ready": Lane.LOOKS,
+    "/version": Lane.QUICK,
+    "/v1/load_lora_adapter": Lane.WAITS,
+    "/v1/unload_lora_adapter": Lane.WAITS,
+    "/v1/download_model": Lane.WAITS,
+}
+# Quick ones need no place; those that wait take one themselves, which depends on the body of the request.
+_WITHOUT: Final = frozenset({Lane.QUICK, Lane.WAITS})
+
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _UNMATCHED: Final = "unmatched"
 
@@ -48,7 +65,10 @@ class RequestObserver(Protocol):
 
 
 class _Observe:
-    """Counts requests by route template: raw paths would be without bound."""
+    """Counts requests by route template: raw paths would be without bound.
+
+    A method that HTTP does not have, such as WEBSOCKET, is refused before any middleware, and took no time.
+    """
 
     def __init__(self, observer: RequestObserver) -> None:
         self._observer = observer
@@ -61,25 +81,26 @@ class _Observe:
             route=req.uri_template or _UNMATCHED,
             method=req.method if req.method in _METHODS else "other",
             status=resp.status_code,
-            seconds=perf_counter() - req.context.started,
+            seconds=perf_counter() - getattr(req.context, "started", perf_counter()),
         )
 
 
 def create_app(
-    resources: Mapping[str, Any], observer: RequestObserver, *, token: Callable[[], str] | None = None
+    resources: Mapping[str, Any], observer: RequestObserver, *, router: Router, budget: Budget
 ) -> falcon.App[Request, Response]:
     """Make the application.
 
     Args:
         resources: A Falcon resource for each of `ROUTES`.
         observer: Told of each answer.
-        token: Returns what callers of /v1 must bring, if anything.
+        router: Chooses the route, and who may use it.
+        budget: The places for slow requests.
     """
-    middleware: list[Any] = [_Observe(observer), *([BearerToken(token)] if token else [])]
-    app: falcon.App[Request, Response] = falcon.App(middleware=middleware, router=Router())
+    app: falcon.App[Request, Response] = falcon.App(middleware=[_Observe(observer), RequestTarget()], router=router)
     app.req_options.strip_url_path_trailing_slash = True
     app.resp_options.media_handlers[falcon.MEDIA_JSON] = JSONHandler(dumps=json_text)
     for route in ROUTES:
-        app.add_route(route, resources[route])
+        lane = LANES.get(route, Lane.CALLS)
+        app.add_route(route, resources[route], places=None if lane in _WITHOUT else budget[lane], compile=True)
     add_error_handlers(app)
     return app

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import falcon
 
+from exporter.api.auth import TokenUnavailableError
 from exporter.api.json_text import json_text
 from lora.errors import InvalidAdapterError, LoraError
 from storage.errors import StorageError, UsageError
@@ -48,6 +49,7 @@ _STATUSES: Final[Mapping[str, HTTPStatus]] = {
     "name_taken": HTTPStatus.CONFLICT,
     "superseded": HTTPStatus.CONFLICT,
     "locked": HTTPStatus.CONFLICT,
+    "target_holds_other": HTTPStatus.CONFLICT,
     "cancelled": HTTPStatus.CONFLICT,
     "source_changed": HTTPStatus.CONFLICT,
     "lora_disabled": HTTPStatus.CONFLICT,
@@ -60,6 +62,7 @@ _STATUSES: Final[Mapping[str, HTTPStatus]] = {
     "unsupported_engine": HTTPStatus.NOT_IMPLEMENTED,
     "state_not_kept": HTTPStatus.INSUFFICIENT_STORAGE,
     "no_space": HTTPStatus.INSUFFICIENT_STORAGE,
+    "out_of_memory": HTTPStatus.INSUFFICIENT_STORAGE,
     "timeout": HTTPStatus.GATEWAY_TIMEOUT,
     "stalled": HTTPStatus.GATEWAY_TIMEOUT,
     "busy": HTTPStatus.SERVICE_UNAVAILABLE,
@@ -83,6 +86,7 @@ def add_error_handlers(app: falcon.App[Request, Response]) -> None:
     """Answer every error, Falcon's and ours, as a problem document."""
     app.add_error_handler(Exception, _unexpected)
     app.add_error_handler(falcon.HTTPError, _http_error)
+    app.add_error_handler(TokenUnavailableError, _token_unavailable)
     app.add_error_handler(LoraError, _domain_error)
     app.add_error_handler(StorageError, _domain_error)
 
@@ -95,6 +99,12 @@ def _http_error(req: Request, resp: Response, error: falcon.HTTPError, params: o
     }
     resp.set_headers(error.headers or {})
     problem(resp, status, error.description or details.get(status, status.description))
+
+
+def _token_unavailable(req: Request, resp: Response, error: TokenUnavailableError, params: object) -> None:  # noqa: ARG001 - Falcon's signature
+    resp.set_header("Retry-After", _RETRY_SECONDS)
+    detail = "The runtime cannot read the file of --api-token-file; its log says why."
+    problem(resp, HTTPStatus.SERVICE_UNAVAILABLE, detail, code="token_unavailable")
 
 
 def _domain_error(req: Request, resp: Response, error: LoraError | StorageError, params: object) -> None:  # noqa: ARG001 - Falcon's signature

@@ -23,6 +23,8 @@ PROBE_BUDGET: Final = 0.9
 class HealthResource:
     """About this process only: an engine that is down must not restart it."""
 
+    public: Final = True
+
     def on_get(self, req: Request, resp: Response) -> None:  # noqa: ARG002 - Falcon's signature
         """Answer that the process serves."""
         resp.media = {"status": "healthy", "service": "runtime"}
@@ -44,6 +46,8 @@ class Check(Protocol):
 
 class ReadyResource:
     """What of the things around the runtime works."""
+
+    public: Final = True
 
     def __init__(self, collector: EngineCollector, checks: Callable[[], Mapping[str, Check]]) -> None:
         """Ask `collector` about the engine, and `checks` about all else."""
@@ -70,6 +74,8 @@ class ReadyResource:
 
 class VersionResource:
     """What is running."""
+
+    public: Final = True
 
     def __init__(self, versions: Mapping[str, str]) -> None:
         """Serve `versions` as they are."""

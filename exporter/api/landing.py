@@ -27,6 +27,8 @@ BUDGET: Final = 2.0
 class LandingResource:
     """The landing page."""
 
+    public: Final = True
+
     def __init__(
         self, collector: EngineCollector, model: str, pod: str, versions: Mapping[str, str], *, metrics_url: str = ""
     ) -> None:

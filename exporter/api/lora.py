@@ -13,10 +13,11 @@ import falcon
 import msgspec
 
 from exporter.api.bodies import decode
-from exporter.api.places import Places
+from exporter.api.places import Lane
 from lora.adapter import Wanted, check_name
 from lora.errors import EngineUnavailableError, InvalidAdapterError, LoraError
-from lora.steps import Extras
+from lora.installation import Extras
+from lora.prefix_cache import WARNING
 from storage.config import Config
 from storage.source import parse_source
 from storage.targets import check_target
@@ -24,14 +25,13 @@ from storage.targets import check_target
 if TYPE_CHECKING:
     from falcon import Request, Response
 
+    from exporter.api.places import Budget
     from lora.adapter import Status
     from lora.manager import Manager
+    from lora.slot import Goal
 
 __all__ = ["AdapterResource", "AdaptersResource", "LoadResource", "UnloadResource"]
 
-# Callers that wait for a download or an engine; fewer than threads.
-PLACES: Final = 8
-ADVICE: Final = "Too many callers wait for downloads and loads: use async_download, or try again."
 WAIT_SECONDS: Final = 3600.0
 MOST_WORKERS: Final = 64
 
@@ -48,6 +48,7 @@ class LoadForm(msgspec.Struct, forbid_unknown_fields=True):
     allow_pickle: bool = False
     lora_path: str | None = None
     load_inplace: bool = False
+    refresh: bool = False
 
 
 class UnloadForm(msgspec.Struct):
@@ -59,11 +60,14 @@ class UnloadForm(msgspec.Struct):
 class LoadResource:
     """Downloads and loads an adapter."""
 
-    def __init__(self, manager: Manager, *, config: Config, lora_dir: Path, write_roots: tuple[str, ...]) -> None:
+    def __init__(
+        self, manager: Manager, budget: Budget, *, config: Config, lora_dir: Path, write_roots: tuple[str, ...]
+    ) -> None:
         """Serve `manager`.
 
         Args:
             manager: Holds the adapters.
+            budget: The places for callers that wait.
             config: The pod's own credentials and endpoints.
             lora_dir: Where adapters go that name no directory.
             write_roots: Directories that downloads must lie in.
@@ -72,11 +76,15 @@ class LoadResource:
         self._config = config
         self._lora_dir = lora_dir
         self._write_roots = write_roots
-        self._places = Places(PLACES, ADVICE)
+        self._budget = budget
 
     def on_post(self, req: Request, resp: Response) -> None:
         """Answer 200 when the engine has it, 202 when it is to be loaded in the background."""
         form = decode(req, LoadForm)
+        with self._budget[Lane.CALLS if form.async_download else Lane.WAITS].take():
+            self._load(form, resp)
+
+    def _load(self, form: LoadForm, resp: Response) -> None:
         wanted, extras = self._wanted(form), self._extras(form)
         if form.async_download:
             self._manager.load(wanted, kept=True, extras=extras)
@@ -84,17 +92,23 @@ class LoadResource:
             resp.set_header("Location", f"/v1/lora_adapters/{quote(form.lora_name, safe='')}")
             resp.media = {"status": "accepted", "lora_name": form.lora_name}
             return
-        with self._places.take():
-            goal = self._manager.load(wanted, kept=False, extras=extras)
-            if not goal.done.wait(WAIT_SECONDS):
-                raise LoraError("timeout", "the adapter is not loaded yet: ask for it at /v1/lora_adapters")
+        goal = self._manager.load(wanted, kept=False, extras=extras)
+        if not goal.done.wait(WAIT_SECONDS):
+            raise LoraError("timeout", "the adapter is not loaded yet: ask for it at /v1/lora_adapters")
         if goal.error:
             raise goal.error
-        resp.media = {
+        resp.media = self._answer(form.lora_name, goal)
+
+    @staticmethod
+    def _answer(name: str, goal: Goal) -> dict[str, Any]:
+        answer = {
             "status": "success",
-            "message": f"adapter {form.lora_name} is loaded",
-            "lora_name": form.lora_name,
+            "message": f"adapter {name} is loaded",
+            "lora_name": name,
+            "path": str(goal.found.engine_path) if goal.found else "",
+            "possibly_stale": goal.possibly_stale,
         }
+        return answer | ({"warning": WARNING} if goal.possibly_stale else {})
 
     def _wanted(self, form: LoadForm) -> Wanted:
         name = check_name(form.lora_name)
@@ -117,21 +131,21 @@ class LoadResource:
         if not 1 <= form.max_workers <= MOST_WORKERS:
             raise falcon.HTTPBadRequest(description=f"max_workers must be from 1 to {MOST_WORKERS}.")
         caller = Config.from_mapping(form.config) if form.config else Config()
-        return Extras(self._config.for_caller(caller), form.max_workers)
+        return Extras(self._config.for_caller(caller), form.max_workers, form.refresh)
 
 
 class UnloadResource:
     """Unloads an adapter."""
 
-    def __init__(self, manager: Manager) -> None:
-        """Serve `manager`."""
+    def __init__(self, manager: Manager, budget: Budget) -> None:
+        """Serve `manager`; callers that wait take a place of `budget`."""
         self._manager = manager
-        self._places = Places(PLACES, ADVICE)
+        self._budget = budget
 
     def on_post(self, req: Request, resp: Response) -> None:
         """Answer 200 when the engine does not have it any more, or will not when it is back."""
         name = decode(req, UnloadForm).lora_name
-        with self._places.take():
+        with self._budget[Lane.WAITS].take():
             goal = self._manager.unload(name)
             is_done = goal.done.wait(WAIT_SECONDS)
         if goal.error and not isinstance(goal.error, EngineUnavailableError):

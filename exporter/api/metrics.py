@@ -7,7 +7,6 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from exporter.api.errors import problem
-from exporter.api.places import Places
 from exporter.metrics.exposition import (
     CONTENT_TYPE,
     MIN_COMPRESSED,
@@ -34,10 +33,6 @@ TIMEOUT_OFFSET: Final = 0.5
 # As much as --request-timeout may be; a lock cannot wait for any number of seconds.
 MAX_BUDGET: Final = 3600.0
 
-# How many may wait for the engine at once; they share its answer.
-SCRAPES: Final = 20
-# A burst of scrapers from a quick engine is through by then.
-PATIENCE: Final = 0.25
 # From here on, joining the page to the rest costs more than a second write.
 _STREAM_SIZE: Final = 1 << 20
 
@@ -46,6 +41,8 @@ _NO_PAGE: Final = parse_page(b"")
 
 class MetricsResource:
     """Scrapes the engine once for each request, or shares a scrape under way."""
+
+    public: Final = True
 
     def __init__(self, collector: EngineCollector, telemetry: Telemetry, *, instance: str, raw: bool) -> None:
         """Serve what `collector` and `telemetry` have.
@@ -60,7 +57,6 @@ class MetricsResource:
         self._telemetry = telemetry
         self._instance = instance
         self._raw = raw
-        self._places = Places(SCRAPES, "Too many scrapes wait for the engine.", patience=PATIENCE)
 
     def on_get(self, req: Request, resp: Response) -> None:
         """Answer 200 whatever the engine does: `engine_up` tells."""
@@ -68,8 +64,7 @@ class MetricsResource:
             detail = "The runtime is scraping itself: point --engine-base-url at the engine."
             problem(resp, HTTPStatus.LOOP_DETECTED, detail)
             return
-        with self._places.take():
-            scrape = self._collector.scrape(scrape_budget(req.get_header(TIMEOUT_HEADER)))
+        scrape = self._collector.scrape(scrape_budget(req.get_header(TIMEOUT_HEADER)))
         page = scrape.page if self._raw else _NO_PAGE
         # Standard families that the engine has itself have no twin.
         taken = () if self._raw else filter(None, map(scrape.page.get, scrape.standard.taken))

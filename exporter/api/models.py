@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import falcon
 import msgspec
 
 from exporter.api.bodies import decode
-from exporter.api.places import Places
+from exporter.api.places import Lane
 from storage.config import Config
 from storage.errors import TargetError
 from storage.request import DownloadRequest
@@ -20,12 +20,10 @@ if TYPE_CHECKING:
 
     from falcon import Request, Response
 
+    from exporter.api.places import Budget
     from storage.jobs import Supervisor
 
 __all__ = ["DownloadModelResource", "DownloadResource", "DownloadsResource"]
-
-PLACES: Final = 4
-ADVICE: Final = "Too many callers wait for downloads: use async_download, or try again."
 
 
 class DownloadForm(msgspec.Struct, forbid_unknown_fields=True):
@@ -38,12 +36,21 @@ class DownloadForm(msgspec.Struct, forbid_unknown_fields=True):
     async_download: bool = False
     allow_patterns: list[str] | None = None
     ignore_patterns: list[str] | None = None
+    replace: bool | None = None
 
 
 class DownloadModelResource:
     """Downloads a model."""
 
-    def __init__(self, supervisor: Supervisor, config: Config, holds: Callable[[Path], bool]) -> None:
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        config: Config,
+        holds: Callable[[Path], bool],
+        budget: Budget,
+        *,
+        replace: bool = False,
+    ) -> None:
         """Serve `supervisor`.
 
         Args:
@@ -51,15 +58,22 @@ class DownloadModelResource:
             config: The pod's own credentials and endpoints.
             holds: Tells whether a loaded adapter's files are in a directory: an
                 engine dies when they change.
+            budget: The places for callers that wait.
+            replace: Whether a request that does not say so may replace files of another source.
         """
         self._supervisor = supervisor
         self._config = config
         self._holds = holds
-        self._places = Places(PLACES, ADVICE)
+        self._budget = budget
+        self._replace = replace
 
     def on_post(self, req: Request, resp: Response) -> None:
         """Answer 200 when it is there, 202 with where to look when it is fetched in the background."""
         form = decode(req, DownloadForm)
+        with self._budget[Lane.CALLS if form.async_download else Lane.WAITS].take():
+            self._download(form, resp)
+
+    def _download(self, form: DownloadForm, resp: Response) -> None:
         if not Path(form.output_dir).is_absolute():
             raise TargetError(f"the output directory must be absolute, not {form.output_dir!r}")
         if self._holds(Path(form.output_dir)):
@@ -71,6 +85,7 @@ class DownloadModelResource:
             max_workers=form.max_workers,
             include=tuple(form.allow_patterns or ()),
             exclude=tuple(form.ignore_patterns or ()),
+            replace=self._replace if form.replace is None else form.replace,
         )
         if form.async_download:
             job = self._supervisor.submit(request)
@@ -78,9 +93,7 @@ class DownloadModelResource:
             resp.set_header("Location", f"/v1/downloads/{job.id}")
             resp.media = {"status": "accepted", "download": job.to_json()}
             return
-        with self._places.take():
-            job = self._supervisor.submit(request)
-            job = self._supervisor.wait(job.id)
+        job = self._supervisor.wait(self._supervisor.submit(request).id)
         if job.error:
             raise job.error
         resp.media = {"status": "success", "download": job.to_json()}

@@ -9,6 +9,7 @@ from exporter.metrics import names
 from exporter.metrics.instruments import Histogram, Value
 from lora.adapter import State
 from lora.manager import OPERATIONS, OUTCOMES
+from lora.prefix_cache import RESETS
 from lora.reconciler import RECONCILES
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from exporter.metrics.families import TextFamily
     from lora.adapter import Status
+    from lora.prefix_cache import Reset
 
 __all__ = ["LoraTelemetry"]
 
@@ -36,6 +38,9 @@ class LoraTelemetry:
         self._reconciles = Value(names.LORA_RECONCILES)
         for outcome in RECONCILES:
             self._reconciles.add(outcome, amount=0)
+        self._resets = Value(names.LORA_CACHE_RESETS)
+        for outcome in RESETS:
+            self._resets.add(outcome, amount=0)
 
     def operated(self, *, operation: str, outcome: str, seconds: float) -> None:
         """Count a load or an unload."""
@@ -46,14 +51,22 @@ class LoraTelemetry:
         """Count a comparison of the engine with the desired set."""
         self._reconciles.add(outcome)
 
+    def cache_reset(self, *, outcome: Reset) -> None:
+        """Count an attempt to reset the engine's prefix cache."""
+        self._resets.add(outcome)
+
     def families(self, statuses: Iterable[Status], *, model_valid: bool | None) -> Iterator[TextFamily]:
         """Yield the families as they are now; without a Model file there is nothing to say of it."""
         if model_valid is not None:
             valid = Value(names.MODEL_CONFIG_VALID)
             valid.set(value=float(model_valid))
             yield valid.family()
+        statuses = tuple(statuses)
         yield from _state_families(tuple((status.name, status.source, status.state) for status in statuses))
-        for instrument in (self._operations, self._duration, self._reconciles):
+        stale = Value(names.LORA_POSSIBLY_STALE)
+        stale.set(value=float(sum(status.possibly_stale for status in statuses)))
+        yield stale.family()
+        for instrument in (self._operations, self._duration, self._reconciles, self._resets):
             yield instrument.family()
 
 

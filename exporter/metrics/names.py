@@ -44,8 +44,10 @@ __all__ = [
     "LORA",
     "LORA_ADAPTERS",
     "LORA_ADAPTER_INFO",
+    "LORA_CACHE_RESETS",
     "LORA_OPERATIONS",
     "LORA_OPERATION_DURATION",
+    "LORA_POSSIBLY_STALE",
     "LORA_RECONCILES",
     "MODEL_CONFIG_VALID",
     "OWN",
@@ -248,6 +250,17 @@ LORA_RECONCILES: Final = Description(
     "Comparisons of the engine with the desired adapters, by outcome.",
     ("outcome",),
 )
+LORA_POSSIBLY_STALE: Final = Description(
+    "kthena_runtime_lora_adapters_possibly_stale",
+    "gauge",
+    "Adapters whose answers may come from weights that had their name before.",
+)
+LORA_CACHE_RESETS: Final = Description(
+    "kthena_runtime_lora_cache_resets_total",
+    "counter",
+    "Attempts to reset the engine's prefix cache because an adapter has new content, by outcome.",
+    ("outcome",),
+)
 MODEL_CONFIG_VALID: Final = Description(
     "kthena_runtime_model_config_valid", "gauge", "Whether the Model file as it is now is followed: 1 or 0."
 )
@@ -258,6 +271,8 @@ LORA: Final = (
     LORA_OPERATIONS,
     LORA_OPERATION_DURATION,
     LORA_RECONCILES,
+    LORA_POSSIBLY_STALE,
+    LORA_CACHE_RESETS,
 )
 
 DOWNLOADS_IN_PROGRESS: Final = Description(

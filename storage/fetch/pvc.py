@@ -17,6 +17,7 @@ import errno
 import fcntl
 import hashlib
 import os
+from collections import deque
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
@@ -26,8 +27,9 @@ from typing import TYPE_CHECKING, Final
 from storage.errors import ChangedError, CorruptError, NotFoundError, StorageError, TargetError, UnsafeNameError
 from storage.growth import enough_space, resize
 from storage.journal import clipped, missing
+from storage.memory import DEFAULT_MEMORY
 from storage.names import is_own, make_parents
-from storage.plan import Listing, RemoteFile
+from storage.plan import Digest, Listing, RemoteFile, gather
 from storage.targets import check_readable
 
 if TYPE_CHECKING:
@@ -52,14 +54,20 @@ class PvcCopier:
 
     lists_digests = True
 
-    def __init__(self, source: PvcSource, target: Path) -> None:
+    def __init__(self, source: PvcSource, target: Path, *, memory: int = DEFAULT_MEMORY) -> None:
         """Prepare; nothing is read yet.
+
+        Args:
+            source: The directory or file.
+            target: Where it is copied to.
+            memory: Bytes that this process may take.
 
         Raises:
             DeniedError: The source is no volume.
             TargetError: One of source and target lies in the other.
         """
         self._source = source
+        self._memory = memory
         self._root = check_readable(source.path)
         if self._root.is_relative_to(target) or target.is_relative_to(self._root):
             raise TargetError(f"{source.uri} and {target} lie in one another")
@@ -76,10 +84,10 @@ class PvcCopier:
             raise NotFoundError(f"{self._source.path} does not exist: is the volume mounted there?")
         if self._root.is_file():
             return Listing(self._source.uri, "", (_file(self._root.name, self._root),))
-        return Listing(self._source.uri, "", tuple(self._walk(self._root, "", (self._root,))))
+        return gather(self._source.uri, "", self._walk(self._root, "", (self._root,)), self._memory)
 
     def _walk(self, directory: Path, prefix: str, above: Sequence[Path]) -> Iterator[RemoteFile]:
-        for entry in sorted(os.scandir(directory), key=lambda entry: entry.name):
+        for entry in os.scandir(directory):
             path, name = Path(entry.path), prefix + entry.name
             if is_own(entry.name):
                 continue  # the records of a download, or a copy that is not whole yet
@@ -110,9 +118,10 @@ class PvcCopier:
         Raises:
             StorageError: One of them cannot be copied; what is there stays for the next run.
         """
-        by_size = sorted(files, key=lambda file: -file.size)
-        with ThreadPoolExecutor(min(workers, _MAX_COPIERS, len(files) or 1), "copy") as pool:
-            copies = [pool.submit(self._copy, file, staging) for file in by_size]
+        waiting = deque(sorted(files, key=lambda file: -file.size))
+        copiers = min(workers, _MAX_COPIERS, len(files) or 1)
+        with ThreadPoolExecutor(copiers, "copy") as pool:
+            copies = [pool.submit(self._copy_each, waiting, staging) for _ in range(copiers)]
             try:
                 done, _ = wait(copies, return_when=FIRST_EXCEPTION)
             finally:
@@ -121,6 +130,14 @@ class PvcCopier:
         for copy in done:
             copy.result()
         return list(files)
+
+    def _copy_each(self, waiting: deque[RemoteFile], staging: Staging) -> None:
+        while not self._stopping.is_set():
+            try:
+                file = waiting.popleft()
+            except IndexError:  # none is left
+                return
+            self._copy(file, staging)
 
     def _copy(self, file: RemoteFile, staging: Staging) -> None:
         path = make_parents(staging.tree, file.path)
@@ -168,6 +185,10 @@ class PvcCopier:
             _copy_range(source, target, start, end)
             staging.journal.add(file, start, end)
             staging.observer.on_bytes(file.path, end - start)
+
+    def find_digest(self, file: RemoteFile) -> Digest | None:
+        """Read a file of the volume."""
+        return Digest("sha256", _sha256(self._inside(file), lambda _: None).hex())
 
     def same_content(self, file: RemoteFile, copy: Path, on_bytes: Callable[[int], None]) -> bool:
         """Whether a copy has the bytes of the source."""

@@ -11,7 +11,7 @@ from storage.transport import Transport
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from storage.plan import Listing, RemoteFile
+    from storage.plan import Digest, Listing, RemoteFile
     from storage.ranges import Origin
     from storage.request import DownloadRequest
     from storage.source import HubSource
@@ -39,6 +39,10 @@ class RangedFetcher:
         """List all files."""
         return self._origin.listing()
 
+    def find_digest(self, file: RemoteFile) -> Digest | None:
+        """Ask what a file must add up to."""
+        return self._origin.digest(file, None)
+
     def fetch(self, files: Sequence[RemoteFile], staging: Staging, *, workers: int) -> list[RemoteFile]:
         """Bring files into the tree, and return them as they came."""
         try:
@@ -52,7 +56,7 @@ def _origin(source: S3Source | HubSource, request: DownloadRequest, transport: T
     if isinstance(source, S3Source):
         from storage.fetch.s3 import S3Origin  # noqa: PLC0415 - 30 ms
 
-        return S3Origin(source, request.config, transport)
-    from storage.fetch.huggingface import HubOrigin  # noqa: PLC0415 - 300 ms
+        return S3Origin(source, request.config, transport, memory=request.memory)
+    from storage.fetch.huggingface import HubOrigin  # noqa: PLC0415 - not needed by the others
 
-    return HubOrigin(source, request.config, tries=min(request.tries, 4))
+    return HubOrigin(source, request.config, transport, memory=request.memory, tries=min(request.tries, 4))

@@ -14,18 +14,21 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from storage.errors import StorageError
-from storage.fetch.s3_api import Api, Row
+from storage.errors import NetworkError, StorageError
+from storage.fetch.s3_api import Api
 from storage.fetch.s3_digests import checksum, composite, etag_digest, is_opaque, likely_part_size, multipart
 from storage.fetch.s3_errors import error_of
 from storage.fetch.s3_store import find_store
-from storage.plan import Digest, Listing, RemoteFile
+from storage.memory import DEFAULT_MEMORY
+from storage.plan import Digest, RemoteFile, gather
 from storage.ranges import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from storage.config import Config
+    from storage.fetch.s3_page import Row
+    from storage.plan import Listing
     from storage.source import S3Source
     from storage.transport import Transport
 
@@ -38,15 +41,22 @@ _EXPIRED: Final = frozenset(("ExpiredToken", "RequestExpired"))
 class S3Origin:
     """A prefix of a bucket."""
 
-    def __init__(self, source: S3Source, config: Config, transport: Transport) -> None:
+    def __init__(self, source: S3Source, config: Config, transport: Transport, *, memory: int = DEFAULT_MEMORY) -> None:
         """Find the store; nothing is asked of it yet.
+
+        Args:
+            source: The prefix.
+            config: Credentials and endpoint.
+            transport: Sends requests.
+            memory: Bytes that this process may take.
 
         Raises:
             CredentialsError: There are none, and anonymous access was not asked for.
         """
         self._source = source
         self._store = find_store(source, config)
-        self._api = Api(self._store, transport)
+        self._memory = memory
+        self._api = Api(self._store, transport, memory=memory)
 
     def listing(self) -> Listing:
         """List the objects below the prefix, or the one object of that name.
@@ -56,15 +66,19 @@ class S3Origin:
         """
         prefix = self._source.prefix
         below = f"{prefix}/" if prefix else ""
-        rows = [row for row in self._rows(below) if row.size or not row.key.endswith("/")]
-        files = [_file(row, row.key.removeprefix(below)) for row in rows]
-        if not files and prefix:
-            exact = [row for row in self._rows(prefix, limit=1) if row.key == prefix]
-            files = [_file(row, prefix.rpartition("/")[2]) for row in exact]
-        return Listing(self._source.uri, "", tuple(files))
+        rows = (row for row in self._rows(below) if row.size or not row.key.endswith("/"))
+        listing = self._gather(_file(row, row.key.removeprefix(below)) for row in rows)
+        if listing.files or not prefix:
+            return listing
+        # An empty object of the prefix's own name is the marker of a folder, which has become empty.
+        exact = (row for row in self._rows(prefix, limit=1) if row.key == prefix and row.size)
+        return self._gather(_file(row, prefix.rpartition("/")[2]) for row in exact)
 
-    def _rows(self, prefix: str, *, limit: int | None = None) -> list[Row]:
-        return list(self._api.rows(prefix, self._source.uri, limit=limit))
+    def _gather(self, files: Iterable[RemoteFile]) -> Listing:
+        return gather(self._source.uri, "", files, self._memory)
+
+    def _rows(self, prefix: str, *, limit: int | None = None) -> Iterator[Row]:
+        return self._api.rows(prefix, self._source.uri, limit=limit)
 
     def request(self, file: RemoteFile) -> Request:
         """Return a GET for an object, signed now."""
@@ -104,13 +118,13 @@ class S3Origin:
         except StorageError:
             return None
         # A store that does not know parts answers with the whole object.
-        return int(headers["content-length"]) if headers.get("x-amz-mp-parts-count") else None
+        return _length(headers, file) if headers.get("x-amz-mp-parts-count") else None
 
     def refresh(self, file: RemoteFile) -> RemoteFile:
         """Return what an object is by now."""
         headers = self._head(file)
         etag = headers.get("etag", "").strip('"')
-        return RemoteFile(file.path, int(headers["content-length"]), etag, file.origin, etag_digest(etag))
+        return RemoteFile(file.path, _length(headers, file), etag, file.origin, etag_digest(etag))
 
     def explain(
         self, file: RemoteFile, status: int, headers: Mapping[str, str], body: bytes
@@ -119,6 +133,13 @@ class S3Origin:
         error, code = error_of(f"{file.path} of {self._source.uri}", status, headers, body)
         # The listing was not refused: keys may have been rotated since, or a proxy was out of step.
         return error, status == HTTPStatus.FORBIDDEN or code in _EXPIRED
+
+
+def _length(headers: Mapping[str, str], file: RemoteFile) -> int:
+    text = headers.get("content-length", "")
+    if not text.isascii() or not text.isdigit():
+        raise NetworkError(f"{file.path}: the store does not say how long it is")
+    return int(text)
 
 
 def _file(row: Row, path: str) -> RemoteFile:

@@ -2,57 +2,60 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
-from time import sleep
-from typing import TYPE_CHECKING, Final
-from urllib.parse import quote, unquote_plus
-from xml.etree import ElementTree as ET
+from typing import TYPE_CHECKING, Final, TypeVar
+from urllib.parse import quote
 
-from storage.errors import CorruptError, NetworkError
+from storage.errors import CorruptError
+from storage.fetch.answers import Pages, retried
 from storage.fetch.s3_errors import error_of
-from storage.transport import Failure, failures
+from storage.fetch.s3_page import read_page
+from storage.memory import DEFAULT_MEMORY
+from storage.transport import check_passing, let_go, read_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from urllib3 import BaseHTTPResponse
+
+    from storage.fetch.s3_page import Row
     from storage.fetch.s3_store import Store
     from storage.transport import Transport
 
-__all__ = ["Api", "Row"]
+__all__ = ["Api"]
 
 _TRIES: Final = 4
-_FIRST_PAUSE_SECONDS: Final = 0.25
-_RETRIED: Final = frozenset((408, 429, 500, 502, 503, 504))
 _OK: Final = frozenset((HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT))  # a part is the latter
-_MAX_BODY: Final = 32 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A line of a listing."""
-
-    key: str
-    size: int
-    etag: str
+_MAX_ERROR_BYTES: Final = 64 << 10
+_T = TypeVar("_T")
 
 
 class Api:
     """Lists and heads the objects of a bucket."""
 
-    def __init__(self, store: Store, transport: Transport) -> None:
+    def __init__(self, store: Store, transport: Transport, *, memory: int = DEFAULT_MEMORY) -> None:
+        """Prepare; nothing is asked yet.
+
+        Args:
+            store: The bucket.
+            transport: Sends requests.
+            memory: Bytes that a listing may have at most.
+        """
         self._store = store
         self._transport = transport
+        self._memory = memory
 
     def rows(self, prefix: str, what: str, *, limit: int | None = None) -> Iterator[Row]:
         """Yield the objects whose keys begin so, over all pages, or those of the first page with a `limit`.
 
         Raises:
-            StorageError: The store refuses, or its listing makes no sense.
+            StorageError: The store refuses, or its listing makes no sense or has no end.
         """
         token: str | None = None
+        pages = Pages(self._memory)
         while True:
-            page = _Page(self._ask("GET", what, query=_query(prefix, limit, token)), what)
+            page = read_page(self._ask("GET", what, pages.read, query=_query(prefix, limit, token)), what)
             yield from page.rows
             if limit or not page.goes_on:
                 return
@@ -61,50 +64,31 @@ class Api:
             token = page.token
 
     def head(self, key: str, what: str, *, part: int | None = None) -> Mapping[str, str]:
-        """Return the headers of an object, or of one part of it.
+        """Return the headers of an object, or of one part of it, in small letters.
 
         Raises:
             StorageError: The store refuses.
         """
         query = f"partNumber={part}" if part else ""
-        headers: dict[str, str] = {}
-        self._ask("HEAD", what, path=quote(key, safe="/~"), query=query, headers=headers)
-        return headers
+        return self._ask("HEAD", what, _headers, path=quote(key, safe="/~"), query=query)
 
     def _ask(
-        self, method: str, what: str, *, path: str = "", query: str = "", headers: dict[str, str] | None = None
-    ) -> bytes:
-        """Return the body of an answer, and put its headers into `headers`; ask again where that may help."""
-        for left in reversed(range(_TRIES)):
-            try:
-                return self._ask_once(method, what, path, query, headers)
-            except Failure as failure:
-                if not left:
-                    raise NetworkError(f"{what} cannot be reached: {failure.detail} ({failure.reason})") from failure
-                sleep(max(_FIRST_PAUSE_SECONDS * 2 ** (_TRIES - 1 - left), min(failure.after, 15.0)))
-        raise AssertionError
+        self, method: str, what: str, take: Callable[[BaseHTTPResponse], _T], *, path: str = "", query: str = ""
+    ) -> _T:
+        """Return what `take` makes of an answer; ask again where that may help."""
+        return retried(what, partial(self._ask_once, method, what, take, path, query), tries=_TRIES)
 
-    def _ask_once(self, method: str, what: str, path: str, query: str, headers: dict[str, str] | None) -> bytes:
+    def _ask_once(self, method: str, what: str, take: Callable[[BaseHTTPResponse], _T], path: str, query: str) -> _T:
         url = self._store.url(path, query)
         signed = self._store.sign(method, url, {"x-amz-checksum-mode": "ENABLED"} if method == "HEAD" else {})
         response = self._transport.open(method, url, signed)
-        with failures(url):
-            body = response.read(_MAX_BODY)
-        response.release_conn()
-        if response.status in _RETRIED:
-            after = response.headers.get("Retry-After", "")
-            raise Failure(
-                f"http_{response.status}",
-                f"the store answers {response.status}",
-                after=float(after) if after.isdigit() else 0,
-            )
-        if response.status not in _OK:
-            if self._moves(response.headers.get("x-amz-bucket-region")):
-                return self._ask_once(method, what, path, query, headers)
-            raise error_of(what, response.status, response.headers, body)[0]
-        if headers is not None:
-            headers.update((name.lower(), value) for name, value in response.headers.items())
-        return body
+        check_passing(response)
+        if response.status in _OK:
+            return take(response)
+        if self._moves(response.headers.get("x-amz-bucket-region")):
+            let_go(response)
+            return self._ask_once(method, what, take, path, query)
+        raise error_of(what, response.status, response.headers, read_head(response, _MAX_ERROR_BYTES))[0]
 
     def _moves(self, region: str | None) -> bool:
         """Whether the bucket is in another region of AWS, which is asked from now on."""
@@ -112,6 +96,11 @@ class Api:
             return False
         self._store.move(region)
         return True
+
+
+def _headers(response: BaseHTTPResponse) -> Mapping[str, str]:
+    response.release_conn()
+    return {name.lower(): value for name, value in response.headers.items()}
 
 
 def _query(prefix: str, limit: int | None, token: str | None) -> str:
@@ -123,27 +112,3 @@ def _query(prefix: str, limit: int | None, token: str | None) -> str:
         "prefix": prefix,
     }
     return "&".join(f"{name}={quote(str(value), safe='~')}" for name, value in values.items() if value is not None)
-
-
-class _Page:
-    """One answer to ListObjectsV2."""
-
-    def __init__(self, body: bytes, what: str) -> None:
-        try:
-            root = ET.fromstring(body)  # noqa: S314 - expat bounds what entities may grow to
-            self._space = root.tag.removesuffix("ListBucketResult")
-            if self._space == root.tag:
-                raise ValueError
-            decode = unquote_plus if self._text(root, "EncodingType") == "url" else str
-            self.rows = [self._row(each, decode) for each in root.iterfind(f"{self._space}Contents")]
-        except (ET.ParseError, ValueError):
-            raise NetworkError(f"{what}: the answer to the request for a listing is none") from None
-        self.goes_on = self._text(root, "IsTruncated") == "true"
-        self.token = self._text(root, "NextContinuationToken")
-
-    def _row(self, element: ET.Element, decode: Callable[[str], str]) -> Row:
-        key, size, etag = (self._text(element, name) for name in ("Key", "Size", "ETag"))
-        return Row(decode(key), int(size), etag.strip('"'))
-
-    def _text(self, element: ET.Element, name: str) -> str:
-        return element.findtext(f"{self._space}{name}") or ""

@@ -20,6 +20,8 @@ _HEADER: Final = "x-amz-checksum-"
 _MD5: Final = re.compile(r"[0-9a-f]{32}")
 _MULTIPART: Final = re.compile(r"([0-9a-f]{32})-(\d+)")
 _MIB: Final = 1 << 20
+# S3's own limit; more parts would be digests without end.
+_MAX_PARTS: Final = 10_000
 # Part sizes that uploaders use, tried where the store does not say.
 _PART_SIZES: Final = tuple(size * _MIB for size in (8, 5, 16, 64, 32, 100, 128, 256, 512, 1024))
 
@@ -45,8 +47,8 @@ def composite(headers: Mapping[str, str]) -> tuple[str, str, int] | None:
     for algorithm in _CHECKSUMS:
         value, _, count = headers.get(_HEADER + algorithm, "").rpartition("-")
         found = _decoded(algorithm, value)
-        if found and count.isdecimal() and int(count):
-            return f"{algorithm}-parts", found, int(count)
+        if found and (parts := _parts(count)):
+            return f"{algorithm}-parts", found, parts
     return None
 
 
@@ -67,7 +69,14 @@ def is_opaque(headers: Mapping[str, str]) -> bool:
 def multipart(etag: str) -> tuple[str, str, int] | None:
     """Return the MD5 over the MD5s of parts, and their number, if an ETag is of a multipart upload."""
     match = _MULTIPART.fullmatch(etag)
-    return ("md5-parts", match[1], int(match[2])) if match and int(match[2]) else None
+    parts = _parts(match[2]) if match else 0
+    return ("md5-parts", match[1], parts) if match and parts else None
+
+
+def _parts(text: str) -> int:
+    """Return a number of parts; 0 when it cannot be one."""
+    number = int(text) if re.fullmatch(r"[0-9]{1,5}", text) else 0
+    return number if number <= _MAX_PARTS else 0
 
 
 def likely_part_size(size: int, count: int) -> int | None:

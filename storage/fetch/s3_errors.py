@@ -31,7 +31,7 @@ _HINTS: Final[Mapping[str, str]] = {
 
 def error_of(what: str, status: int, headers: Mapping[str, str], body: bytes) -> tuple[StorageError, str]:
     """Return the error that an answer stands for, and the store's own code of it."""
-    match = re.search(rb"<Code>(\w+)</Code>", body)
+    match = re.search(rb"<Code>(\w{1,64})</Code>", body)
     code = match[1].decode() if match else str(status)
     if code in _MISSING or status == HTTPStatus.NOT_FOUND:
         return NotFoundError(f"{what} does not exist ({code})"), code

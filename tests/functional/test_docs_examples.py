@@ -158,6 +158,7 @@ def run(lines: list[str], programs: Path) -> list[list[str]]:
 def steady(line: str) -> str:
     """Return a line without what differs from one run and one machine to another."""
     line = re.sub(r'("samples": )\d+', r"\g<1>N", line)
+    line = re.sub(r"/lora-adapters/[0-9a-f]{32}/", "/lora-adapters/BASE/", line)
     line = re.sub(r"tcp://[\w.]+:\d+", "ENDPOINT", line)
     line = re.sub(r"^\d{10}$", "SECONDS", line)
     line = re.sub(r'("(?:created|started|finished|loaded_since)": )\d+\.\d+', r"\g<1>SECONDS", line)

@@ -139,13 +139,13 @@ def test_refusals_are_told(
     hub.create("org/model", **options).commit(MODEL)
     if used:
         target.mkdir(parents=True)
-        (target / "config.json").write_text("somebody's")
+        (target / "notes.txt").write_text("somebody's")
 
     run = downloader.run(source, target, variables=pod(hub, token))
 
     assert run.code == code, run.stderr
     assert any(word in run.stderr for word in words.split("|")), run.stderr
-    assert (contents(target) if target.exists() else {}) == ({"config.json": b"somebody's"} if used else {})
+    assert (contents(target) if target.exists() else {}) == ({"notes.txt": b"somebody's"} if used else {})
 
 
 def test_a_missing_private_repository_names_the_token(downloader: Downloader, hub: Hub, target: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
@@ -18,7 +19,6 @@ from tests.peers.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 Start: TypeAlias = "Callable[..., Runtime]"
 
@@ -153,21 +153,25 @@ def test_files_that_the_engine_has_from_before_are_not_touched(
     call = {"lora_name": "sql", "output_dir": str(tmp_path / "lora")}
     with Engine() as engine:
         with Runtime(engine.url) as first:
-            assert post(first, LOAD, source=f"pvc://{tmp_path}/one", **call)[0] == 200
-        before = (tmp_path / "lora" / "adapter_config.json").stat()
+            status, answer = post(first, LOAD, source=f"pvc://{tmp_path}/one", **call)
+            assert status == 200
+        opened = Path(answer["path"], "adapter_config.json")
+        before = opened.stat()
         make_adapter(tmp_path / volume, rank=16)
 
-        assert post(start_runtime(engine.url), LOAD, source=f"pvc://{tmp_path}/{volume}", **call)[0] == 200
+        status, answer = post(start_runtime(engine.url), LOAD, source=f"pvc://{tmp_path}/{volume}", **call)
 
-        assert (tmp_path / "lora" / "adapter_config.json").stat() == before
+        assert (status, opened.stat()) == (200, before)
+        assert engine.adapters.loaded == {"sql": answer["path"]}
+        assert Path(answer["path"]) != opened.parent
 
 
-def test_the_same_call_again_keeps_what_went_beside(start_runtime: Start, tmp_path: Path) -> None:
-    """Its directory is another than the one that was asked for, and that is no reason to load it again."""
+def test_the_same_call_again_loads_nothing(start_runtime: Start, tmp_path: Path) -> None:
+    """The engine has the source's content already, in a directory below the one that was asked for."""
     with Engine() as engine:
         runtime = start_runtime(engine.url)
-        for name in ("one", "two", "two"):
-            make_adapter(tmp_path / name)
+        for rank, name in enumerate(("one", "two", "two"), start=1):
+            make_adapter(tmp_path / name, rank=rank)
             call = {"source": f"pvc://{tmp_path}/{name}", "output_dir": str(tmp_path / "lora")}
             assert post(runtime, LOAD, lora_name="sql", **call)[0] == 200
 
@@ -198,7 +202,7 @@ def test_an_unload_does_not_take_away_the_download_of_another(start_runtime: Sta
     """Two names, one source, one directory: one download."""
     folder = make_adapter(tmp_path / "sql")
     with (folder / "extra.bin").open("wb") as file:
-        file.truncate(512 << 20)
+        file.truncate(64 << 20)
     call = {"source": f"pvc://{tmp_path}/sql", "output_dir": str(tmp_path / "lora")}
     with Engine() as engine, ThreadPoolExecutor(1) as callers:
         runtime = start_runtime(engine.url)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import pytest
 import requests
 
-from exporter.api.metrics import SCRAPES
+from exporter.api.places import SHARES, Lane
 from exporter.api.server import THREADS
 from tests.peers.bad_pages import PAGE, big_page
 from tests.peers.engine import Engine
@@ -33,6 +33,7 @@ SCRAPE: Final = b"GET /metrics HTTP/1.1\r\nHost: runtime\r\n\r\n"
 HEALTH: Final = b"GET /health HTTP/1.1\r\nHost: runtime\r\n\r\n"
 END: Final = b"Host: runtime\r\nConnection: close\r\n\r\n"
 MANY: Final = 100
+SCRAPES: Final = SHARES[Lane.SCRAPES].places
 # Seconds that a loaded machine may take for what is due at once.
 SLACK: Final = 5.0
 # Of one page, what a client may ask for in a packet: 70 MB.
@@ -76,6 +77,12 @@ def refuses(runtime: Runtime) -> bool:
         pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", 400, id="a TLS handshake"),
         pytest.param(b"hello\r\n\r\n", 400, id="a word"),
         pytest.param(b"G@T / HTTP/1.1\r\n" + END, 400, id="no method"),
+        pytest.param(b"WEBSOCKET / HTTP/1.1\r\n" + END, 400, id="a method that HTTP does not have"),
+        pytest.param(b"OPTIONS * HTTP/1.1\r\n" + END, 400, id="no resource"),
+        pytest.param(b"GET health HTTP/1.1\r\n" + END, 400, id="a path without a slash"),
+        pytest.param(b"GET http://host/health HTTP/1.1\r\n" + END, 200, id="a URL"),
+        pytest.param(b"GET ftp://host/health HTTP/1.1\r\n" + END, 400, id="a URL of another scheme"),
+        pytest.param(b"CONNECT host:80 HTTP/1.1\r\n" + END, 400, id="a proxy's request"),
         pytest.param(b"GET /\xff\xfe HTTP/1.1\r\n" + END, 400, id="a path that is no ASCII"),
         pytest.param(b"GET /metrics?name[]=%ff%00 HTTP/1.1\r\n" + END, 200, id="a name that is no UTF-8"),
         pytest.param(b"GET /metrics?" + b"name[]=x&" * 10_000 + b" HTTP/1.1\r\n" + END, 200, id="10,000 names"),

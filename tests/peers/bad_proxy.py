@@ -145,6 +145,8 @@ class BadProxy:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
+            # Headers and body are sent apart: the second would wait for the first to be acknowledged.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             thread = threading.Thread(target=self._serve, args=(connection,), name="bad-proxy")
             self._threads.append(thread)
             with self._changed:

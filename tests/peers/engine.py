@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from tests.peers.engine_api import FLAVOURS, OPEN_PATHS, dispatch, guard, model_list
 from tests.peers.engine_http import Answer, Call, HttpServer
 from tests.peers.engine_lora import Adapters
+from tests.peers.engine_prefix_cache import PrefixCache
 from tests.peers.engine_scheduler import Scheduler
 from tests.peers.engine_traffic import Traffic
 
@@ -48,6 +49,7 @@ class Engine:
         health_status: What ``/health`` answers.
         adapters: The adapters it serves.
         lora_gate: While cleared, loading and unloading adapters waits for it.
+        prefix_cache: What it computed for adapters, and serves again.
         flaw: Lines at the end of the metrics page that do not belong there.
     """
 
@@ -63,6 +65,8 @@ class Engine:
         api_key: str | None = None,
         lora_enabled: bool = True,
         lora_updating: bool = True,
+        version: str | None = None,
+        dev_mode: bool = True,
     ) -> None:
         """Prepare an engine.
 
@@ -76,12 +80,16 @@ class Engine:
             api_key: Bearer token for everything but health and metrics.
             lora_enabled: Whether adapters can be loaded at all.
             lora_updating: Whether the routes that load them are there.
+            version: What it says of its version; the flavour's own by default, none when empty.
+            dev_mode: Whether its prefix cache can be reset.
         """
         self._flavour = FLAVOURS[flavour]
         self._model, self._load, self._seed = model, load, seed
         self._address = (host, port)
         self._api_key = api_key
         self._lora_enabled, self._lora_updating = lora_enabled, lora_updating
+        self._version = self._flavour.version[1] if version is None else version
+        self._dev_mode = dev_mode
         self.calls: deque[Call] = deque(maxlen=1000)
         self.health_status = 200
         self.lora_gate = threading.Event()
@@ -119,6 +127,7 @@ class Engine:
         """Be as after a restart of the process: no adapters, no requests, counters at zero."""
         with self._lock:
             self.adapters = Adapters(self._model, enabled=self._lora_enabled)
+            self.prefix_cache = PrefixCache(self.adapters, by_path=self._version >= "0.31")
             self._lora = self._flavour.lora(self.adapters)
             self._metrics = self._flavour.metrics(self._model)
             self._traffic = Traffic(self._load, seed=self._seed, adapters=lambda: tuple(self.adapters.loaded))
@@ -178,13 +187,17 @@ class Engine:
 
     def _make_routes(self) -> Routes:
         prefix = self._flavour.lora_prefix
-        version_path, version = self._flavour.version
+        version_path = self._flavour.version[0]
         routes: dict[str, dict[str, Callable[[Call], Answer]]] = {
             "/metrics": {"GET": lambda _: Answer(200, self.page(), self._metrics.content_type)},
             "/health": {"GET": lambda _: Answer(self.health_status)},
-            version_path: {"GET": lambda _: Answer.json(200, {"version": version})},
             "/v1/models": {"GET": lambda _: model_list(self._flavour, self.adapters)},
+            "/v1/completions": {"POST": self.prefix_cache.complete},
         }
+        if self._version:
+            routes[version_path] = {"GET": lambda _: Answer.json(200, {"version": self._version})}
+        if self._dev_mode:
+            routes["/reset_prefix_cache"] = {"POST": self.prefix_cache.reset}
         if self._lora_updating:
             routes[f"{prefix}/load_lora_adapter"] = {"POST": self._lora.load}
             routes[f"{prefix}/unload_lora_adapter"] = {"POST": self._lora.unload}

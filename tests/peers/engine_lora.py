@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from tests.peers.engine_prefix_cache import weights_of
+
 if TYPE_CHECKING:
     from tests.peers.engine_http import Answer, Call
 
@@ -26,16 +28,19 @@ class Adapters:
         max_rank: The engine's ``--max-lora-rank``.
         enabled: Whether the engine was started with ``--enable-lora``.
         loaded: Path of each adapter, by name.
+        weights: What was read when each adapter was loaded, by name.
     """
 
     base: str
     max_rank: int = 16
     enabled: bool = True
     loaded: dict[str, str] = field(default_factory=dict)
+    weights: dict[str, str] = field(default_factory=dict)
 
     def load(self, name: str, path: str) -> None:
         """Read the adapter at `path`, and serve it as `name` from now on."""
         check_adapter(path, self.max_rank)
+        self.weights[name] = weights_of(path)
         self.loaded[name] = path
 
 

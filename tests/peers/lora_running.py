@@ -31,6 +31,10 @@ class Recorder:
     def __init__(self) -> None:
         self.operations: list[tuple[str, str]] = []
         self.reconciles: list[str] = []
+        self.resets: list[str] = []
+
+    def cache_reset(self, *, outcome: str) -> None:
+        self.resets.append(outcome)
 
     def operated(self, *, operation: str, outcome: str, seconds: float) -> None:
         assert seconds >= 0
@@ -42,7 +46,13 @@ class Recorder:
 
 @contextmanager
 def managed(
-    engine: Engine, state: Path, *, flavour: str = "vllm", observer: Recorder | None = None
+    engine: Engine,
+    state: Path,
+    *,
+    flavour: str = "vllm",
+    observer: Recorder | None = None,
+    pod: str = "pod-0.default",
+    patience: float = 0.2,
 ) -> Iterator[Manager]:
     """Run a manager until the block ends; the engine keeps what it has."""
     supervisor = Supervisor(Limits(worker_nice=0))
@@ -52,8 +62,10 @@ def managed(
         StateFile(state),
         observer or Recorder(),
         config=Config(),
+        pod=pod,
         cancel=supervisor.cancel,
         interval=INTERVAL,
+        reset_patience=patience,
     )
     manager.start()
     try:

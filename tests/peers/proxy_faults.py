@@ -23,6 +23,7 @@ __all__ = [
     "corrupts",
     "cut",
     "drip",
+    "endless",
     "first",
     "holds",
     "ignores_range",
@@ -82,6 +83,19 @@ def drip(*, after: int) -> Fault:
 
     def act(exchange: Exchange) -> None:
         exchange.drip(_begin(exchange, after))
+
+    return act
+
+
+def endless(piece: bytes, *, begin: bytes = b"", status: int = 200, headers: Mapping[str, str] | None = None) -> Fault:
+    """Answer with a body that begins so, and then has `piece` again and again, as long as the client listens."""
+
+    def act(exchange: Exchange) -> None:
+        exchange.begin(Answer(status, headers or {}, 10**15))
+        exchange.send(begin)
+        block = piece * (65536 // len(piece) + 1)
+        while True:
+            exchange.send(block)
 
     return act
 

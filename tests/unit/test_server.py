@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from exporter.api import server
+from exporter.api import channel, limits
 from exporter.api.server import HttpServer
+from tests.peers.raw_clients import is_open
 from tests.peers.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-# Its replacement is not known yet; the server needs it.
-pytestmark = pytest.mark.filterwarnings("ignore:send_bytes:DeprecationWarning")
 
 # More than the kernel keeps for a client that does not read.
 SIZE = 12_000_000
@@ -58,6 +56,9 @@ class Running:
         client.sendall(request)
         return client
 
+    def connections(self) -> list[channel.Channel]:
+        return self._server._server.channels
+
     def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:  # noqa: ARG002 - WSGI
         self.calls += 1
         start_response("200 OK", [("Content-Length", str(SIZE))])
@@ -66,8 +67,8 @@ class Running:
 
 @pytest.fixture(autouse=True)
 def watchful(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "_IDLE_WAKE_UP", 0.05)
-    monkeypatch.setattr(server, "_MOMENT", 0.2)
+    monkeypatch.setattr(limits, "_IDLE_WAKE_UP", 0.05)
+    monkeypatch.setattr(limits, "_MOMENT", 0.2)
 
 
 def received(client: socket.socket, pause: float = 0.0) -> int:
@@ -88,7 +89,7 @@ def received(client: socket.socket, pause: float = 0.0) -> int:
 def test_a_client_that_takes_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a while without a byte taken its connection is closed, with what it left."""
     with Running() as running:
-        monkeypatch.setattr(server, "STALL_SECONDS", 0.3)
+        monkeypatch.setattr(channel, "STALL_SECONDS", 0.3)
         client = running.client(REQUEST)
         wait_until(lambda: running.calls, "it is answered")
         sleep(1.5)
@@ -98,14 +99,14 @@ def test_a_client_that_takes_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_slow_client_gets_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who takes a little now and then has all the time it needs."""
-    monkeypatch.setattr(server, "STALL_SECONDS", 1.5)
+    monkeypatch.setattr(channel, "STALL_SECONDS", 1.5)
     with Running() as running:
         assert received(running.client(LAST), pause=0.15) > SIZE
 
 
 def test_an_idle_client_is_not_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who has its answer may keep the connection."""
-    monkeypatch.setattr(server, "STALL_SECONDS", 0.3)
+    monkeypatch.setattr(channel, "STALL_SECONDS", 0.3)
     with Running() as running:
         client = running.client(REQUEST)
         head = client.makefile("rb")
@@ -132,7 +133,7 @@ def test_requests_wait_until_the_answer_before_them_is_taken() -> None:
 
 def test_what_waits_for_slow_clients_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """When it is too much, those that have taken longest are let go; who came last is served."""
-    monkeypatch.setattr(server, "UNSENT_BYTES", 3 * SIZE)
+    monkeypatch.setattr(limits, "UNSENT_BYTES", 3 * SIZE)
     with Running() as running:
         clients = []
         for count in range(1, 7):
@@ -145,3 +146,60 @@ def test_what_waits_for_slow_clients_is_bounded(monkeypatch: pytest.MonkeyPatch)
     assert not taken[0]
     assert taken[-1]
     assert taken == sorted(taken)
+
+
+@pytest.mark.parametrize(
+    ("limit", "beginning"),
+    [
+        ("HEAD_SECONDS", b""),
+        ("HEAD_SECONDS", b"GET / HTTP/1.1\r\nHost: "),
+        ("BODY_SECONDS", b"POST / HTTP/1.1\r\nContent-Length: 100000\r\n\r\n"),
+        ("BODY_SECONDS", b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n400\r\n"),
+    ],
+    ids=["silent", "head", "body", "chunks"],
+)
+def test_a_request_that_drips_is_cut_off(monkeypatch: pytest.MonkeyPatch, limit: str, beginning: bytes) -> None:
+    """A byte now and then does not keep a connection."""
+    monkeypatch.setattr(limits, "_BUSY_WAKE_UP", 0.05)
+    monkeypatch.setattr(channel, limit, 0.5)
+    with Running() as running:
+        client = running.client(beginning)
+        wait_until(lambda: not is_open(client, b"x" if beginning else b""), "it is disconnected")
+        assert running.calls == 0
+
+
+def test_a_request_that_waits_is_not_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither one behind a large answer that its client takes slowly, nor one that is being answered."""
+    monkeypatch.setattr(limits, "_BUSY_WAKE_UP", 0.05)
+    monkeypatch.setattr(channel, "HEAD_SECONDS", 0.3)
+    with Running() as running:
+        client = running.client(REQUEST + LAST[:20])
+        wait_until(lambda: running.calls, "it is answered")
+        sleep(1)
+        client.sendall(LAST[20:])
+
+        assert received(client) > 2 * SIZE
+
+
+def test_an_idle_connection_is_closed_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a time without a request, whatever else it sends."""
+    monkeypatch.setattr(channel, "IDLE_SECONDS", 0.5)
+    with Running() as running:
+        client = running.client(REQUEST)
+        read = 0
+        while read < SIZE:
+            read += len(client.recv(1 << 20))
+        wait_until(lambda: not is_open(client, b"\r\n\r\n"), "it is disconnected")
+
+
+def test_what_was_sent_is_not_kept() -> None:
+    """A connection that is kept open holds nothing of its last answer."""
+    with Running() as running:
+        client = running.client(REQUEST)
+        read = 0
+        while read < SIZE:
+            read += len(client.recv(1 << 20))
+        (kept,) = running.connections()
+        wait_until(lambda: not kept.requests, "it is idle again")
+
+        assert [(buffer.buf, buffer.strbuf) for buffer in kept.outbufs] == [(None, b"")]

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from storage.errors import NoSpaceError, TargetError
+from storage.changes import find_changes
+from storage.errors import HoldsOtherError, NoSpaceError, TargetError
 from storage.layout import Layout, work_directory
 from storage.manifest import read_manifest
 from storage.plan import Digest, Listing, RemoteFile
+from storage.publication import publish as put
 
 HELLO = RemoteFile("a/hello", 6, "v1", "k", Digest("md5", "b1946ac92492d2347c6235b4d2611184"))
 CONFIG = RemoteFile("config.json", 2, "v1", "k2")
@@ -31,12 +33,22 @@ def stage(layout, name, data):
     path.write_bytes(data)
 
 
-def publish(layout, listing=LISTING, everything=None):
+def bring(layout, listing=LISTING, is_chosen=lambda _: True):
+    """Stage what is wanted, and publish it; return what is wanted and what went."""
     layout.prepare()
-    local = layout.compare(listing)
+    held = layout.held()
+    local = layout.compare(listing, held)
     for file in local.wanted:
         stage(layout, file.path, b"hello\n" if file.size == 6 else b"{}")
-    layout.publish(listing, everything or listing, local.kept, local.wanted)
+    gone = []
+    changes = find_changes(layout.target, held, listing, local, is_chosen)
+    changes.check_allowed()
+    put(layout, changes, local.wanted, gone.append)
+    return local, gone
+
+
+def publish(layout, listing=LISTING, is_chosen=lambda _: True):
+    local, _ = bring(layout, listing, is_chosen)
     layout.clean()
     layout.leave()
     return [file.path for file in local.wanted]
@@ -113,22 +125,13 @@ def test_what_the_source_no_longer_has_goes(layout):
 
 
 def test_what_patterns_pass_over_stays(layout):
-    """As long as the source has it unchanged; the manifest goes on naming it."""
+    """Whether the source still has it or not; the manifest goes on naming it."""
     publish(layout)
 
-    publish(layout, replace(LISTING, files=(CONFIG,)), LISTING)
+    publish(layout, replace(LISTING, files=(CONFIG,)), lambda name: name == "config.json")
 
     assert tree(layout.target) == {".kthena/manifest.json", "a/hello", "config.json"}
     assert {entry.file.path for entry in read_manifest(layout.target).entries} == {"a/hello", "config.json"}
-
-
-def test_another_model_takes_the_place(layout):
-    """Nothing of the older one is left among its files."""
-    publish(layout)
-
-    publish(layout, Listing("s3://models/other", "", (replace(CONFIG, validator="o"),)))
-
-    assert tree(layout.target) == {".kthena/manifest.json", "config.json"}
 
 
 def test_a_replacement_that_was_cut_short_is_mended(layout):
@@ -140,6 +143,76 @@ def test_a_replacement_that_was_cut_short_is_mended(layout):
     assert read_manifest(layout.target) is None
     assert publish(layout) == []
     assert read_manifest(layout.target).source == "s3://models/m"
+
+
+class Killed(Exception):
+    """The process ends here."""
+
+
+def cut_short(layout, listing, number):
+    """Publish until `number` removals have been told."""
+
+    def tell(_):
+        nonlocal number
+        number -= 1
+        if number < 0:
+            raise Killed
+
+    layout.prepare()
+    held = layout.held()
+    local = layout.compare(listing, held)
+    for file in local.wanted:
+        stage(layout, file.path, b"hello\n" if file.size == 6 else b"{}")
+    with pytest.raises(Killed):
+        put(layout, find_changes(layout.target, held, listing, local, lambda _: True), local.wanted, tell)
+    return Layout(layout.target)
+
+
+OTHER = Listing("s3://models/other", "", (replace(CONFIG, validator="o"), RemoteFile("b/new", 2, "o", "k3")))
+
+
+def test_a_switch_that_was_cut_short_is_refused_again(layout):
+    """As long as it has something left to destroy; the former source may go on."""
+    publish(layout)
+
+    again = cut_short(layout, OTHER, 0)
+
+    assert again.held().sources == ("s3://models/m",)
+    with pytest.raises(HoldsOtherError, match="s3://models/m"):
+        bring(again, OTHER)
+    assert publish(again) == ["a/hello"]
+    assert read_manifest(again.target).source == "s3://models/m"
+
+
+def test_a_switch_that_was_cut_short_holds_both_sources(layout):
+    """The former one would have to destroy what has arrived; the new one has nothing left to destroy."""
+    publish(layout)
+
+    again = cut_short(layout, OTHER, 1)
+
+    assert again.held().sources == ("s3://models/m", "s3://models/other")
+    with pytest.raises(HoldsOtherError, match="s3://models/m and s3://models/other"):
+        bring(again)
+    assert publish(again, OTHER) == []
+    assert tree(again.target) == {".kthena/manifest.json", "config.json", "b/new"}
+    assert read_manifest(again.target).source == "s3://models/other"
+
+
+def test_files_of_an_update_that_was_cut_short_are_ours(layout):
+    """Also when the source has given them up by the next run; no second interruption loses them."""
+    publish(layout, replace(LISTING, files=(HELLO, CONFIG)))
+    first = RemoteFile("first", 6, "f", "k4")  # larger files come first: it arrives, then the kill comes
+    again = cut_short(layout, replace(LISTING, files=(first, replace(CONFIG, validator="v2"))), 0)
+    assert "first" not in tree(again.target)
+    os.utime(again.target / "config.json", (1, 1))  # edited: its overwriting is told, and the kill comes after it
+    again = cut_short(again, replace(LISTING, files=(first, replace(CONFIG, validator="v2"))), 0)
+    assert "first" in tree(again.target)
+
+    again = cut_short(again, replace(LISTING, files=(replace(CONFIG, validator="v3"),)), 0)
+    _, gone = bring(again, replace(LISTING, files=(replace(CONFIG, validator="v4"),)))
+
+    assert tree(again.target) == {".kthena/manifest.json", "config.json"}
+    assert gone == []
 
 
 def test_what_an_earlier_plan_left_is_not_published(layout):

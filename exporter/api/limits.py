@@ -1,0 +1,78 @@
+"""What clients may not do: be slow without end, leave their answers, or send requests that do not fit in memory."""
+
+from __future__ import annotations
+
+import logging
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final
+
+from exporter.api.channel import Standing
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from exporter.api.channel import Channel
+
+__all__ = ["Limits"]
+
+_log: Final = logging.getLogger(__name__)
+
+# How often the loop must wake up: for clients that are in the middle of a request, and for idle ones.
+_BUSY_WAKE_UP: Final = 1.0
+_IDLE_WAKE_UP: Final = 5.0
+# With very many connections a look at all of them takes milliseconds: not after each event.
+_LOOK_SECONDS: Final = 0.1
+# Answers that wait for their clients; beyond it those go first that have taken longest, and more than a moment.
+UNSENT_BYTES: Final = 64 * 1024 * 1024
+_MOMENT: Final = 1.0
+# Requests that are not complete, or wait for a thread; beyond it those go first that are largest.
+HELD_BYTES: Final = 16 * 1024 * 1024
+
+
+class Limits:
+    """Closes the connections of such clients; in the loop's thread only."""
+
+    def __init__(self) -> None:
+        self._looked_at = 0.0
+
+    def enforce(self, channels: Sequence[Channel], unsent: int, now: float) -> float:
+        """Look at all connections, and return after how many seconds to do so again.
+
+        Args:
+            channels: The connections.
+            unsent: Bytes of their answers that are not sent.
+            now: The time.
+        """
+        if unsent > UNSENT_BYTES:
+            _let_go_of_answers(channels, unsent, now)
+        left = self._looked_at + _LOOK_SECONDS - now
+        if left > 0:
+            return left
+        self._looked_at = now
+        for channel in channels:
+            if channel.is_late(now):
+                _log.debug("a client was disconnected that was too slow, or idle")
+                channel.handle_close()
+        held = sum([channel.held() for channel in channels])
+        if held > HELD_BYTES:
+            _let_go_of_requests(channels, held)
+        return _BUSY_WAKE_UP if any(channel.is_receiving() for channel in channels) else _IDLE_WAKE_UP
+
+
+def _let_go_of_answers(channels: Sequence[Channel], total: int, now: float) -> None:
+    """Close the connections of clients that do not take their answers, `total` bytes in all."""
+    waiting = [channel for channel in channels if channel.unsent]
+    for channel in sorted(waiting, key=attrgetter("unsent_since")):
+        if total > UNSENT_BYTES and now - channel.unsent_since > _MOMENT:
+            _log.debug("a client was disconnected that left %d bytes of its answer", channel.unsent)
+            channel.handle_close()
+            total -= channel.unsent
+
+
+def _let_go_of_requests(channels: Sequence[Channel], total: int) -> None:
+    """Close the connections with the largest requests that no thread works on, `total` bytes in all."""
+    for size, channel in sorted(((one.held(), one) for one in channels), key=lambda pair: pair[0], reverse=True):
+        if total > HELD_BYTES and channel.standing()[0] is not Standing.SERVED:
+            _log.debug("a client was disconnected that had sent %d bytes of requests", size)
+            channel.handle_close()
+            total -= size

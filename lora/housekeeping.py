@@ -1,0 +1,49 @@
+"""Removes the directories of old contents, when no engine and no runtime needs them any more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from storage.generations import is_content
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lora.engine import Models
+    from lora.references import References
+    from lora.slot import Slot
+
+__all__ = ["Housekeeping"]
+
+
+class Housekeeping:
+    """Works between two comparisons of the engine with the desired set; for that one thread."""
+
+    def __init__(self, references: References) -> None:
+        """Refer to what is needed by `references`."""
+        self._references = references
+        self._due: set[Path] = set()
+
+    def tidy(self, slots: Sequence[Slot], models: Models | None) -> None:
+        """Refer to what the slots need, and remove what nobody does.
+
+        Args:
+            slots: All adapters of this runtime.
+            models: What the engine has; `None` when that is not known, and nothing is removed.
+        """
+        self._references.renew()
+        if any(slot.busy for slot in slots):
+            return  # it may be about to need another directory
+        needed = {path for slot in slots for path in _generations(slot)}
+        self._due.update(self._references.settle(needed))
+        if models is None or not self._due:
+            return
+        in_use = needed | {Path(path) for path in models.adapters.values()}
+        self._due = {base for base in self._due if not self._references.sweep(base, in_use)}
+
+
+def _generations(slot: Slot) -> set[Path]:
+    """Return the directories that an adapter with a source needs: of what is loaded, and of what should be."""
+    wanted = [one for one in (slot.loaded, slot.desired, slot.goal.wanted) if one and one.source]
+    return {one.installed.path for one in wanted if one.installed and is_content(one.installed.path.name)}

@@ -1,0 +1,168 @@
+"""What a download would do to the files that are there, and what of it must be allowed.
+
+| what is there                                    | what becomes of it                                      |
+|--------------------------------------------------|---------------------------------------------------------|
+| a file of a manifest that the source has no more | is removed; of another source: only when that is allowed |
+| … that the patterns pass over                    | stays; of another source: as above                      |
+| … that the source has with other content         | is replaced; of another source: only when allowed       |
+| a file in no manifest                            | stays                                                   |
+| … with the name of one to fetch                  | is replaced only when that is allowed                   |
+| a link with such a name                          | is replaced; what it leads to stays                     |
+| a directory with such a name                     | is an error, unless all in it is removed                |
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from stat import S_ISDIR, S_ISLNK
+from typing import TYPE_CHECKING
+
+from storage.errors import HoldsOtherError, TargetError, listed
+from storage.names import is_real, make_directory, parents_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from storage.held import Held
+    from storage.layout import Local
+    from storage.manifest import Entry
+    from storage.plan import Listing, RemoteFile
+
+__all__ = ["Changes", "Removal", "find_changes"]
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """A file whose content will be gone, and was not merely brought up to date.
+
+    Attributes:
+        path: Its name below the target.
+        size: Its length in bytes.
+        overwritten: Whether a file of the source takes its place.
+        needs_consent: Whether it goes only when the caller allows it.
+    """
+
+    path: str
+    size: int
+    overwritten: bool
+    needs_consent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a download does to a target besides adding files.
+
+    Attributes:
+        target: The directory.
+        held: What manifests say of it.
+        listing: The files that the download is of.
+        kept: Those of them that are there.
+        stay: Files of the manifest that the patterns pass over.
+        leave: Files of the manifest that go.
+        removals: All whose content will be gone, by name.
+    """
+
+    target: Path
+    held: Held
+    listing: Listing
+    kept: tuple[Entry, ...]
+    stay: tuple[Entry, ...]
+    leave: tuple[Entry, ...]
+    removals: tuple[Removal, ...]
+
+    def check_allowed(self) -> None:
+        """Make sure that nothing goes but what the source itself has given up.
+
+        Raises:
+            HoldsOtherError: Something would; the message names it and says how to allow it.
+        """
+        names = [each.path for each in self.removals if each.needs_consent]
+        if names:
+            raise HoldsOtherError(
+                f"{self.target} {self._contents()}: {self.listing.source} would remove or overwrite {len(names)} of its files "
+                f'({listed(names)}); choose another directory, or allow it with --replace or "replace": true'
+            )
+
+    def _contents(self) -> str:
+        if not self.held.is_known:
+            return "has a manifest that cannot be read, so that what it holds is unknown"
+        if self.held.is_of(self.listing.source):
+            return "has files that no download put there"
+        return f"holds {' and '.join(self.held.sources)}"
+
+
+def find_changes(target: Path, held: Held, listing: Listing, local: Local, is_chosen: Callable[[str], bool]) -> Changes:
+    """Compare what is there with what is to come; nothing is written.
+
+    Args:
+        target: The directory.
+        held: What manifests say of it.
+        listing: The files that the download is of.
+        local: Which of them are there.
+        is_chosen: Whether the patterns of the download let a name through.
+
+    Raises:
+        TargetError: Something that will not go stands where a file is to come.
+    """
+    planned = {file.path for file in listing.files}
+    is_same = held.is_of(listing.source)
+    older = [entry for path, entry in held.entries.items() if path not in planned]
+    stay = [entry for entry in older if is_same and not is_chosen(entry.file.path)]
+    staying = {entry.file.path for entry in stay}
+    leave = [entry for entry in older if entry.file.path not in staying]
+    _check_way(target, [file.path for file in local.wanted], {entry.file.path for entry in leave})
+    removed = _removed(target, leave, needs_consent=not is_same)
+    overwritten = _overwritten(target, held, local.wanted, is_same=is_same)
+    removals = sorted([*removed, *overwritten], key=lambda removal: removal.path)
+    return Changes(target, held, listing, local.kept, tuple(stay), tuple(leave), tuple(removals))
+
+
+def _removed(target: Path, leave: Iterable[Entry], *, needs_consent: bool) -> Iterator[Removal]:
+    for path in (entry.file.path for entry in leave):
+        status = _status(target, path)
+        if status and is_real(target, path.rpartition("/")[0]):
+            yield Removal(path, status.st_size, overwritten=False, needs_consent=needs_consent)
+
+
+def _overwritten(target: Path, held: Held, wanted: Iterable[RemoteFile], *, is_same: bool) -> Iterator[Removal]:
+    present = {file.path: status for file in wanted if (status := _status(target, file.path))}
+    own = _inodes(target, held) if present.keys() - held.entries.keys() else set()
+    for path, status in present.items():
+        entry = held.entries.get(path)
+        is_own = entry is not None or _inode(status) in own or S_ISLNK(status.st_mode)
+        if S_ISDIR(status.st_mode) or (is_same and entry and entry.is_untouched(target)):
+            continue
+        yield Removal(path, status.st_size, overwritten=True, needs_consent=not (is_same and is_own))
+
+
+def _inodes(target: Path, held: Held) -> set[tuple[int, int]]:
+    """Return which files those of the manifests are: not every file system tells `A` from `a`."""
+    return {_inode(status) for path in held.entries if (status := _status(target, path))}
+
+
+def _inode(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _status(target: Path, path: str) -> os.stat_result | None:
+    try:
+        return os.lstat(target / path)
+    except OSError:
+        return None
+
+
+def _check_way(target: Path, names: Sequence[str], leave: set[str]) -> None:
+    """Make sure that nothing stands where a file is to come, but what leaves."""
+    for place in {place for name in names for place in parents_of(name)} - leave:
+        if os.path.lexists(target / place):
+            make_directory(target / place)
+    for path in (target / name for name in names):
+        if path.is_dir() and not path.is_symlink() and not _holds_only(target, path, leave):
+            raise TargetError(f"{path} is a directory where the source has a file")
+
+
+def _holds_only(target: Path, directory: Path, names: set[str]) -> bool:
+    files = [path for path in directory.rglob("*") if path.is_symlink() or not path.is_dir()]
+    return bool(files) and {str(path.relative_to(target)) for path in files} <= names

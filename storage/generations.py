@@ -1,0 +1,228 @@
+"""Copies that are named by their content: a directory never changes once it is published.
+
+    BASE/
+    ├── .kthena/
+    │   ├── generations.json      which contents each source has had, the newest last
+    │   ├── refs/<pod>            which generations a runtime needs (storage.references)
+    │   └── work/                 the lock, and the files while they grow (storage.layout)
+    ├── 3f1c…/                    a generation: the copy of one content
+    │   ├── .kthena/manifest.json
+    │   └── adapter_model.safetensors
+    └── a90b…/
+
+    generations.json
+    {"version": 1, "sources": {"s3://adapters/sql": [{"content": "3f1c…", "revision": ""}, …]}}
+
+The name is `content_of`: a SHA-256 over the sorted paths and SHA-256 digests of
+the files. New content never appears under the name of old content, so a reader
+that caches by path never mixes the two. Files that did not change are hard links
+to those of the generation before, or copies where the volume has no links.
+
+Version 0.1 kept an adapter's files in BASE itself. Such a copy counts as the
+first generation of its source, and is left as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Final
+
+from storage.digests import hash_file
+from storage.layout import Layout
+from storage.manifest import Manifest, read_manifest, write_manifest
+from storage.names import OWN_DIRECTORY, make_parents
+from storage.plan import Digest
+from storage.publication import staged
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from storage.changes import Changes
+    from storage.manifest import Entry
+    from storage.plan import RemoteFile
+
+__all__ = ["Generation", "Generations", "GenerationsLayout", "content_of", "is_content"]
+
+RECORD: Final = f"{OWN_DIRECTORY}/generations.json"
+VERSION: Final = 1
+# Hex digits of a SHA-256 in a directory's name.
+NAME_LENGTH: Final = 32
+
+_NAME: Final = re.compile(f"[0-9a-f]{{{NAME_LENGTH}}}")
+_SHA256: Final = Digest("sha256", "")
+
+
+def content_of(digests: Mapping[str, str]) -> str:
+    """Return the name of a content: 32 hex digits.
+
+    Args:
+        digests: SHA-256 of each file in lower-case hex, by its path with slashes.
+    """
+    lines = (f"{digest}  {path}\n" for path, digest in sorted(digests.items()))
+    return sha256("".join(lines).encode()).hexdigest()[:NAME_LENGTH]
+
+
+def is_content(name: str) -> bool:
+    """Tell whether a directory's name is one that `content_of` gives."""
+    return _NAME.fullmatch(name) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One content that a source has had.
+
+    Attributes:
+        content: The name of its directory; empty for the copy of version 0.1 in the base itself.
+        revision: What the source was resolved to.
+    """
+
+    content: str
+    revision: str
+
+
+class Generations:
+    """The record of a base directory; only a worker that holds the base's lock writes it."""
+
+    def __init__(self, base: Path) -> None:
+        self._base = base
+
+    def path(self, generation: Generation) -> Path:
+        """Return a generation's directory."""
+        return self._base / generation.content
+
+    def of(self, source: str) -> list[Generation]:
+        """Return the generations of a source that are on disk, the newest last."""
+        known = [one for one in self._read().get(source, []) if (self._base / one.content).is_dir()]
+        manifest = read_manifest(self._base)
+        if manifest and manifest.source == source:
+            known.insert(0, Generation("", manifest.revision))
+        return known
+
+    def current(self, source: str) -> Path | None:
+        """Return the directory that has a source's newest content, if there is one."""
+        found = self.of(source)
+        return self.path(found[-1]) if found else None
+
+    def kept(self) -> set[str] | None:
+        """Return the contents that are always kept, each source's newest two; `None` while the record cannot be read."""
+        record = self._read()
+        return {one.content for source in record for one in self.of(source)[-2:]} if record else None
+
+    def add(self, source: str, generation: Generation) -> None:
+        """Make a generation the newest of its source."""
+        record = {other: self.of(other) for other in self._read()}
+        others = [one for one in self.of(source) if one.content and one.content != generation.content]
+        record[source] = [*others, generation]
+        self._write(record)
+
+    def _read(self) -> dict[str, list[Generation]]:
+        try:
+            data: Any = json.loads((self._base / RECORD).read_bytes())
+            if data["version"] != VERSION:
+                return {}
+            return {
+                str(source): [Generation(_checked(row["content"]), str(row["revision"])) for row in rows]
+                for source, rows in data["sources"].items()
+            }
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return {}
+
+    def _write(self, record: Mapping[str, Iterable[Generation]]) -> None:
+        rows = {
+            source: [{"content": one.content, "revision": one.revision} for one in generations if one.content]
+            for source, generations in record.items()
+        }
+        path = self._base / RECORD
+        draft = path.with_suffix(".draft")
+        draft.unlink(missing_ok=True)
+        with draft.open("x") as file:
+            json.dump({"version": VERSION, "sources": rows}, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+
+
+def _checked(content: str) -> str:
+    if not is_content(content):
+        message = "not the name of a content"
+        raise ValueError(message)
+    return content
+
+
+class GenerationsLayout(Layout):
+    """The directories of a download that is published under the name of its content.
+
+    Attributes:
+        target: The newest generation of the source; the listing is compared with it, and it is never changed.
+    """
+
+    def __init__(self, base: Path, source: str, write_roots: Sequence[str] = ()) -> None:
+        """Publish below `base` what comes from `source`, a URI."""
+        super().__init__(base, write_roots, work=base / OWN_DIRECTORY / "work")
+        self._base = base
+        self._source = source
+        self._generations = Generations(base)
+        self._choose_target()
+
+    def _choose_target(self) -> None:
+        self.target = self._generations.current(self._source) or self._base / OWN_DIRECTORY / "none"
+
+    def prepare(self) -> None:
+        """Make the directories for work, and see which generation is the newest now."""
+        self.target = self._base
+        super().prepare()
+        self._choose_target()
+
+    def publish(self, changes: Changes, fetched: Iterable[RemoteFile]) -> Manifest:
+        """Make the staged files, and those that did not change, the source's newest generation."""
+        manifest = self._gather(changes, fetched)
+        content = content_of({entry.file.path: self._sha256(entry) for entry in manifest.entries})
+        place = self._base / content
+        if place.is_dir():
+            self._repair(place, manifest)
+        else:
+            write_manifest(self.tree, manifest)
+            self.tree.rename(place)
+        self._generations.add(manifest.source, Generation(content, manifest.revision))
+        self.target = place
+        return manifest
+
+    def _gather(self, changes: Changes, fetched: Iterable[RemoteFile]) -> Manifest:
+        """Bring all files of the listing together in the tree."""
+        for entry in changes.kept:
+            path = make_parents(self.tree, entry.file.path)
+            path.unlink(missing_ok=True)
+            _link(self.target / entry.file.path, path)
+        files = sorted([*(entry.file for entry in changes.kept), *fetched], key=lambda file: file.path)
+        return Manifest(changes.listing.source, changes.listing.revision, tuple(staged(self.tree, files)))
+
+    def _sha256(self, entry: Entry) -> str:
+        digest = entry.file.digest
+        if digest and digest.certain and digest.algorithm == _SHA256.algorithm:
+            return digest.value
+        return hash_file(self.tree / entry.file.path, _SHA256)
+
+    def _repair(self, place: Path, manifest: Manifest) -> None:
+        """Give a generation back the files that were damaged since it was published; what is whole stays as it is."""
+        known = {entry.file.path: entry for entry in (read_manifest(place) or Manifest("", "", ())).entries}
+        names = [entry.file.path for entry in manifest.entries]
+        damaged = [name for name in names if name not in known or not known[name].is_untouched(place)]
+        for name in damaged:
+            (self.tree / name).replace(make_parents(place, name))
+        if damaged:
+            files = [entry.file for entry in manifest.entries]
+            write_manifest(place, replace(manifest, entries=tuple(staged(place, files))))
+
+
+def _link(source: Path, target: Path) -> None:
+    """Make a hard link, or a copy with the same time where the file system has no links."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, target, follow_symlinks=False)

@@ -1,0 +1,57 @@
+"""What a target holds, as far as manifests say.
+
+A copy whose replacement was cut short has no manifest of its own any more. Its
+former one lies with the work, and beside it the one of the copy that was to
+come: of that, the files count that have arrived.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from storage.manifest import Manifest, UnreadableError, load_manifest, read_manifest
+from storage.source import same_source
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from storage.manifest import Entry
+
+__all__ = ["Held", "find_held"]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What manifests say of a target.
+
+    Attributes:
+        published: The manifest of a finished copy; `None` when there is none, or it cannot be read.
+        sources: Where files of manifests come from: none, one, or two while one source replaces another.
+        entries: The files of manifests by their path.
+        is_known: Whether every manifest there could be read.
+    """
+
+    published: Manifest | None
+    sources: tuple[str, ...]
+    entries: Mapping[str, Entry]
+    is_known: bool = True
+
+    def is_of(self, source: str) -> bool:
+        """Whether nothing of another source is there, as far as manifests say."""
+        return self.is_known and all(same_source(each, source) for each in self.sources)
+
+
+def find_held(target: Path, work: Path, tree: Path) -> Held:
+    """Read the manifests of a target, of the copy that is being replaced, and of the one that is to come."""
+    try:
+        published = load_manifest(target)
+        former = published or load_manifest(work)
+    except UnreadableError:
+        return Held(None, (), {}, is_known=False)
+    coming = None if published else read_manifest(tree)
+    arrived = [entry for entry in coming.entries if entry.is_untouched(target)] if coming else []
+    sources = ([former.source] if former else []) + ([coming.source] if coming and arrived else [])
+    entries = [*(former.entries if former else ()), *arrived]
+    return Held(published, tuple(sources), {entry.file.path: entry for entry in entries})

@@ -1,0 +1,156 @@
+"""Old contents on a volume: only what nobody needs is removed, whatever state the volume is in."""
+
+from __future__ import annotations
+
+import json
+import os
+from time import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lora.references import References
+from storage.generations import Generation, Generations
+from storage.lock import Lock
+from storage.manifest import Manifest, write_manifest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SOURCE = "s3://adapters/sql"
+NAMES = tuple(letter * 32 for letter in "abcd")
+DAY = 24 * 3600.0
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """Four contents of one source, the newest last."""
+    (tmp_path / ".kthena").mkdir()
+    for name in NAMES:
+        (tmp_path / name).mkdir()
+        write_manifest(tmp_path / name, Manifest(SOURCE, "", ()))
+        Generations(tmp_path).add(SOURCE, Generation(name, ""))
+    return tmp_path
+
+
+def names_in(base: Path) -> str:
+    """Return the first letters of the contents that are there."""
+    return "".join(sorted(path.name[0] for path in base.iterdir() if path.name in NAMES))
+
+
+def test_the_last_two_stay(base: Path) -> None:
+    """Nobody refers to the others."""
+    assert References("pod-0").sweep(base, ())
+    assert names_in(base) == "cd"
+
+
+def test_what_is_in_use_stays(base: Path) -> None:
+    """However the engine writes the path; and what this runtime refers to."""
+    references = References("pod-0")
+    references.hold(base / NAMES[0])
+
+    references.sweep(base, [base / "other way" / NAMES[1]])
+
+    assert names_in(base) == "abcd"
+
+
+@pytest.mark.parametrize(("age", "left"), [(DAY - 60, "acd"), (DAY + 60, "cd")], ids=["renewed", "dead"])
+def test_another_runtime_refers_to_one(base: Path, age: float, left: str) -> None:
+    """Its reference counts for a day."""
+    References("pod-1.default").hold(base / NAMES[0])
+    path = base / ".kthena" / "refs" / "pod-1.default"
+    assert json.loads(path.read_text()) == {"pod": "pod-1.default", "generations": [NAMES[0]]}
+    os.utime(path, (time() - age, time() - age))
+
+    References("pod-0.default").sweep(base, ())
+
+    assert names_in(base) == left
+
+
+def test_references_are_renewed_each_hour(base: Path) -> None:
+    """Not more often."""
+    now = 0.0
+    references = References("pod-0", clock=lambda: now)
+    references.hold(base / NAMES[0])
+    path = base / ".kthena" / "refs" / "pod-0"
+    os.utime(path, (1, 1))
+
+    references.renew()
+    assert path.stat().st_mtime == 1
+    now = 3600.0
+    references.renew()
+    assert path.stat().st_mtime > 1
+
+
+def test_what_is_no_longer_needed_is_let_go(base: Path) -> None:
+    """The file goes with the last reference."""
+    references = References("pod-0")
+    references.hold(base / NAMES[0])
+    references.hold(base / NAMES[1])
+
+    assert references.settle([base / NAMES[1]]) == [base]
+    assert references.settle([base / NAMES[1]]) == []
+    assert references.settle([]) == [base]
+    assert not (base / ".kthena" / "refs" / "pod-0").exists()
+
+
+def test_a_removal_that_was_cut_short(base: Path) -> None:
+    """It is completed, or undone where a runtime has referred to the content since."""
+    for name in NAMES[:2]:
+        (base / name).rename(base / ".kthena" / f"leaving-{name}")
+    References("pod-1").hold(base / NAMES[0])
+
+    References("pod-0").sweep(base, ())
+
+    assert names_in(base) == "acd"
+    assert not list((base / ".kthena").glob("leaving-*"))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"generations": 7}', "\x00" * 10])
+def test_a_reference_that_cannot_be_read(base: Path, text: str) -> None:
+    """It may mean anything, so nothing is removed."""
+    (base / ".kthena" / "refs").mkdir()
+    (base / ".kthena" / "refs" / "pod-1").write_text(text)
+
+    References("pod-0").sweep(base, ())
+
+    assert names_in(base) == "abcd"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "",
+        "{",
+        '{"version": 3, "sources": {}}',
+        '{"version": 1, "sources": {"x": [{"content": "..", "revision": ""}]}}',
+    ],
+)
+def test_a_record_that_cannot_be_read(base: Path, text: str | None) -> None:
+    """What is newest is not known, so nothing is removed."""
+    record = base / ".kthena" / "generations.json"
+    record.write_text(text) if text is not None else record.unlink()
+
+    References("pod-0").sweep(base, ())
+
+    assert names_in(base) == "abcd"
+
+
+def test_a_download_is_under_way(base: Path) -> None:
+    """It may be about to publish what is there, so the sweep is put off."""
+    with Lock(base / ".kthena" / "work"):
+        assert not References("pod-0").sweep(base, ())
+        assert names_in(base) == "abcd"
+    assert References("pod-0").sweep(base, ())
+
+
+def test_what_is_no_content_is_left_alone(base: Path) -> None:
+    """Directories of other names, and of such names that no download of ours filled."""
+    (base / "mine").mkdir()
+    (base / ("e" * 32)).mkdir()
+
+    References("pod-0").sweep(base, ())
+
+    assert (base / "mine").is_dir()
+    assert (base / ("e" * 32)).is_dir()
