@@ -113,7 +113,9 @@ def test_a_worker_that_stalls_is_killed_and_goes_on(tmp_path):
     """The next one finds what the first has left."""
     flag = tmp_path / "flag"
     # The second says all in one go: however busy the machine is, it does not stall.
-    begun, whole = ("\n".join(map(json.dumps, said)) for said in ((PLANNED, progress(50)), (PLANNED, progress(50), DONE)))
+    begun, whole = (
+        "\n".join(map(json.dumps, said)) for said in ((PLANNED, progress(50)), (PLANNED, progress(50), DONE))
+    )
     code = (
         "import os, sys, time; sys.stdin.readline()\n"
         f"if os.path.exists({str(flag)!r}): print({whole!r}, flush=True)\n"
