@@ -15,6 +15,8 @@ from tempfile import TemporaryFile
 from time import clock_gettime, monotonic, sleep
 from typing import TYPE_CHECKING, Final
 
+from tests.peers.ports import free_port
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Self
@@ -28,13 +30,6 @@ _CPUCLOCK_SCHED: Final = 2  # linux/posix-timers.h; the rest of a clock's number
 _SWITCHES: Final = re.compile(r"^voluntary_ctxt_switches:\s+(\d+)", re.MULTILINE)
 _RESIDENT: Final = re.compile(r"^VmRSS:\s+(\d+) kB", re.MULTILINE)
 _PEAK: Final = re.compile(r"^VmHWM:\s+(\d+) kB", re.MULTILINE)
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on at the moment."""
-    with socket.create_server((HOST, 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Process:

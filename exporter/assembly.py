@@ -164,7 +164,10 @@ class _Downloads:
 def _add_downloads(parts: Parts, settings: Settings, telemetry: Telemetry) -> Supervisor:
     observer = DownloadTelemetry()
     limits = Limits(
-        write_roots=settings.write_roots, stall_timeout=settings.stall_timeout, worker_memory=settings.worker_memory
+        write_roots=settings.write_roots,
+        stall_timeout=settings.stall_timeout,
+        worker_memory=settings.worker_memory,
+        worker_nice=settings.worker_nice,
     )
     supervisor = Supervisor(limits, observer=observer)
     telemetry.add(lambda: observer.families(settings.write_roots))

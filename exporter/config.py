@@ -58,6 +58,7 @@ class Settings:
         stall_timeout: Seconds without a byte after which a download is started again.
         worker_memory: Bytes that the process of a download may take.
         download_replace: Whether downloads may replace files of another source when a request does not say.
+        worker_nice: How far downloads step back for the other processes of the container.
         lora_dir: Where adapters go that name no directory.
         state_dir: Where the desired adapters are kept.
         model_config: The Model YAML that is followed.
@@ -90,6 +91,7 @@ class Settings:
     stall_timeout: float
     worker_memory: int
     download_replace: bool
+    worker_nice: int
     lora_dir: Path
     state_dir: Path | None
     model_config: Path | None
@@ -262,6 +264,14 @@ OPTIONS: Final = (
         memory_size,
         default="80Mi",
         metavar="MEMORY",
+    ),
+    Option(
+        "worker_nice",
+        ("--worker-nice",),
+        "How far downloads step back for the other processes of the container, as in nice(1): 0 to 19.",
+        values.count(19, least=0),
+        default="19",
+        metavar="NUMBER",
     ),
     Option(
         "lora_dir",

@@ -187,12 +187,12 @@ def endpoint(value: str) -> str:
     return f"tcp://localhost:{found['port']}" if found["host"] in ("*", "0.0.0.0", "[::]") else value  # noqa: S104
 
 
-def count(most: int) -> Callable[[str], int]:
-    """Return a parser for a number from 1 on."""
+def count(most: int, *, least: int = 1) -> Callable[[str], int]:
+    """Return a parser for a number from `least` to `most`."""
 
     def parse(value: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,6}", value.strip()) or not 1 <= int(value) <= most:
-            message = f"must be a number from 1 to {most}"
+        if not re.fullmatch(r"[0-9]{1,6}", value.strip()) or not least <= int(value) <= most:
+            message = f"must be a number from {least} to {most}"
             raise ValueError(message)
         return int(value)
 

@@ -77,6 +77,7 @@ class Limits:
         restarts: Workers that may end in vain, one after the other, before the job fails.
         write_roots: Directories that copies must lie in; anywhere when there are none.
         worker_memory: Bytes of memory that a worker may take.
+        worker_nice: How far workers step back for the other processes of the container, as in nice(1).
     """
 
     jobs: int = 2
@@ -86,6 +87,7 @@ class Limits:
     restarts: int = 5
     write_roots: tuple[str, ...] = ()
     worker_memory: int = DEFAULT_MEMORY
+    worker_nice: int = 19
 
 
 class Supervisor:
@@ -103,7 +105,7 @@ class Supervisor:
         """
         self._limits = limits or Limits()
         self._observer = observer or Silent()
-        self._start = partial(start, command, background=True)
+        self._start = partial(start, command, nice=self._limits.worker_nice)
         self._condition = Condition()
         self._jobs: dict[str, Job] = {}
         self._queue: deque[Job] = deque()

@@ -22,18 +22,17 @@ __all__ = ["COMMAND", "Spare", "leave", "start"]
 
 # -P: a module in the directory that it is started in, a model's perhaps, is not imported.
 COMMAND: Final = (sys.executable, "-P", "-m", "storage.worker")
-_LEAST: Final = 19
 # glibc gives each thread a heap of its own otherwise, and keeps there what was freed.
 _HEAPS: Final = {"MALLOC_ARENA_MAX": "1"}
 
 
-def start(command: Sequence[str] = COMMAND, *, background: bool = False) -> subprocess.Popen[bytes]:
+def start(command: Sequence[str] = COMMAND, *, nice: int = 0) -> subprocess.Popen[bytes]:
     """Start a worker, which waits for its request.
 
     Args:
         command: The program.
-        background: It steps back as far as a process can for all others of the container, so that scrapes do not
-            wait for it; it still gets its hundredth beside one that never rests.
+        nice: How far it steps back for the other processes of the container, as in nice(1). At 19 scrapes do not
+            wait for it, and it gets a hundredth of a core beside a process that never rests.
 
     Raises:
         OSError: It cannot be started.
@@ -43,9 +42,9 @@ def start(command: Sequence[str] = COMMAND, *, background: bool = False) -> subp
     process = subprocess.Popen(  # noqa: S603 - our own program
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0, env=os.environ | _HEAPS
     )
-    if background:
+    if nice:
         with suppress(OSError):  # it is gone already
-            os.setpriority(os.PRIO_PROCESS, process.pid, _LEAST)
+            os.setpriority(os.PRIO_PROCESS, process.pid, nice)
     return process
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -32,6 +33,21 @@ def start_runtime() -> Iterator[Callable[..., Runtime]]:
 def captures() -> dict[str, bytes]:
     """Pages of a real vLLM 0.32, by name."""
     return {path.stem: path.read_bytes() for path in sorted((DATA / "captures").glob("*.prom"))}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[object]:
+    """Let the garbage collector pass over the thousands of collected tests, which stay until the end.
+
+    It would stop the process for half a second each time, and with it the engines and servers that run in there: longer
+    than a runtime waits for an engine that Prometheus scrapes each second.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -62,6 +62,11 @@ class Lanes:
                 task.cancel()
         return cancel_pending and bool(tasks)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether no thread is left."""
+        return all(queue.has_ended for queue in self._lanes.values())
+
 
 class _Queue:
     """One lane's tasks and threads."""
@@ -97,6 +102,10 @@ class _Queue:
     def join(self, deadline: float) -> None:
         for thread in self._threads:
             thread.join(max(deadline - monotonic(), 0.0))
+
+    @property
+    def has_ended(self) -> bool:
+        return not any(thread.is_alive() for thread in self._threads)
 
     def _start_thread(self) -> None:
         thread = Thread(target=self._work, name=f"http-{self._name}-{len(self._threads)}", daemon=True)

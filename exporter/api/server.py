@@ -53,9 +53,9 @@ class HttpServer:
             lane_of: Returns the lane of a path.
             unsent: Bytes of answers that may wait for their clients.
         """
-        lanes = Lanes((budget or Budget()).threads, lambda channel: _lane(channel, lane_of))
+        self._lanes = Lanes((budget or Budget()).threads, lambda channel: _lane(channel, lane_of))
         self._map: dict[int, Any] = {}
-        self._server = Connections(app, listener, lanes, self._map)
+        self._server = Connections(app, listener, self._lanes, self._map)
         self._limits = Limits(unsent)
         self._patience = 0.0
         host, port = listener.getsockname()[:2]
@@ -88,8 +88,10 @@ class HttpServer:
             _log.warning("requests under way were cut off after %g s", DRAIN_SECONDS)
         for channel in self._server.channels:
             channel.handle_close()
-        self._server.task_dispatcher.shutdown(timeout=1)
-        self._server.trigger.close()
+        self._lanes.shutdown(timeout=1)
+        # A thread that still works writes to the trigger's descriptor: it must not belong to another file by then.
+        if self._lanes.has_ended:
+            self._server.trigger.close()
 
     def _loop_once(self, timeout: float) -> None:
         wasyncore.loop(timeout=timeout, use_poll=True, map=self._map, count=1)

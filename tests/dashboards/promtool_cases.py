@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import yaml
@@ -10,9 +11,10 @@ import yaml
 from grafana.alerting import ALERTS_FILE, RULES_FILE
 from tests.documents import ROOT
 from tests.peers.prometheus import binary
+from tests.peers.waiting import PATIENCE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 __all__ = ["CASES", "alert_cases", "check_rules", "record_cases", "run"]
@@ -40,14 +42,66 @@ def _cases(kind: str, wanted: Callable[[Document], bool]) -> list[Document]:
     return [case for case in chosen if case[kind]]
 
 
-def run(cases: list[Document], folder: Path, *, alerts: Path = ROOT / ALERTS_FILE) -> tuple[int, str]:
-    """Let promtool test some cases, with other alerts if need be; return its exit code and words."""
-    files = [str(ROOT / RULES_FILE), str(alerts)]
+def run(cases: list[Document], folder: Path, *, waits: Mapping[str, str] | None = None) -> tuple[int, str]:
+    """Let promtool test some cases; return its exit code and words.
+
+    It evaluates every rule that it is given in every minute of every case, for hours: so it gets those that the cases
+    are about, and those that they are made of.
+
+    Args:
+        cases: What to test.
+        folder: Where the files go.
+        waits: For how long alerts must last, by name, when that is another time than the committed one.
+    """
     order = next(document["group_eval_order"] for document in CASES.values() if "group_eval_order" in document)
-    document = {"rule_files": files, "evaluation_interval": "1m", "group_eval_order": order, "tests": cases}
-    path = folder / "cases.yml"
+    documents = [_only(_needed(cases), document, waits or {}) for document in _committed()]
+    names = [str(_written(folder / f"rules-{number}.yml", document)) for number, document in enumerate(documents)]
+    whole = {"rule_files": names, "evaluation_interval": "1m", "group_eval_order": order, "tests": cases}
+    return _promtool("test", "rules", str(_written(folder / "cases.yml", whole)))
+
+
+@cache
+def _committed() -> tuple[Document, ...]:
+    return tuple(yaml.safe_load((ROOT / name).read_text(encoding="utf-8")) for name in (RULES_FILE, ALERTS_FILE))
+
+
+def _rules() -> Iterator[Document]:
+    return (rule for document in _committed() for group in document["groups"] for rule in group["rules"])
+
+
+def _name(rule: Document) -> str:
+    return str(rule.get("alert") or rule["record"])
+
+
+def _needed(cases: list[Document]) -> set[str]:
+    """Return the rules that the cases check, and those whose results these read; all for other queries."""
+    rules = {_name(rule): rule["expr"] for rule in _rules()}
+    checks = [
+        check for case in cases for kind in ("alert_rule_test", "promql_expr_test") for check in case.get(kind, ())
+    ]
+    found = {check.get("alertname") or check["expr"] for check in checks}
+    if not found <= set(rules):
+        return set(rules)
+    while more := {name for name in rules if any(name in rules[one] for one in found)} - found:
+        found |= more
+    return found
+
+
+def _only(names: set[str], document: Document, waits: Mapping[str, str]) -> Document:
+    groups = [
+        group | {"rules": [_waiting(rule, waits) for rule in group["rules"] if _name(rule) in names]}
+        for group in document["groups"]
+    ]
+    return document | {"groups": groups}
+
+
+def _waiting(rule: Document, waits: Mapping[str, str]) -> Document:
+    return rule | {"for": waits[_name(rule)]} if _name(rule) in waits else rule
+
+
+def _written(path: Path, document: Document) -> Path:
     path.write_text(yaml.safe_dump(document, allow_unicode=True), encoding="utf-8")
-    return _promtool("test", "rules", str(path))
+    return path
 
 
 def check_rules(path: Path) -> tuple[int, str]:
@@ -56,5 +110,7 @@ def check_rules(path: Path) -> tuple[int, str]:
 
 
 def _promtool(*arguments: str) -> tuple[int, str]:
-    done = subprocess.run([binary("promtool"), *arguments], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [binary("promtool"), *arguments], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
     return done.returncode, done.stdout + done.stderr

@@ -4,7 +4,9 @@
 
     with stage(tmp_path) as cluster:
         cluster.wait_for_scrapes(40)
-        cluster.prometheus.query("sum by (pod) (kthena:num_requests_waiting)")
+        view = cluster.view(seconds=30)
+        cluster.stop()
+        view.now("sum by (pod) (kthena:num_requests_waiting)")
 
 Around a pod that has something to do there is all that a dashboard can show: cache events into a real Redis, adapters
 that are loaded and unloaded, downloads from a hub that is slow and breaks off, a router's page. `load=0` gives an idle
@@ -29,6 +31,7 @@ from tests.dashboards.activity import (
     slow_down,
     use_adapters,
 )
+from tests.dashboards.view import RATE_SECONDS, View
 from tests.peers.adapters import make_adapter
 from tests.peers.bad_proxy import BadProxy
 from tests.peers.engine import Engine
@@ -39,13 +42,13 @@ from tests.peers.page_server import PageServer
 from tests.peers.prometheus import Prometheus, Target
 from tests.peers.redis_server import RedisServer
 from tests.peers.runtime import Runtime
-from tests.peers.waiting import wait_until
+from tests.peers.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["JOB", "NAMESPACE", "PROVOKED", "Cluster", "Pod", "stage"]
+__all__ = ["JOB", "NAMESPACE", "PATIENT_SECONDS", "PROVOKED", "Cluster", "Pod", "stage"]
 
 JOB: Final = "kthena-runtime"
 NAMESPACE: Final = "models"
@@ -56,6 +59,9 @@ PROVOKED: Final = {
     "KthenaDownloadFailing": "the same adapter, whose download comes before its load",
     "KthenaTTFTBudgetBurn": "requests come in bursts, and first tokens of SGLang's pod wait for seconds",
 }
+
+# How long scrapes may fail to be in time; the machine is far too slow then.
+PATIENT_SECONDS: Final = 300.0
 
 _MODELS: Final = {"vllm": "llama-3.1-8b", "sglang": "qwen3-8b"}
 _EVENTS: Final = {"vllm": "vllm-0.33", "sglang": "sglang-0.5.22"}
@@ -94,6 +100,11 @@ class Pod:
         self._activity.close()
         self.runtime.stop()
 
+    @property
+    def has_runtime(self) -> bool:
+        """Whether the runtime is there still."""
+        return self.runtime.process.poll() is None
+
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
@@ -102,6 +113,11 @@ class Cluster:
     pods: Sequence[Pod]
     redis: RedisServer
     prometheus: Prometheus
+    _all_but_prometheus: ExitStack
+
+    def stop(self) -> None:
+        """End everything but Prometheus, which goes on knowing what it knows."""
+        self._all_but_prometheus.close()
 
     def stop_engines(self) -> None:
         """Take all engines away; the runtimes stay."""
@@ -111,7 +127,34 @@ class Cluster:
     def wait_for_scrapes(self, count: int) -> None:
         """Wait until each pod has been scraped so often, a second apart."""
         query = f'min(count_over_time(up{{job="{JOB}"}}[1h]))'
-        wait_until(lambda: self._value(query) >= count, f"{count} scrapes", seconds=2 * count + 30, every=0.5)
+        wait_until(lambda: self._value(query) >= count, f"{count} scrapes", seconds=PATIENCE + count, every=0.5)
+
+    def view(self, *, seconds: int, in_time: int | None = None) -> View:
+        """Look at the last so many seconds.
+
+        On a busy machine a scrape now and then takes longer than its second, or an engine longer than the half of it
+        that the runtime waits. Then Prometheus shows a fault that none of the programs has. A view without such a scrape
+        is waited for.
+
+        Args:
+            seconds: How much of the past is looked at.
+            in_time: For how many seconds all scrapes must have been in time; if not given, for all that the view shows.
+        """
+        return wait_until(
+            lambda: self.look(seconds=seconds, in_time=in_time),
+            "scrapes are in time",
+            seconds=PATIENT_SECONDS,
+            every=0.5,
+        )
+
+    def look(self, *, seconds: int, in_time: int | None = None) -> View | None:
+        """Return a view as it is, or none if some scrape in it was not in time."""
+        window = seconds + RATE_SECONDS if in_time is None else in_time
+        view = View(self.prometheus, seconds=seconds)
+        gone = "|".join(pod.name for pod in self.pods if not pod.has_runtime)
+        missed = f'min_over_time(up{{pod!~"{gone}"}}[{window}s]) == 0'
+        late = f'increase(kthena_runtime_engine_scrape_errors_total{{reason="timeout"}}[{window}s]) > 0'
+        return None if view.now(missed) or view.now(late) else view
 
     def _value(self, query: str) -> float:
         return sum(float(series["value"][1]) for series in self.prometheus.query(query))
@@ -136,7 +179,8 @@ def stage(
         rule_files: What Prometheus evaluates besides, once a second.
     """
     assert not (bare and load), "a runtime without Redis and adapters has nothing to do"
-    with ExitStack() as running:
+    with ExitStack() as everything:
+        running = everything.enter_context(ExitStack())
         redis = running.enter_context(RedisServer())
         hub = running.enter_context(_slow_hub())
         names = [f"{_MODELS[flavour]}-{flavours[:place].count(flavour)}" for place, flavour in enumerate(flavours)]
@@ -148,10 +192,8 @@ def stage(
             pods.append(_start_pod(running, own, name, flavour, load=load, seed=number, services=services))
         router = running.enter_context(_router(pods, load))
         jobs = {JOB: [_target(pod) for pod in pods], "kthena-router": [router]}
-        prometheus = running.enter_context(
-            Prometheus(folder, jobs, honor_labels=False, rule_files=rule_files),
-        )
-        yield Cluster(pods, redis, prometheus)
+        prometheus = everything.enter_context(Prometheus(folder, jobs, honor_labels=False, rule_files=rule_files))
+        yield Cluster(pods, redis, prometheus, running)
 
 
 def _start_pod(

@@ -8,7 +8,7 @@ import pytest
 
 from tests.dashboards.cases import QUESTIONS, RULE_FILES, each_alert, each_question
 from tests.dashboards.stage import stage
-from tests.dashboards.view import Question, View
+from tests.dashboards.view import RATE_SECONDS, Question, View
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from tests.dashboards.targets import Target
 
 SECONDS: Final = 15
-# Enough for rates, which span four seconds.
-SCRAPES: Final = 8
+# Enough for rates.
+SCRAPES: Final = RATE_SECONDS + 4
 # SGLang shows nothing before its first request.
 SHOWN_BEFORE_TRAFFIC: Final = "Standard metrics that a readable engine lacks"
 KV_EVENTS: Final = "kthena-kv-events"
@@ -38,7 +38,9 @@ def view(situation: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[V
             for pod in cluster.pods:
                 pod.engine.run_requests(20)
             cluster.wait_for_scrapes(2 * SCRAPES)
-        yield View(cluster.prometheus, seconds=SECONDS)
+        view = cluster.view(seconds=SECONDS)
+        cluster.stop()
+        yield view
 
 
 def shown(view: View, chosen: Sequence[Question]) -> list[Target]:

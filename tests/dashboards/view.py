@@ -18,7 +18,7 @@ from time import time
 from typing import TYPE_CHECKING, Any, Final
 
 from tests.dashboards.targets import Target, substitute, targets
-from tests.peers.waiting import wait_until
+from tests.peers.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -26,11 +26,12 @@ if TYPE_CHECKING:
     from tests.dashboards.targets import VariableQuery
     from tests.peers.prometheus import Prometheus
 
-__all__ = ["Question", "Series", "View", "any_of", "questions"]
+__all__ = ["RATE_SECONDS", "Question", "Series", "View", "any_of", "questions"]
 
 _ENGINES: Final = ("vllm", "sglang")
-# What Grafana makes of `$__rate_interval` when scrapes are a second apart: four of them.
-_RATE_INTERVAL: Final = "4s"
+# What Grafana makes of `$__rate_interval` is four scrapes, which are a second apart here; on a busy machine one or two
+# of them may be missing.
+RATE_SECONDS: Final = 6
 _STEP: Final = "1"
 # What Grafana escapes in values that are chosen by name.
 _SPECIAL: Final = re.compile(r"[$^*{}\[\]+?.()|]")
@@ -126,11 +127,11 @@ class View:
         return self._substituted(question.target.expr, **by_row, **chosen)
 
     def _substituted(self, expression: str, **chosen: str) -> str:
-        return substitute(expression, rate_interval=_RATE_INTERVAL, range=self._range, **chosen)
+        return substitute(expression, rate_interval=f"{RATE_SECONDS}s", range=self._range, **chosen)
 
     def _data(self, path: str, parameters: Mapping[str, str]) -> Any:
         url = f"{self._prometheus.url}/api/v1/{path}"
-        answer = self._prometheus.session.get(url, params=parameters, timeout=30)
+        answer = self._prometheus.session.get(url, params=parameters, timeout=PATIENCE)
         assert answer.status_code == 200, f"{parameters}: {answer.text}"
         body = answer.json()
         assert not {"warnings", "infos"} & set(body), f"{parameters}: {body}"

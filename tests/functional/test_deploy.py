@@ -26,7 +26,7 @@ from tests.functional.manifests import (
     flags_of,
     real_engine_instead,
 )
-from tests.functional.published import compose_errors, kubernetes_errors, pod_monitor_errors
+from tests.functional.published import compose_errors, kubernetes_errors
 
 FLAGS: Final = {flag for option in OPTIONS for flag in option.flags}
 VARIABLES: Final = {option.variable for option in OPTIONS}
@@ -86,11 +86,6 @@ def test_kubernetes_accepts_the_object(document: Document, version: str) -> None
     assert kubernetes_errors(document, version) == []
 
 
-def test_the_operator_accepts_the_pod_monitor() -> None:
-    """It validates against the Prometheus Operator's definition."""
-    assert pod_monitor_errors(POD_MONITOR) == []
-
-
 @pytest.mark.parametrize(
     "document",
     [COMPOSE, real_engine_instead(), compose_with_redis()],
@@ -103,14 +98,12 @@ def test_compose_accepts_the_file(document: Document) -> None:
 
 
 def test_the_schemas_see_a_misspelt_field() -> None:
-    """What Kubernetes, the operator or Compose do not know is an error, so the tests above can fail."""
-    deployment, monitor, compose = deepcopy(SIDECAR), deepcopy(POD_MONITOR), deepcopy(COMPOSE)
+    """What Kubernetes or Compose do not know is an error, so the tests above can fail."""
+    deployment, compose = deepcopy(SIDECAR), deepcopy(COMPOSE)
     deployment["spec"]["template"]["spec"]["containers"][1]["livenessProb"] = {}
-    monitor["spec"]["podMetricsEndpoints"][0]["honourLabels"] = False
     compose["services"]["runtime"]["port"] = []
 
     assert kubernetes_errors(deployment, "1.37")
-    assert pod_monitor_errors(monitor)
     assert compose_errors(compose)
 
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.functional.manifests import ENGINE, POD, PROMETHEUS, PROMETHEUS_STATIC, RUNTIME, Document
-from tests.functional.published import scrape_config_errors, tool
+from tests.functional.published import tool
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,7 +60,7 @@ def unnamed(**changes: str) -> Document:
     return container(pod_container_port_name="", **changes)
 
 
-# Debian builds promtool without Kubernetes discovery: that block is left out here, and judged in the next test.
+# Debian builds promtool without Kubernetes discovery: that block is left out here, and judged in test_operator.py.
 @pytest.mark.parametrize("config", [aimed_at([container()]), PROMETHEUS_STATIC], ids=["discovered", "static"])
 def test_prometheus_accepts_the_configuration(config: Document, promtool: str, tmp_path: Path) -> None:
     """Prometheus's own checker finds nothing wrong."""
@@ -70,15 +70,6 @@ def test_prometheus_accepts_the_configuration(config: Document, promtool: str, t
     checked = subprocess.run([promtool, "check", "config", file], capture_output=True, text=True, check=False)
 
     assert checked.returncode == 0, checked.stdout + checked.stderr
-
-
-def test_the_discovery_is_one_that_prometheus_has() -> None:
-    """The Prometheus Operator's definition of the same settings accepts them."""
-    (discovery,) = deepcopy(PROMETHEUS["scrape_configs"][0]["kubernetes_sd_configs"])
-    spec = {"kubernetesSDConfigs": [discovery | {"role": discovery["role"].capitalize()}]}
-    twin = {"apiVersion": "monitoring.coreos.com/v1alpha1", "kind": "ScrapeConfig", "spec": spec}
-
-    assert scrape_config_errors(twin) == []
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from tests.peers.bad_proxy import BadProxy
 from tests.peers.downloader import contents, pod
 from tests.peers.proxy_faults import answers, holds, rewrites
 from tests.peers.s3 import OWNER
+from tests.peers.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from tests.peers.downloader import Downloader
@@ -295,13 +296,13 @@ def test_a_callers_endpoint_hears_no_secret(
     for name, value in (known | {"HF_TOKEN": TOKEN, "HF_AUTH_TOKEN": TOKEN, "HOME": str(home)}).items():
         monkeypatch.setenv(name, value)
     variables = {"ACCESS_KEY": OWNER.access, "SECRET_KEY": OWNER.secret, "SESSION_TOKEN": TOKEN, "HF_AUTH_TOKEN": TOKEN}
-    supervisor = Supervisor(Limits(restarts=0, stall_timeout=10))
+    supervisor = Supervisor(Limits(restarts=0, worker_nice=0))
     with BadProxy() as attacker:
         named = Config.from_mapping({name: value.format(url=attacker.url) for name, value in caller.items()})
         config = Config.from_environ(variables).for_caller(named)
 
         job = supervisor.submit(DownloadRequest(source, str(target), config=config, tries=1))
-        ended = supervisor.wait(job.id, 60)
+        ended = supervisor.wait(job.id, PATIENCE)
         supervisor.stop()
 
         assert ended.state is State.FAILED

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import socket
 import subprocess
 import tomllib
 from typing import TYPE_CHECKING, Final
@@ -15,6 +14,7 @@ from exporter.config import OPTIONS, resolve
 from tests.functional.image import DOCKERFILE, IMAGE, STAGES, health_check, health_check_source
 from tests.functional.manifests import ROOT, RUNTIME
 from tests.functional.published import tool
+from tests.peers.ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,13 +24,6 @@ if TYPE_CHECKING:
 BUILDER, BASE, DEMO, _ = STAGES.values()
 DEFAULT_PORT: Final = next(option.default for option in OPTIONS if option.name == "port")
 REQUIRED: Final = ["--engine", "vllm", "--pod", "pod.namespace", "--model", "model"]
-
-
-@pytest.fixture
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def test_hadolint_has_no_complaint() -> None:
@@ -106,15 +99,15 @@ def test_the_health_check_believes_200_alone(httpserver: HTTPServer, status: int
     assert health_check({"RUNTIME_PORT": str(httpserver.port)}) == code
 
 
-def test_the_health_check_fails_where_nobody_listens(free_port: int) -> None:
+def test_the_health_check_fails_where_nobody_listens() -> None:
     """A refused connection is an answer: not healthy."""
-    assert health_check({"RUNTIME_PORT": str(free_port)}) == 1
+    assert health_check({"RUNTIME_PORT": str(free_port())}) == 1
 
 
-def test_the_health_check_asks_no_proxy(httpserver: HTTPServer, free_port: int) -> None:
+def test_the_health_check_asks_no_proxy(httpserver: HTTPServer) -> None:
     """Variables meant for downloads do not send it elsewhere."""
     httpserver.expect_request("/health").respond_with_data()
-    proxy = f"http://127.0.0.1:{free_port}"
+    proxy = f"http://127.0.0.1:{free_port()}"
 
     assert health_check({"RUNTIME_PORT": str(httpserver.port), "http_proxy": proxy, "HTTP_PROXY": proxy}) == 0
 

@@ -8,7 +8,7 @@ import re
 import signal
 import socket
 import subprocess
-import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -17,12 +17,13 @@ import pytest
 from tests.functional.image import health_check
 from tests.functional.manifests import POD_MONITOR, PROMETHEUS, PROMETHEUS_STATIC, RUNTIME
 from tests.functional.published import tool
+from tests.peers.ports import free_port
+from tests.peers.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HOST: Final = "127.0.0.1"
-START_SECONDS: Final = 20
 # What the kubelet and the Secret would bring.
 CLUSTER: Final = {"POD_NAME": "test-model-0", "NAMESPACE": "models"}
 
@@ -42,18 +43,12 @@ class Sidecar:
     port: int
 
     def status(self, path: str) -> int:
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=10)
+        connection = http.client.HTTPConnection(HOST, self.port)
         try:
             connection.request("GET", path)
             return connection.getresponse().status
         finally:
             connection.close()
-
-
-def free_port() -> int:
-    with socket.create_server((HOST, 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def arguments(port: int, engine_port: int) -> list[str]:
@@ -63,17 +58,12 @@ def arguments(port: int, engine_port: int) -> list[str]:
     return [moved.get(word, word) for word in expanded]
 
 
-def wait_until_it_serves(process: subprocess.Popen[str], port: int) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            socket.create_connection((HOST, port), timeout=1).close()
-        except OSError:
-            time.sleep(0.02)
-        else:
-            return
-    process.kill()
-    pytest.fail(f"the runtime does not serve: {process.communicate()[1]}")
+def serves(process: subprocess.Popen[str], port: int) -> bool:
+    assert process.poll() is None, process.stderr.read()
+    with suppress(OSError):
+        socket.create_connection((HOST, port)).close()
+        return True
+    return False
 
 
 @pytest.fixture
@@ -82,9 +72,11 @@ def sidecar() -> Iterator[Sidecar]:
     variables = {variable["name"]: variable.get("value", "") for variable in RUNTIME["env"]} | CLUSTER
     command = [tool("kthena-runtime", "pip install --editable ."), *arguments(port, free_port())]
     with subprocess.Popen(command, env=os.environ | variables, stderr=subprocess.PIPE, text=True) as process:
-        wait_until_it_serves(process, port)
-        yield Sidecar(process, port)
-        process.kill()
+        try:
+            wait_until(lambda: serves(process, port), "the runtime serves")
+            yield Sidecar(process, port)
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("path", sorted({*PROBES, *SCRAPES}))

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 from tests.peers.bad_behaviours import BEHAVIOURS, sends
 from tests.peers.bad_exchange import Behaviour, Exchange
 from tests.peers.bad_pages import response
+from tests.peers.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,8 +62,9 @@ class BadEngine:
     def __enter__(self) -> Self:
         """Take a port, and listen on it if it is that kind of engine."""
         self._listener = socket.socket()
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         # A port that is bound refuses like a free one, and nobody else can take it.
-        self._listener.bind(("127.0.0.1", 0))
+        self._listener.bind(("127.0.0.1", free_port()))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         if self._behaviour.listens:
             self._listener.listen(128)

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final, Self
 
+from tests.peers.ports import free_port
 from tests.peers.proxy_exchange import Exchange, Request
 from tests.peers.proxy_faults import passes
 
@@ -80,7 +81,7 @@ class BadProxy:
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Self:
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self._listener = socket.create_server(("127.0.0.1", free_port()), backlog=128)
         port = self._listener.getsockname()[1]
         self.netloc = f"{self._domain}:{port}"
         self.url = f"{'https' if self._tls else 'http'}://{self.netloc}"

@@ -24,7 +24,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, Final
 
 from tests.peers.runtime import environment
-from tests.peers.waiting import wait_until
+from tests.peers.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,7 +103,7 @@ class Running:
         for pid in reversed(self.family()):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=PATIENCE)
 
     def interrupt(self, number: int = signal.SIGTERM) -> None:
         """Ask it to end."""
@@ -118,11 +118,11 @@ class Running:
                     pids += [int(child) for child in children.read_text().split()]
         return pids
 
-    def wait_to_say(self, pattern: str, *, seconds: float = 30.0) -> re.Match[str]:
+    def wait_to_say(self, pattern: str) -> re.Match[str]:
         """Wait until something printed matches `pattern`."""
-        return wait_until(lambda: re.search(pattern, self.said), f"{pattern!r} is said", seconds=seconds)
+        return wait_until(lambda: re.search(pattern, self.said), f"{pattern!r} is said")
 
-    def end(self, *, seconds: float = 100.0) -> Ended:
+    def end(self, *, seconds: float = PATIENCE) -> Ended:
         """Wait for its end; insist that it told no secret and raised nothing that it did not expect."""
         code = self.process.wait(timeout=seconds)
         for reader in self._readers:

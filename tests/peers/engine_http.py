@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from tests.peers.ports import free_port
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -150,8 +152,8 @@ class HttpServer:
     """Serves an application from threads of its own, and leaves none behind when closed."""
 
     def __init__(self, application: Application, host: str, port: int) -> None:
-        """Listen at once; port 0 takes a free one."""
-        self._server = _Server((host, port), application)
+        """Listen at once; port 0 takes one that nobody else gets when this server ends."""
+        self._server = _Server((host, port or free_port()), application)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="engine-http")
         self._thread.start()
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import zmq
 
 from tests.peers.kv_frames import FORMS
-from tests.peers.ports import free_port
+from tests.peers.ports import free_ports
 from tests.peers.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["KvPublisher"]
 
 _END: Final = b"\xff" * 8
-_ATTEMPTS: Final = 50
 
 
 @dataclass
@@ -63,15 +62,9 @@ class KvPublisher:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
 
     def __enter__(self) -> Self:
-        for _ in range(_ATTEMPTS):
-            self._port, self._replay_port = free_port(), free_port()
-            try:
-                self._open()
-            except zmq.ZMQError:
-                continue
-            return self
-        message = "no ports are free"
-        raise OSError(message)
+        self._port, self._replay_port = free_ports(self._count)[0], free_ports(self._count)[0]
+        self._open()
+        return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
@@ -108,7 +101,7 @@ class KvPublisher:
     def wait_for_subscriber(self, rank: int = 0) -> None:
         """Wait until somebody subscribed since the socket was opened."""
         socket = self._ranks[rank].events
-        assert socket.poll(20_000), "nobody subscribes"
+        wait_until(lambda: socket.poll(1000), "somebody subscribes")
         assert socket.recv()[:1] == b"\x01"
 
     def cut(self) -> None:
@@ -121,7 +114,7 @@ class KvPublisher:
     def restart(self) -> None:
         """Be a new process: empty, and counting from 0."""
         self.close()
-        wait_until(self._reopened, "the ports are free again", seconds=10)
+        wait_until(self._reopened, "the ports are free again")
 
     def close(self) -> None:
         """End all sockets."""

@@ -9,8 +9,8 @@ from lora.desired import StateFile
 from lora.engine import APIS, EngineClient
 from lora.manager import Manager
 from storage.config import Config
-from storage.jobs import Supervisor
-from tests.peers.waiting import wait_until
+from storage.jobs import Limits, Supervisor
+from tests.peers.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["Recorder", "error_of", "managed", "wait_for_rest"]
 
 INTERVAL = 0.1
-PATIENCE = 60.0
 
 
 class Recorder:
@@ -56,7 +55,7 @@ def managed(
     patience: float = 0.2,
 ) -> Iterator[Manager]:
     """Run a manager until the block ends; the engine keeps what it has."""
-    supervisor = Supervisor()
+    supervisor = Supervisor(Limits(worker_nice=0))
     manager = Manager(
         EngineClient(engine.url, APIS[flavour]),
         supervisor,
@@ -85,4 +84,4 @@ def error_of(goal: Goal) -> LoraError | None:
 
 def wait_for_rest(engine: Engine, expected: dict[str, str]) -> None:
     """Wait until the engine has exactly these adapters."""
-    wait_until(lambda: engine.adapters.loaded == expected, f"the engine has {expected}", seconds=PATIENCE)
+    wait_until(lambda: engine.adapters.loaded == expected, f"the engine has {expected}")

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import requests
 
 from tests.peers.ports import free_port
-from tests.peers.waiting import wait_until
+from tests.peers.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -102,20 +102,31 @@ class Prometheus:
     def __exit__(self, *exception: object) -> None:
         self.session.close()
         self.process.terminate()
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=PATIENCE)
         self._log.close()
 
-    def query(self, expression: str) -> list[dict[str, Any]]:
-        answer = self.session.get(f"{self.url}/api/v1/query", params={"query": expression}, timeout=30)
+    def query(self, expression: str, at: float | None = None) -> list[dict[str, Any]]:
+        """Evaluate an expression, now or at a moment in Unix seconds."""
+        parameters = {"query": expression} | ({} if at is None else {"time": f"{at:.3f}"})
+        answer = self.session.get(f"{self.url}/api/v1/query", params=parameters, timeout=PATIENCE)
         assert answer.status_code == 200, answer.text
         return answer.json()["data"]["result"]
 
     def targets(self) -> list[dict[str, Any]]:
-        return self.session.get(f"{self.url}/api/v1/targets", timeout=30).json()["data"]["activeTargets"]
+        return self.session.get(f"{self.url}/api/v1/targets", timeout=PATIENCE).json()["data"]["activeTargets"]
+
+    def verdicts(self) -> dict[str, str]:
+        """Return what Prometheus has against each page that it has read, by instance: nothing for most.
+
+        A scrape that took longer than it may is none: the machine was busy, and the next one will do.
+        """
+        read = [target for target in self.targets() if not target["lastScrape"].startswith("0001-")]
+        errors = {target["labels"]["instance"]: target["lastError"] for target in read}
+        return {instance: error for instance, error in errors.items() if "context deadline" not in error}
 
     def _is_ready(self) -> bool:
         assert self.process.poll() is None, (self._folder / "prometheus.log").read_text()
         try:
-            return self.session.get(f"{self.url}/-/ready", timeout=5).status_code == 200
+            return self.session.get(f"{self.url}/-/ready", timeout=PATIENCE).status_code == 200
         except requests.ConnectionError:
             return False

@@ -25,7 +25,6 @@ __all__ = ["RedisServer"]
 
 TLS: Final = Path(__file__).parents[1] / "data" / "tls" / "localhost.pem"
 ADMIN: Final = ("admin", "admin-secret")
-_ATTEMPTS: Final = 5
 
 
 class RedisServer:
@@ -91,15 +90,8 @@ class RedisServer:
 
     def start(self) -> None:
         """Start, on the same port as before."""
-        for attempt in range(_ATTEMPTS):
-            self._launch()
-            try:
-                wait_until(self._answers, "redis-server answers", seconds=20)
-            except ChildProcessError:
-                if attempt == _ATTEMPTS - 1:
-                    raise
-            else:
-                return
+        self._launch()
+        wait_until(self._answers, "redis-server answers")
 
     def kill(self) -> None:
         """End it at once, as kill -9 does; what it held is lost."""

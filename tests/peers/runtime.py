@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import requests
 
-from tests.peers.waiting import wait_until
+from tests.peers.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +28,8 @@ SCRIPT: Final = Path(sys.executable).with_name("kthena-runtime")
 
 _SERVES: Final = re.compile(r"serves http://(\S+?):(\d+) for")
 _IDENTITY: Final = ("--pod", "pod-0.default", "--model", "test-model")
+# Tests keep every core busy, and downloads that step back for all of them would hardly get on.
+_NICE: Final = ("--worker-nice", "0")
 
 
 def environment(variables: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -39,7 +41,7 @@ def environment(variables: Mapping[str, str] | None = None) -> dict[str, str]:
 def run_to_end(*arguments: str, variables: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run the console script with exactly these arguments until it ends."""
     return subprocess.run(
-        [SCRIPT, *arguments], env=environment(variables), capture_output=True, text=True, timeout=30, check=False
+        [SCRIPT, *arguments], env=environment(variables), capture_output=True, text=True, timeout=PATIENCE, check=False
     )
 
 
@@ -54,7 +56,18 @@ class Runtime:
         variables: Mapping[str, str] | None = None,
         group: Group | None = None,
     ) -> None:
-        base = ("--engine", engine, "--engine-base-url", engine_url, "--host", "127.0.0.1", "--port", "0", *_IDENTITY)
+        base = (
+            "--engine",
+            engine,
+            "--engine-base-url",
+            engine_url,
+            "--host",
+            "127.0.0.1",
+            "--port",
+            "0",
+            *_IDENTITY,
+            *_NICE,
+        )
         self.command = [str(SCRIPT), *base, *arguments]
         self._variables = variables
         self._group = group
@@ -72,8 +85,12 @@ class Runtime:
         )
         self._reader = Thread(target=self._read_log, daemon=True)
         self._reader.start()
-        wait_until(lambda: self.url or self.process.poll() is not None, "the runtime says where it serves")
-        assert self.url, f"the runtime ended at once: {self.log}"
+        try:
+            wait_until(lambda: self.url or self.process.poll() is not None, "the runtime says where it serves")
+            assert self.url, f"the runtime does not start: {self.log}"
+        except BaseException:
+            self._kill()
+            raise
         self.session = requests.Session()
         self.session.trust_env = False
         return self
@@ -88,7 +105,7 @@ class Runtime:
         assert "Traceback" not in self.log, self.log
 
     def get(self, path: str = "/metrics", **options: object) -> requests.Response:
-        return self.session.get(self.url + path, timeout=60, **options)
+        return self.session.get(self.url + path, timeout=PATIENCE, **options)
 
     def page(self, path: str = "/metrics", **options: object) -> str:
         response = self.get(path, **options)
@@ -99,9 +116,10 @@ class Runtime:
         """Send a signal; return the exit code and the seconds it took."""
         started = monotonic()
         self.process.send_signal(number)
-        code = self.process.wait(timeout=30)
-        self._reader.join(timeout=5)
-        return code, monotonic() - started
+        code = self.process.wait(timeout=PATIENCE)
+        seconds = monotonic() - started
+        self._reader.join(timeout=PATIENCE)
+        return code, seconds
 
     @property
     def pid(self) -> int:
@@ -110,6 +128,12 @@ class Runtime:
     @property
     def log(self) -> str:
         return "".join(self._lines)
+
+    def _kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._reader.join()
+        self.process.stderr.close()
 
     def _read_log(self) -> None:
         for line in self.process.stderr:

@@ -17,12 +17,10 @@ import base64
 import hashlib
 import itertools
 import json
-import random
-import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -33,11 +31,12 @@ from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from tests.peers.ports import free_ports
 from tests.peers.runtime import environment
 from tests.peers.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Self
 
 __all__ = ["OWNER", "PUBLIC", "READER", "STRANGER", "Bucket", "Keys", "S3Server"]
@@ -88,20 +87,6 @@ IDENTITIES: Final = {
 _SERVICES: Final = ("master", "volume", "filer", "s3", "admin")
 
 
-def _free_ports(names: Iterable[str]) -> dict[str, int]:
-    """Return a port for each name, below those that the kernel gives to connections meanwhile."""
-    with ExitStack() as taken:
-        ports = {}
-        for name in names:
-            probe = taken.enter_context(socket.socket())
-            while name not in ports:
-                port = random.randrange(12_000, 32_000)
-                with suppress(OSError):
-                    probe.bind(("127.0.0.1", port))
-                    ports[name] = port
-        return ports
-
-
 def _socket_files(pid: int) -> list[Path]:
     """Return the files of the Unix sockets that a process has."""
     links = {str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()}
@@ -130,7 +115,8 @@ class S3Server:
         self._numbers = itertools.count(1)
 
     def __enter__(self) -> Self:
-        self._ports = _free_ports([f"{service}.port{kind}" for service in _SERVICES for kind in ("", ".grpc")])
+        names = [f"{service}.port{kind}" for service in _SERVICES for kind in ("", ".grpc")]
+        self._ports = dict(zip(names, free_ports(len(names)), strict=True))
         self.netloc = f"127.0.0.1:{self._ports['s3.port']}"
         self.domain = f"{DOMAIN}:{self._ports['s3.port']}"
         self.url = f"http://{self.netloc}"

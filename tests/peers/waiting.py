@@ -1,26 +1,33 @@
-"""Waiting on conditions instead of sleeping."""
+"""Waiting on conditions instead of sleeping.
+
+A deadline here ends a test that hangs. It is no measure of anything: it is far longer than any condition takes, also
+on a machine that is busy with other things.
+"""
 
 from __future__ import annotations
 
 from threading import Event
 from time import monotonic
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["wait_until"]
+__all__ = ["PATIENCE", "wait_until"]
+
+# Seconds.
+PATIENCE: Final = 120.0
 
 T = TypeVar("T")
 
 
-def wait_until(condition: Callable[[], T], what: str, *, seconds: float = 30.0, every: float = 0.02) -> T:
+def wait_until(condition: Callable[[], T], what: str, *, seconds: float = PATIENCE, every: float = 0.02) -> T:
     """Return the first true value of `condition`; fail when there is none in time."""
     deadline = monotonic() + seconds
     pause = Event()
     while not (value := condition()):
         if monotonic() > deadline:
-            message = f"waited {seconds:g} s in vain until {what}"
+            message = f"waited {seconds:g} s without success until {what}"
             raise TimeoutError(message)
         pause.wait(every)
     return value

@@ -62,6 +62,7 @@ def test_what_is_not_given_has_its_default() -> None:
         stall_timeout=60.0,
         worker_memory=80 << 20,
         download_replace=False,
+        worker_nice=19,
         lora_dir=Path("/models/lora-adapters"),
         state_dir=None,
         model_config=None,
@@ -107,13 +108,14 @@ def test_the_other_flags_have_one_name() -> None:
 def test_the_flags_of_adapters_and_downloads_have_one_name() -> None:
     """Each changes its own setting; a write root may be given several times."""
     flags = (
-        "--write-root /models --write-root /cache --stall-timeout 5 --lora-dir /models/lora --state-dir /state "
+        "--write-root /models --write-root /cache --stall-timeout 5 --worker-nice 0 --lora-dir /models/lora --state-dir /state "
         "--model-config model.yaml --backend b1 --reconcile-interval 0.5 --engine-api-key-file key --api-token-file token"
     )
 
     got = settings(*flags.split())
 
-    assert (got.write_roots, got.stall_timeout, got.lora_dir) == (("/models", "/cache"), 5.0, Path("/models/lora"))
+    assert (got.write_roots, got.stall_timeout, got.worker_nice) == (("/models", "/cache"), 5.0, 0)
+    assert got.lora_dir == Path("/models/lora")
     assert (got.state_dir, got.model_config, got.backend) == (Path("/state"), Path("model.yaml"), "b1")
     assert (got.reconcile_interval, got.engine_api_key_file, got.api_token_file) == (0.5, Path("key"), Path("token"))
 
@@ -422,6 +424,7 @@ def test_a_bad_value_is_named_by_where_it_came_from(flag: str, variable: str, va
             for flag in ("--stall-timeout", "--reconcile-interval")
             for value in ("0", "3601", "s")
         ],
+        *[("--worker-nice", value, "must be a number from 0 to 19") for value in ("-1", "20", "low")],
         ("--log-format", "xml", "must be one of text, json"),
         ("--log-level", "loud", "must be one of debug, info, warning, error"),
         *[

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import socket
-from contextlib import ExitStack
+import threading
+from contextlib import ExitStack, suppress
 from threading import Event, Thread
-from time import sleep
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from exporter.api import channel, limits
+from exporter.api import channel, limits, server
 from exporter.api.server import HttpServer
 from tests.peers.raw_clients import is_open
-from tests.peers.waiting import wait_until
+from tests.peers.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +31,8 @@ class Running:
 
     def __init__(self) -> None:
         self.calls = 0
+        self.gate = Event()
+        self.gate.set()
 
     def __enter__(self) -> Self:
         listener = socket.create_server(("127.0.0.1", 0))
@@ -52,95 +55,143 @@ class Running:
         client = self._clients.enter_context(socket.socket())
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         client.connect(self._address)
-        client.settimeout(30)
+        client.settimeout(PATIENCE)
         client.sendall(request)
         return client
 
     def connections(self) -> list[channel.Channel]:
         return self._server._server.channels
 
+    @property
+    def looked_at(self) -> float:
+        """When the server looked at all of its connections."""
+        return self._server._limits._looked_at
+
     def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:  # noqa: ARG002 - WSGI
         self.calls += 1
+        self.gate.wait()
         start_response("200 OK", [("Content-Length", str(SIZE))])
         return [BODY]
 
 
+class Clock:
+    """The time, which passes faster when a test says so."""
+
+    def __init__(self) -> None:
+        self._ahead = 0.0
+
+    def __call__(self) -> float:
+        return monotonic() + self._ahead
+
+    def jump(self, seconds: float) -> None:
+        self._ahead += seconds
+
+
 @pytest.fixture(autouse=True)
-def watchful(monkeypatch: pytest.MonkeyPatch) -> None:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Time as the server knows it; its loop looks around often."""
+    found = Clock()
+    monkeypatch.setattr(server, "monotonic", found)
+    monkeypatch.setattr(channel, "monotonic", found)
     monkeypatch.setattr(limits, "_IDLE_WAKE_UP", 0.05)
-    monkeypatch.setattr(limits, "_MOMENT", 0.2)
+    monkeypatch.setattr(limits, "_BUSY_WAKE_UP", 0.05)
+    return found
 
 
-def received(client: socket.socket, pause: float = 0.0) -> int:
-    """Read to the end, with a pause now and then, and return how many bytes came."""
-    count = since = 0
-    try:
-        while piece := client.recv(1 << 16):
+def pass_time(running: Running, clock: Clock, seconds: float) -> None:
+    """Let time pass, and wait until the server has looked at its connections afterwards."""
+    clock.jump(seconds)
+    then = clock()
+    wait_until(lambda: running.looked_at > then, "the server has looked at its connections")
+
+
+def stuck(running: Running) -> bool:
+    """Tell whether the server can send nothing more of its last answer: the kernel keeps no more of it."""
+    before = [one.total_outbufs_len for one in running.connections()]
+    Event().wait(0.05)
+    return before[-1] > 0 and [one.total_outbufs_len for one in running.connections()] == before
+
+
+def received(client: socket.socket) -> int:
+    """Read to the end, and return how many bytes came."""
+    count = 0
+    with suppress(ConnectionResetError):
+        while piece := client.recv(1 << 20):
             count += len(piece)
-            since += len(piece)
-            if since > SIZE / 20:
-                since = 0
-                sleep(pause)
-    except ConnectionResetError:
-        pass
     return count
 
 
-def test_a_client_that_takes_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+def read_answer(client: socket.socket) -> None:
+    """Read one answer, and no more."""
+    with client.makefile("rb") as answer:
+        assert answer.readline() == b"HTTP/1.1 200 OK\r\n"
+        while answer.readline() != b"\r\n":
+            pass
+        assert len(answer.read(SIZE)) == SIZE
+
+
+def test_a_client_that_takes_nothing_is_let_go(clock: Clock) -> None:
     """After a while without a byte taken its connection is closed, with what it left."""
     with Running() as running:
-        monkeypatch.setattr(channel, "STALL_SECONDS", 0.3)
         client = running.client(REQUEST)
-        wait_until(lambda: running.calls, "it is answered")
-        sleep(1.5)
+        wait_until(lambda: running.calls and stuck(running), "it is answered")
 
+        def is_let_go() -> bool:
+            pass_time(running, clock, channel.STALL_SECONDS + 1)
+            return not running.connections()
+
+        wait_until(is_let_go, "it is disconnected")
         assert received(client) < SIZE
 
 
-def test_a_slow_client_gets_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_client_gets_its_answer(clock: Clock) -> None:
     """Who takes a little now and then has all the time it needs."""
-    monkeypatch.setattr(channel, "STALL_SECONDS", 1.5)
     with Running() as running:
-        assert received(running.client(LAST), pause=0.15) > SIZE
+        client = running.client(LAST)
+        wait_until(lambda: running.calls and stuck(running), "it is answered")
+        (slow,) = running.connections()
+        count = 0
+        while left := slow.total_outbufs_len:
+            while slow.total_outbufs_len == left:
+                count += len(client.recv(1 << 16))
+            pass_time(running, clock, channel.STALL_SECONDS * 0.7)
+
+        assert count + received(client) > SIZE
 
 
-def test_an_idle_client_is_not_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_idle_client_is_not_let_go(clock: Clock) -> None:
     """Who has its answer may keep the connection."""
-    monkeypatch.setattr(channel, "STALL_SECONDS", 0.3)
     with Running() as running:
         client = running.client(REQUEST)
-        head = client.makefile("rb")
-        while head.readline() != b"\r\n":
-            pass
-        assert len(head.read(SIZE)) == SIZE
-        sleep(1)
-        client.sendall(LAST)
+        read_answer(client)
+        pass_time(running, clock, channel.STALL_SECONDS + 1)
 
-        assert head.readline() == b"HTTP/1.1 200 OK\r\n"
+        client.sendall(REQUEST)
+        read_answer(client)
 
 
-def test_requests_wait_until_the_answer_before_them_is_taken() -> None:
-    """However many a client sends at once, one answer waits for it; it gets all of them when it reads."""
+def test_requests_wait_until_the_answer_before_them_is_taken(clock: Clock) -> None:
+    """However many a client sends together, one answer waits for it; it gets all of them when it reads."""
     with Running() as running:
         client = running.client(REQUEST * 9 + LAST)
-        wait_until(lambda: running.calls, "the first is answered")
-        sleep(0.5)
+        wait_until(lambda: running.calls and stuck(running), "the first is answered")
+        pass_time(running, clock, 1)
         assert running.calls == 1
 
         assert received(client) > 10 * SIZE
         assert running.calls == 10
 
 
-def test_what_waits_for_slow_clients_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_waits_for_slow_clients_is_bounded(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     """When it is too much, those that have taken longest are let go; who came last is served."""
     monkeypatch.setattr(limits, "UNSENT_BYTES", 3 * SIZE)
+    monkeypatch.setattr(channel, "STALL_SECONDS", 3600.0)
     with Running() as running:
         clients = []
         for count in range(1, 7):
             clients.append(running.client(LAST))
-            wait_until(lambda count=count: running.calls == count, "it is answered")
-            sleep(0.3)
-        sleep(0.5)
+            wait_until(lambda count=count: running.calls == count and stuck(running), "it is answered")
+            pass_time(running, clock, limits._MOMENT * 2)
         taken = [received(client) > SIZE for client in clients]
 
     assert not taken[0]
@@ -160,7 +211,6 @@ def test_what_waits_for_slow_clients_is_bounded(monkeypatch: pytest.MonkeyPatch)
 )
 def test_a_request_that_drips_is_cut_off(monkeypatch: pytest.MonkeyPatch, limit: str, beginning: bytes) -> None:
     """A byte now and then does not keep a connection."""
-    monkeypatch.setattr(limits, "_BUSY_WAKE_UP", 0.05)
     monkeypatch.setattr(channel, limit, 0.5)
     with Running() as running:
         client = running.client(beginning)
@@ -168,14 +218,12 @@ def test_a_request_that_drips_is_cut_off(monkeypatch: pytest.MonkeyPatch, limit:
         assert running.calls == 0
 
 
-def test_a_request_that_waits_is_not_late(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_waits_is_not_late(clock: Clock) -> None:
     """Neither one behind a large answer that its client takes slowly, nor one that is being answered."""
-    monkeypatch.setattr(limits, "_BUSY_WAKE_UP", 0.05)
-    monkeypatch.setattr(channel, "HEAD_SECONDS", 0.3)
     with Running() as running:
         client = running.client(REQUEST + LAST[:20])
-        wait_until(lambda: running.calls, "it is answered")
-        sleep(1)
+        wait_until(lambda: running.calls and stuck(running), "it is answered")
+        pass_time(running, clock, channel.HEAD_SECONDS + 1)
         client.sendall(LAST[20:])
 
         assert received(client) > 2 * SIZE
@@ -186,9 +234,7 @@ def test_an_idle_connection_is_closed_in_the_end(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(channel, "IDLE_SECONDS", 0.5)
     with Running() as running:
         client = running.client(REQUEST)
-        read = 0
-        while read < SIZE:
-            read += len(client.recv(1 << 20))
+        read_answer(client)
         wait_until(lambda: not is_open(client, b"\r\n\r\n"), "it is disconnected")
 
 
@@ -196,10 +242,26 @@ def test_what_was_sent_is_not_kept() -> None:
     """A connection that is kept open holds nothing of its last answer."""
     with Running() as running:
         client = running.client(REQUEST)
-        read = 0
-        while read < SIZE:
-            read += len(client.recv(1 << 20))
+        read_answer(client)
         (kept,) = running.connections()
         wait_until(lambda: not kept.requests, "it is idle again")
 
         assert [(buffer.buf, buffer.strbuf) for buffer in kept.outbufs] == [(None, b"")]
+
+
+def test_an_answer_that_comes_after_the_end_disturbs_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its thread wakes the loop, by a descriptor that is not given to another file meanwhile."""
+    monkeypatch.setattr(server, "DRAIN_SECONDS", 0.1)
+    before = set(threading.enumerate())
+    with Running() as running:
+        running.gate.clear()
+        running.client(LAST)
+        wait_until(lambda: running.calls, "it is being answered")
+    running.gate.set()
+    wait_until(lambda: set(threading.enumerate()) <= before, "its thread has ended")
+    running._server._server.trigger.close()
+
+    assert "were cut off" in caplog.text
+    assert "failed" not in caplog.text

@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
+
+from storage.jobs import Limits, Supervisor
 from storage.process import Spare, start
+from storage.request import DownloadRequest
 from tests.peers.waiting import wait_until
 
 
@@ -54,14 +59,28 @@ def test_a_worker_without_a_request_ends(capfd):
     assert not os.path.exists(f"/proc/{process.pid}")  # noqa: PTH110 - of a process
 
 
-def test_a_worker_in_the_background_gives_way():
-    """As far as a process can; it is not starved."""
-    process = start(background=True)
+def test_a_worker_gives_way():
+    """As far as it should."""
+    process = start(nice=19)
 
     nice = os.getpriority(os.PRIO_PROCESS, process.pid)
     process.communicate(b"")
 
     assert nice == 19
+
+
+@pytest.mark.parametrize(("limits", "expected"), [(Limits(), 19), (Limits(worker_nice=7), 7)])
+def test_the_supervisors_workers_give_way(tmp_path, limits, expected):
+    """As far as a process can, unless the supervisor has another value."""
+    told = tmp_path / "nice"
+    code = f"import os, sys, pathlib; sys.stdin.readline(); pathlib.Path({str(told)!r}).write_text(str(os.nice(0)))"
+    supervisor = Supervisor(limits, command=[sys.executable, "-c", code])
+
+    supervisor.submit(DownloadRequest("org/model", str(tmp_path / "m")))
+    wait_until(lambda: told.exists() and told.read_text(), "the worker has run")
+    supervisor.stop()
+
+    assert told.read_text() == str(expected)
 
 
 def test_a_terminal_does_not_stop_a_worker():
