@@ -14,7 +14,7 @@ import re
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
@@ -26,7 +26,6 @@ from storage.transport import (
     address_of,
     check_passing,
     let_go,
-    origin_of,
     read_head,
     read_whole,
     redirected,
@@ -45,7 +44,7 @@ __all__ = ["Entry", "HubApi"]
 # With the names of all files, and what else people write about a model.
 _MAX_INFO_BYTES: Final = 16 << 20
 _MAX_ERROR_BYTES: Final = 4096
-# The bracket in the second class keeps a header of many links from being read once for each of them.
+# Neither class goes beyond the next link: a header of very many would be read once for each of them.
 _NEXT: Final = re.compile(r'<([^<>]*)>[^,<]*;\s*rel="?next\b')
 _T = TypeVar("_T")
 
@@ -116,14 +115,15 @@ class HubApi:
             body, link = self._ask(url, pages.read)
             yield from self._decoded(body, url, list[Entry])
             found = _NEXT.search(link)
-            url = redirected(url, {}, found[1])[0] if found else None
+            # The same address: a mirror's links may name the Hub that it mirrors, or plain HTTP.
+            url = urlsplit(url)._replace(query=urlsplit(found[1]).query).geturl() if found else None
 
     def _ask(self, url: str, read: Callable[[BaseHTTPResponse], bytearray]) -> tuple[bytearray, str]:
         return retried(self._endpoint, partial(self._ask_once, url, read), tries=self._tries)
 
     def _ask_once(self, url: str, read: Callable[[BaseHTTPResponse], bytearray]) -> tuple[bytearray, str]:
         """Return the body of an answer, over redirects, and its Link header."""
-        headers = self._headers if origin_of(url) == origin_of(self._endpoint) else {}
+        headers = self._headers
         for _ in range(MAX_REDIRECTS):
             response = self._transport.open("GET", url, headers)
             check_passing(response)
