@@ -2,7 +2,7 @@
 
 huggingface_hub asks them and reads the answers. Its requests go through our own
 transport (`storage.transport`), which it would not do by itself: so the token
-stays with the Hub whatever a redirect or a Link header says, no answer is longer
+stays with the Hub, whatever a redirect or a Link header says, no answer is longer
 than its limit, a listing has an end, and one place decides what is tried again.
 """
 
@@ -12,6 +12,7 @@ import os
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 # Read when huggingface_hub is imported.
 os.environ.update(HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_XET="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
@@ -28,7 +29,6 @@ from storage.transport import (
     address_of,
     check_passing,
     let_go,
-    origin_of,
     read_head,
     read_whole,
     redirected,
@@ -123,21 +123,30 @@ class _BoundedTransport(httpx2.BaseTransport):
         self._pages = Pages(memory)
         self._tries = tries
         self.url = endpoint
+        self._tree = ""
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         """Return the whole answer to a request, over redirects and failures that pass."""
-        self.url = url = str(request.url)
+        self.url = url = self._kept_here(str(request.url))
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _OWN_HEADERS}
-        is_listing = "/tree/" in request.url.path
-        read = self._pages.read if is_listing else partial(read_whole, limit=_MAX_INFO_BYTES)
+        read = self._pages.read if self._tree else partial(read_whole, limit=_MAX_INFO_BYTES)
         body, link = retried(self._endpoint, partial(self._ask, url, headers, read), tries=self._tries)
         return httpx2.Response(HTTPStatus.OK, headers={"Link": link} if link else None, content=bytes(body))
+
+    def _kept_here(self, url: str) -> str:
+        """Return the address of a question; the pages of a listing differ in their query only.
+
+        A mirror's links may name the Hub that it mirrors, or plain HTTP.
+        """
+        if self._tree:
+            return urlsplit(self._tree)._replace(query=urlsplit(url).query).geturl()
+        if "/tree/" in url:
+            self._tree = url
+        return url
 
     def _ask(
         self, url: str, headers: Mapping[str, str], read: Callable[[BaseHTTPResponse], bytearray]
     ) -> tuple[bytearray, str]:
-        # A page may name the next one at any address.
-        headers = headers if origin_of(url) == origin_of(self._endpoint) else {}
         for _ in range(MAX_REDIRECTS):
             response = self._transport.open("GET", url, headers)
             check_passing(response)
