@@ -23,16 +23,16 @@ from huggingface_hub.hf_api import RepoFile
 
 from storage.errors import CorruptError, NetworkError
 from storage.fetch.answers import Pages, retried
-from storage.transport import (
+from storage.responses import (
     MAX_REDIRECTS,
     REDIRECTS,
-    address_of,
     check_passing,
     let_go,
     read_head,
     read_whole,
     redirected,
 )
+from storage.transport import address_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

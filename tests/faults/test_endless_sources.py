@@ -132,6 +132,7 @@ ROWS: Final = {
         files=endless(b"x", status=302, headers={"Location": "/elsewhere"}),
         elsewhere=answers(200, b"{}"),
     ),
+    "hub: a redirect without end": hub(("redirects without end",), "network", revision=answers(302, b"", {"Location": REVISION})),
     "hub: headers without measure": hub(
         (), "", "out_of_memory",
         tree=answers(200, json.dumps([entry | {"oid": ""} for entry in entries(range(32))]).encode()),
