@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from tests.peers.runtime import environment
-from tests.peers.waiting import wait_until
+from tests.peers.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,10 +30,11 @@ _ROOT: Final = Path(__file__).parents[2]
 _MARK: Final = "KTHENA_DEMO_TEST"
 _STYLE: Final = re.compile(r"\x1b\[[\d;]*m")
 _LOOK_SECONDS: Final = 0.1
+# Under nohup, and in some CI, SIGHUP is ignored, also by what is started there.
+_NORMAL_SIGNALS: Final = "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL)"
 # A terminal is whose leader of a session takes it, so that keys and new sizes make signals there.
-_ON_A_TERMINAL: Final = (
-    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
-)
+_ON_A_TERMINAL: Final = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)"
+_GO_ON: Final = "os.execv(sys.argv[1], sys.argv[1:])"
 
 
 # Tests run side by side: the usual ports are for one at a time.
@@ -64,9 +65,10 @@ class DemoProcess:
         if self._size:
             self._ours, theirs = pty.openpty()
             self.resize(*self._size)
-            self.command = [sys.executable, "-c", _ON_A_TERMINAL, *self.command]
         else:
             self._ours, theirs = os.pipe()
+        first = "; ".join((_NORMAL_SIGNALS, _ON_A_TERMINAL, _GO_ON) if self._size else (_NORMAL_SIGNALS, _GO_ON))
+        self.command = [sys.executable, "-S", "-c", first, *self.command]
         self.process = subprocess.Popen(
             self.command,
             cwd=_ROOT,
@@ -122,8 +124,8 @@ class DemoProcess:
 
     def wait(self) -> int:
         """Return the exit code, once it ended and everything it wrote is here."""
-        code = self.process.wait(timeout=60)
-        self._reader.join(timeout=10)
+        code = self.process.wait(timeout=PATIENCE)
+        self._reader.join(timeout=PATIENCE)
         return code
 
     def left(self) -> dict[int, str]:

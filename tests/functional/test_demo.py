@@ -17,7 +17,7 @@ from tests.documents import ROOT
 from tests.functional.demo_process import DemoProcess
 from tests.peers.demo_programs import HOST, RUNTIME_PORT
 from tests.peers.ports import free_port
-from tests.peers.waiting import wait_until
+from tests.peers.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +44,7 @@ def has_moved(demo: DemoProcess) -> bool:
 def test_it_shows_moving_numbers(engine: str, tmp_path: Path) -> None:
     """In a log there are the links, the five standard metrics, and lines whose figures change."""
     with DemoProcess("--engine", engine, "--load", "16", folder=tmp_path) as demo:
-        wait_until(lambda: has_moved(demo) or demo.process.poll() is not None, "all figures have moved", seconds=60)
+        wait_until(lambda: has_moved(demo) or demo.process.poll() is not None, "all figures have moved")
 
         demo.process.send_signal(signal.SIGINT)
 
@@ -94,7 +94,7 @@ def test_a_demo_that_is_killed_takes_its_children_along(tmp_path: Path) -> None:
 
         demo.process.kill()
 
-        demo.process.wait(timeout=10)
+        demo.process.wait(timeout=PATIENCE)
         wait_until(lambda: not demo.left(), "its children have ended")
 
 
@@ -105,7 +105,7 @@ def test_make_refuses_an_unknown_engine(engine: str) -> None:
     variables = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     done = subprocess.run(
         ["make", "demo", f"ENGINE={engine}"],
-        cwd=ROOT, env=variables, capture_output=True, text=True, timeout=60, check=False,
+        cwd=ROOT, env=variables, capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
 
     assert (done.returncode, done.stdout) == (2, "")
@@ -155,7 +155,7 @@ def test_a_prometheus_scrapes_the_runtime(tmp_path: Path) -> None:
         query = {"query": "kthena:num_requests_running"}
 
         found = wait_until(
-            lambda: requests.get(f"{url}/api/v1/query", params=query, timeout=10).json()["data"]["result"],
+            lambda: requests.get(f"{url}/api/v1/query", params=query, timeout=PATIENCE).json()["data"]["result"],
             "Prometheus has scraped",
         )
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import subprocess
 from copy import deepcopy
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -13,8 +15,10 @@ import yaml
 
 from tests.functional.manifests import ENGINE, POD, PROMETHEUS, PROMETHEUS_STATIC, RUNTIME, Document
 from tests.functional.published import tool
+from tests.peers.waiting import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 # The labels that the dashboards and alerts select by, and the two examples.
@@ -72,6 +76,14 @@ def test_prometheus_accepts_the_configuration(config: Document, promtool: str, t
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
+def discovered(promtool: str, file: Path, seconds: Iterator[int]) -> list[Document]:
+    """Return what promtool finds in some tenths of a second, each time in more of them: it always takes them all."""
+    limit = f"--timeout={300 * next(seconds)}ms"
+    command = [promtool, "check", "service-discovery", limit, file, "kthena-runtime"]
+    found: list[Document] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return found
+
+
 @pytest.mark.parametrize(
     ("target", "labels"),
     [
@@ -94,8 +106,7 @@ def test_prometheus_keeps_the_runtimes(target: Document, labels: Document, promt
     """Of all ports in a cluster the job scrapes the runtimes', under the labels that the dashboards need."""
     file = tmp_path / "prometheus.yml"
     file.write_text(yaml.safe_dump(aimed_at([target])))
-    command = [promtool, "check", "service-discovery", "--timeout=0.3s", file, "kthena-runtime"]
 
-    (found,) = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    (found,) = wait_until(partial(discovered, promtool, file, itertools.count(1)), "promtool discovers something")
 
     assert {name: value for name, value in found["labels"].items() if name in LABELS} == labels

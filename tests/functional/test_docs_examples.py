@@ -27,7 +27,7 @@ from tests.peers.ports import free_port
 from tests.peers.prometheus import Prometheus, binary
 from tests.peers.redis_server import RedisServer
 from tests.peers.runtime import SCRIPT, Runtime, environment
-from tests.peers.waiting import wait_until
+from tests.peers.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,6 +55,8 @@ BLOCK: Final = Store([1], range(1, 17))
 BLOCK_KEY: Final = b"matrix:kv:block:test-model@6615856733697512468"
 BUSY_PORT: Final = "8100"
 END_OF_OUTPUT: Final = "\x1e"
+# Time enough for six runtimes to read their engines, on a machine that is busy with other things.
+INTERVAL: Final = "3s"
 
 CONSOLES: Final = [
     pytest.param(block, id=f"{name} {number}")
@@ -122,7 +124,7 @@ def addresses(folder: Path) -> Iterator[dict[str, str]]:
 
 
 def post(runtime: Runtime, path: str, body: dict[str, str]) -> Any:
-    answer = runtime.session.post(runtime.url + path, json=body, timeout=60)
+    answer = runtime.session.post(runtime.url + path, json=body, timeout=PATIENCE)
     assert answer.ok, answer.text
     return answer.json()
 
@@ -147,7 +149,7 @@ def run(lines: list[str], programs: Path) -> list[list[str]]:
         env=variables,
         stdout=subprocess.PIPE,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     outputs = done.stdout.split(END_OF_OUTPUT)
@@ -270,7 +272,8 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         ]
         running.enter_context(keep_publishing(publisher))
         urls = [running.enter_context(runtime).url for runtime in runtimes]
-        yield running.enter_context(Prometheus(tmp_path_factory.mktemp("prometheus"), {"kthena-runtime": urls}))
+        folder = tmp_path_factory.mktemp("prometheus")
+        yield running.enter_context(Prometheus(folder, {"kthena-runtime": urls}, interval=INTERVAL))
 
 
 @pytest.mark.parametrize("query", QUERIES)

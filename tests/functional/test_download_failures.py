@@ -67,6 +67,7 @@ class Row:
         path: To which requests.
         method: To which of their kinds.
         waste: The most bytes that may come a second time.
+        stalls: Whether it lies in time, so that a short stall timeout is what ends it.
     """
 
     fault: Fault
@@ -76,6 +77,7 @@ class Row:
     path: str = BIG
     method: str = "GET"
     waste: int = 1 * MB
+    stalls: bool = False
 
 
 ROWS: Final = {
@@ -83,9 +85,9 @@ ROWS: Final = {
     "cut at once": Row(cut(after=0)),
     "cut three times": Row(cut(after=1 * MB), times=3, waste=3 * MB),
     "reset": Row(resets(after=5 * MB), waste=6 * MB),
-    "stall": Row(stalls(after=5 * MB)),
-    "stall at once": Row(stalls(after=0)),
-    "drip": Row(drip(after=5 * MB)),
+    "stall": Row(stalls(after=5 * MB), stalls=True),
+    "stall at once": Row(stalls(after=0), stalls=True),
+    "drip": Row(drip(after=5 * MB), stalls=True),
     "503": Row(answers(503, b"", {"Retry-After": "1"}), times=2),
     "500": Row(answers(500), times=2),
     "429": Row(answers(429, b"", {"Retry-After": "1"})),
@@ -96,7 +98,7 @@ ROWS: Final = {
     "other ETag": Row(changes_headers(etag='"d41d8cd98f00b204e9800998ecf8427e"'), waste=13 * MB),
     "always cut at once": Row(cut(after=0), times=None, code=6),
     "always reset at once": Row(resets(after=0), times=None, code=6),
-    "always stalls": Row(stalls(after=0), times=None, code=6, words="stall"),
+    "always stalls": Row(stalls(after=0), times=None, code=6, words="stall", stalls=True),
     "always 503": Row(answers(503), times=None, code=6, words="503"),
     "always 403": Row(answers(403, EXPIRED), times=None, code=4),
     "always 404": Row(answers(404), times=None, code=3),
@@ -113,9 +115,9 @@ def test_a_server_that_fails(
     """Once is mended, with little fetched twice; for good is an error by its cause, and nothing is published."""
     s3_proxy.misbehave(row.fault, row.path, method=row.method, times=row.times)
     variables = pod(s3_proxy.url, OWNER)
-    patience = () if row.times else ("--retries", "2")
+    patience = (*(() if row.times else ("--retries", "2")), *(QUICK if row.stalls else ()))
 
-    run = downloader.run(bucket.uri("model"), target, *QUICK, *patience, variables=variables)
+    run = downloader.run(bucket.uri("model"), target, *patience, variables=variables)
 
     assert run.code == row.code, run.stderr
     assert row.words in run.stderr.lower() if row.code else contents(target) == MODEL
@@ -144,7 +146,7 @@ def test_nobody_is_there(downloader: Downloader, target: Path) -> None:
     """The endpoint is named."""
     url = f"http://127.0.0.1:{free_port()}"
 
-    run = downloader.run("s3://models/model", target, *QUICK, "--retries", "2", variables=pod(url, OWNER))
+    run = downloader.run("s3://models/model", target, "--retries", "2", variables=pod(url, OWNER))
 
     assert run.code == 6, run.stderr
     assert url.removeprefix("http://") in run.stderr
@@ -158,7 +160,7 @@ def test_an_object_that_changes_under_way(
     s3_proxy.misbehave(cut(after=5 * MB), BIG, times=1)
     s3_proxy.misbehave(first(lambda: bucket.put("model/model.safetensors", new)), BIG, times=1)
 
-    run = downloader.run(bucket.uri("model"), target, *QUICK, variables=pod(s3_proxy.url, OWNER))
+    run = downloader.run(bucket.uri("model"), target, variables=pod(s3_proxy.url, OWNER))
 
     assert run.code == 0, run.stderr
     assert contents(target) == MODEL | {"model.safetensors": new}
@@ -170,7 +172,7 @@ def test_an_object_that_never_stays(downloader: Downloader, bucket: Bucket, s3_p
     change = first(lambda: bucket.put("model/model.safetensors", b"%d" % next(versions) * 1000))
     s3_proxy.misbehave(change, BIG)
 
-    run = downloader.run(bucket.uri("model"), target, *QUICK, variables=pod(s3_proxy.url, OWNER))
+    run = downloader.run(bucket.uri("model"), target, variables=pod(s3_proxy.url, OWNER))
 
     assert run.code == 7, run.stderr
     assert "chang" in run.stderr
@@ -181,7 +183,7 @@ def test_an_object_that_goes_away(downloader: Downloader, bucket: Bucket, s3_pro
     """Between the listing and its turn."""
     s3_proxy.misbehave(first(lambda: bucket.delete("model/model.safetensors")), BIG, times=1)
 
-    run = downloader.run(bucket.uri("model"), target, *QUICK, variables=pod(s3_proxy.url, OWNER))
+    run = downloader.run(bucket.uri("model"), target, variables=pod(s3_proxy.url, OWNER))
 
     assert run.code in {0, 3, 7}, run.stderr
     expected = {name: data for name, data in MODEL.items() if name != "model.safetensors"} if run.code == 0 else {}
@@ -220,7 +222,7 @@ def test_room_that_goes_under_way(downloader: Downloader, bucket: Bucket, s3_pro
     with small_disk(tmp_path / "small", 20 * MB) as disk:
         filler = disk / "filler"
         s3_proxy.misbehave(first(lambda: filler.write_bytes(bytes(14 * MB))), BIG, times=1)
-        full = downloader.run(bucket.uri("model"), disk / "model", *QUICK, variables=variables)
+        full = downloader.run(bucket.uri("model"), disk / "model", variables=variables)
         filler.unlink()
         s3_proxy.behave()
         after = downloader.run(bucket.uri("model"), disk / "model", variables=variables)

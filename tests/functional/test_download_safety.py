@@ -30,7 +30,6 @@ WEIGHTS: Final = random.Random(1).randbytes(12 * MB)
 MODEL: Final = {"config.json": b"{}", "model.safetensors": WEIGHTS, "tokenizer.json": b"[]" * 1000}
 BIG: Final = "/*/model/model.safetensors"
 GETS: Final = "/*/model/*"
-QUICK: Final = ("--stall-timeout", "5")
 TOKEN: Final = "token-that-nobody-may-see"
 
 
@@ -193,7 +192,7 @@ def test_names_that_change_their_kind(
     bucket.put_many(before, prefix="model/")
     if not published:
         s3_proxy.misbehave(answers(403), BIG)
-    first = downloader.run(bucket.uri("model"), target, *QUICK, variables=pod(s3_proxy.url, OWNER))
+    first = downloader.run(bucket.uri("model"), target, variables=pod(s3_proxy.url, OWNER))
     assert first.code == (0 if published else 4), first.stderr
     for name in before:
         bucket.delete(f"model/{name}")
@@ -268,9 +267,7 @@ def test_a_redirect_takes_no_token_along(
     with BadProxy() as elsewhere:
         s3_proxy.misbehave(answers(307, b"", {"Location": f"{elsewhere.url}/x"}), method="*")
 
-        run = downloader.run(
-            bucket.uri("model"), target, *QUICK, variables=pod(s3_proxy.url, OWNER, SESSION_TOKEN=TOKEN)
-        )
+        run = downloader.run(bucket.uri("model"), target, variables=pod(s3_proxy.url, OWNER, SESSION_TOKEN=TOKEN))
 
         assert run.code != 0, run.stderr
         assert TOKEN not in elsewhere.heard()
@@ -333,7 +330,7 @@ def test_a_proxys_password_is_for_the_proxy(downloader: Downloader, target: Path
             "HTTP_PROXY": f"http://user:{quote(TOKEN)}%40@{proxy.netloc}", "NO_PROXY": "", "no_proxy": "",
         }  # fmt: skip
 
-        run = downloader.run("s3://models/model", target, *QUICK, variables=variables)
+        run = downloader.run("s3://models/model", target, variables=variables)
 
         assert run.code == 3, run.stderr
         basic = base64.b64encode(f"user:{TOKEN}@".encode()).decode()

@@ -112,7 +112,7 @@ class KvMachine(RuleBasedStateMachine):
         for rank in range(2):
             self._happen(rank, send=True)
         held = self.engines[0].held() | self.engines[1].held()
-        wait_until(lambda: self._is_settled(held), "Redis has what the engine holds", seconds=10)
+        wait_until(lambda: self._is_settled(held), "Redis has what the engine holds")
 
     def teardown(self) -> None:
         """Settle, and end: nothing of this pod is left."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import pytest
 import requests
 
+from exporter.api.channel import STALL_SECONDS
 from exporter.api.places import SHARES, Lane
 from exporter.api.server import THREADS
 from tests.peers.bad_pages import PAGE, big_page
@@ -20,7 +21,7 @@ from tests.peers.gated_engine import GatedEngine
 from tests.peers.page_server import PageServer
 from tests.peers.reading import resident_memory, samples
 from tests.peers.runtime import Runtime
-from tests.peers.waiting import wait_until
+from tests.peers.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,8 +35,8 @@ HEALTH: Final = b"GET /health HTTP/1.1\r\nHost: runtime\r\n\r\n"
 END: Final = b"Host: runtime\r\nConnection: close\r\n\r\n"
 MANY: Final = 100
 SCRAPES: Final = SHARES[Lane.SCRAPES].places
-# Seconds that a loaded machine may take for what is due at once.
-SLACK: Final = 5.0
+# Seconds that a loaded machine may take for what is due at once: before a client that stalls is disconnected.
+SLACK: Final = STALL_SECONDS * 0.9
 # Of one page, what a client may ask for in a packet: 70 MB.
 PIPELINED: Final = 200
 BIG_PAGE: Final = 370_000
@@ -53,7 +54,7 @@ def address(runtime: Runtime) -> tuple[str, int]:
 
 
 def connect(runtime: Runtime) -> socket.socket:
-    return socket.create_connection(address(runtime), timeout=5)
+    return socket.create_connection(address(runtime), timeout=PATIENCE)
 
 
 def status_of(runtime: Runtime, request: bytes) -> int:
@@ -65,7 +66,7 @@ def status_of(runtime: Runtime, request: bytes) -> int:
 
 def refuses(runtime: Runtime) -> bool:
     try:
-        socket.create_connection(address(runtime), timeout=1).close()
+        socket.create_connection(address(runtime), timeout=PATIENCE).close()
     except ConnectionRefusedError:
         return True
     return False
@@ -247,7 +248,7 @@ def test_slow_scrapes_do_not_hold_up_the_probes(start_runtime: Start) -> None:
         finally:
             engine.gate.set()
 
-        assert [samples(page.result(timeout=30))[UP] for page in pages] == [1] * 12
+        assert [samples(page.result(timeout=PATIENCE))[UP] for page in pages] == [1] * 12
 
 
 def test_a_flood_of_scrapes_is_dammed(start_runtime: Start) -> None:
@@ -255,7 +256,7 @@ def test_a_flood_of_scrapes_is_dammed(start_runtime: Start) -> None:
     excess = 4
     with GatedEngine() as engine, ThreadPoolExecutor(SCRAPES + excess) as scrapers:
         url = f"{start_runtime(engine.url).url}/metrics"
-        answers = [scrapers.submit(requests.get, url, timeout=60) for _ in range(SCRAPES + excess)]
+        answers = [scrapers.submit(requests.get, url, timeout=PATIENCE) for _ in range(SCRAPES + excess)]
         wait_until(lambda: sum(answer.done() for answer in answers) == excess, "some are sent away")
         refused = [answer.result() for answer in answers if answer.done()]
         engine.gate.set()
@@ -275,8 +276,8 @@ def test_the_end_waits_for_a_scrape_under_way(start_runtime: Start) -> None:
         wait_until(lambda: refuses(runtime), "the port is closed")
         engine.gate.set()
 
-        assert page.result(timeout=30).startswith(PAGE.decode())
-        assert runtime.process.wait(timeout=10) == 0
+        assert page.result(timeout=PATIENCE).startswith(PAGE.decode())
+        assert runtime.process.wait(timeout=PATIENCE) == 0
 
 
 def test_the_end_does_not_wait_for_ever(start_runtime: Start) -> None:

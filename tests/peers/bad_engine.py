@@ -21,6 +21,7 @@ from tests.peers.bad_behaviours import BEHAVIOURS, sends
 from tests.peers.bad_exchange import Behaviour, Exchange
 from tests.peers.bad_pages import response
 from tests.peers.ports import free_port
+from tests.peers.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -93,7 +94,7 @@ class BadEngine:
         with self._counted:
             return self._requests
 
-    def wait_for_requests(self, count: int, *, timeout: float = 5.0) -> bool:
+    def wait_for_requests(self, count: int, *, timeout: float = PATIENCE) -> bool:
         """Wait until `count` requests have come, and tell whether they did in time."""
         with self._counted:
             return self._counted.wait_for(lambda: self._requests >= count, timeout)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final, Self
 from tests.peers.ports import free_port
 from tests.peers.proxy_exchange import Exchange, Request
 from tests.peers.proxy_faults import passes
+from tests.peers.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -126,7 +127,7 @@ class BadProxy:
         """Return how many bytes of bodies have gone to clients."""
         return sum(exchange.sent for exchange in self.exchanges(path))
 
-    def wait_for(self, count: int, path: str = EVERYTHING, *, method: str = "GET", seconds: float = 30.0) -> None:
+    def wait_for(self, count: int, path: str = EVERYTHING, *, method: str = "GET", seconds: float = PATIENCE) -> None:
         """Wait until so many requests have come."""
         with self._changed:
             came = self._changed.wait_for(lambda: self._count(path, method) >= count, seconds)

@@ -14,6 +14,7 @@ from exporter.kv.events import KvEvents, KvOptions
 from exporter.kv.index import PodIndex
 from exporter.kv.pump import Pump
 from tests.peers.kv_observer import KvRecorder
+from tests.peers.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,8 +62,8 @@ def pumping(
     url: str,
     *,
     refresh_every: float = 3600.0,
-    stop_seconds: float = 5.0,
-    answer_seconds: float = 0.5,
+    stop_seconds: float = PATIENCE,
+    answer_seconds: float = PATIENCE,
 ) -> Iterator[tuple[Pump, KvRecorder]]:
     """Run a pump that looks at Redis often and rests shortly; it ends cleanly."""
     recorder = KvRecorder()
@@ -73,5 +74,5 @@ def pumping(
         yield pump, recorder
     finally:
         pump.stop(stop_seconds)
-        pump.join(stop_seconds + 5.0)
+        pump.join(PATIENCE)
         assert not pump._thread.is_alive()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.peers.bad_exchange import Exchange
 
 KEPT = {"Connection": "keep-alive"}
-SLACK = 10.0
+SLACK = 20.0
 
 
 def client(url: str) -> EngineClient:
@@ -120,4 +120,4 @@ def test_an_address_that_does_not_answer_leaves_time_for_the_next(monkeypatch: p
         ports = [int(place.url.rpartition(":")[2]) for place in (away, engine)]
         resolve_to(monkeypatch, silent, *[("127.0.0.1", port) for port in ports])
 
-        assert client("http://engine").fetch(3.0).body == PAGE
+        assert client("http://engine").fetch(6.0).body == PAGE
