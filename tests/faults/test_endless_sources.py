@@ -160,7 +160,7 @@ ROWS: Final = {
 
 @pytest.fixture
 def peer() -> Iterator[BadProxy]:
-    """A server that does as it is told, a store and a Hub."""
+    """A store and a Hub that misbehave as the test asks."""
     with BadProxy() as peer:
         yield peer
 

@@ -150,7 +150,7 @@ class KilledError(Exception):
 
 
 def cut_short(layout, listing, number):
-    """Publish until `number` removals have been told."""
+    """Publish, and end after `number` removals have been reported."""
 
     def tell(_):
         nonlocal number
@@ -204,7 +204,7 @@ def test_files_of_an_update_that_was_cut_short_are_ours(layout):
     first = RemoteFile("first", 6, "f", "k4")  # larger files come first: it arrives, then the kill comes
     again = cut_short(layout, replace(LISTING, files=(first, replace(CONFIG, validator="v2"))), 0)
     assert "first" not in tree(again.target)
-    os.utime(again.target / "config.json", (1, 1))  # edited: its overwriting is told, and the kill comes after it
+    os.utime(again.target / "config.json", (1, 1))  # edited: its overwriting is reported, and there the run ends
     again = cut_short(again, replace(LISTING, files=(first, replace(CONFIG, validator="v2"))), 0)
     assert "first" in tree(again.target)
 
@@ -277,7 +277,7 @@ def test_work_inside_of_the_target_leaves_no_trace(tmp_path):
 
 
 def test_a_directory_in_the_place_of_a_file_that_goes_stays(layout):
-    """It is somebody's by now; the copy is brought up to date around it."""
+    """A user put it there; the rest of the copy is updated."""
     publish(layout)
     (layout.target / "config.json").unlink()
     (layout.target / "config.json").mkdir()
