@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 import requests
 
-from tests.functional.test_lora_content import FAST, LOAD, UNLOAD, answer_of, fill, make_old_copy, one, post
+from tests.functional.test_lora_content import FAST, LOAD, UNLOAD, answer_of, fill, make_old_copy, misses, one, post
 from tests.peers.adapters import make_adapter
 from tests.peers.engine import Engine
 from tests.peers.engine_prefix_cache import weights_of
@@ -52,10 +52,6 @@ def wait_for_rounds(engine: Engine) -> None:
     """Wait until a runtime has compared the engine with its desired set several times."""
     seen = sum(call.path == "/v1/models" for call in engine.calls)
     wait_until(lambda: sum(call.path == "/v1/models" for call in engine.calls) > seen + ROUNDS, "rounds go by")
-
-
-def was_missed(runtime: Runtime) -> bool:
-    return 'kthena_runtime_lora_reconciles_total{outcome="engine_unavailable"} 0.0' not in runtime.page()
 
 
 def test_copies_of_others_are_never_removed(start_runtime: Start, tmp_path: Path, source: Path) -> None:
@@ -166,7 +162,7 @@ def test_content_that_changes_while_the_engine_restarts(start_runtime: Start, tm
         port = int(engine.url.rpartition(":")[2])
         runtime = start_runtime(engine.url, *FAST)
         post(runtime, LOAD, lora_name="sql", lora_path=str(folder))
-    wait_until(lambda: was_missed(runtime), "the engine is missed")
+    wait_until(lambda: misses(runtime), "the engine is missed")
     new = fill(folder, "new")
     with Engine(port=port, dev_mode=False) as engine:
         wait_until(lambda: "sql" in engine.adapters.loaded and one(runtime, "sql")["state"] == "loaded", "it is back")
@@ -197,7 +193,7 @@ def restarted_engine(arguments: tuple[str, ...], folder: Path) -> Iterator[Engin
         post(runtime, LOAD, lora_name="sql", lora_path=str(folder))
         fill(folder, "new")
         assert post(runtime, LOAD, lora_name="sql", lora_path=str(folder))["possibly_stale"]
-    wait_until(lambda: was_missed(runtime), "the engine is missed")
+    wait_until(lambda: misses(runtime), "the engine is missed")
     with Engine(port=port, dev_mode=False) as engine:
         wait_until(lambda: "sql" in engine.adapters.loaded and not one(runtime, "sql")["possibly_stale"], "it is well")
         runtime.__exit__(None, None, None)
