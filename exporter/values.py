@@ -190,7 +190,7 @@ def count(most: int) -> Callable[[str], int]:
     """Return a parser for a number from 1 on."""
 
     def parse(value: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,6}", value.strip()) or not 1 <= int(value) <= most:
+        if not re.fullmatch(r"[0-9]{1,9}", value.strip()) or not 1 <= int(value) <= most:
             message = f"must be a number from 1 to {most}"
             raise ValueError(message)
         return int(value)
