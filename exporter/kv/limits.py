@@ -1,4 +1,4 @@
-"""How much of what an engine publishes is held in memory, whatever it publishes (docs/adr/0061).
+"""How much of what an engine publishes is held in memory, whatever it publishes (docs/adr/0019).
 
 ZeroMQ counts messages, not bytes: the largest message times the length of its
 queue is what the queue may take.
