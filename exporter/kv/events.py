@@ -104,15 +104,15 @@ class KvEvents:
         self._watch = Thread(target=self._watch_links, name="kv-watch")
 
     def _subscriber(self, options: KvOptions, rank: int, observer: KvObserver) -> Subscriber:
-        replay, queue = None, queue_length(options.ranks)
+        replay = None
         if options.replay_endpoint:
             replay_endpoint = endpoint_of_rank(options.replay_endpoint, rank)
-            replay = Replay(self._context, replay_endpoint, self._stopping, queue=max(queue // 4, 1))
+            replay = Replay(self._context, replay_endpoint, self._stopping, ranks=options.ranks)
         stream = EventStream(rank, self.ledger, observer, replay)
         endpoint = endpoint_of_rank(options.endpoint, rank)
         return Subscriber(
-            self._context, stream, rank=rank, endpoint=endpoint, topic=options.topic, queue=queue, observer=observer,
-            stopping=self._stopping,
+            self._context, stream, rank=rank, endpoint=endpoint, topic=options.topic,
+            queue=queue_length(options.ranks), observer=observer, stopping=self._stopping,
         )  # fmt: skip
 
     def start(self) -> None:

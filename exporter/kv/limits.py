@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["GATHERED_BYTES", "GATHERED_REPLIES", "MAX_PAYLOAD", "RUN_BYTES", "queue_length"]
+__all__ = ["GATHERED_BYTES", "GATHERED_REPLIES", "MAX_PAYLOAD", "RUN_BYTES", "USUAL_PAYLOAD", "queue_length"]
 
 # Four hundred thousand tokens in one batch.
 MAX_PAYLOAD: Final = 2 * 1024 * 1024
+# Nearly all batches have less.
+USUAL_PAYLOAD: Final = 32 * 1024
 # Of messages that were received and not yet read, of all ranks together.
 QUEUE_BYTES: Final = 48 * 1024 * 1024
 # Of messages that are taken off a socket before they are worked on.
@@ -22,6 +24,6 @@ GATHERED_REPLIES: Final = 20_000
 _LEAST: Final = 2
 
 
-def queue_length(ranks: int) -> int:
-    """Return how many messages a socket may queue, when there is one for each rank."""
-    return max(QUEUE_BYTES // MAX_PAYLOAD // ranks, _LEAST)
+def queue_length(ranks: int, largest: int = MAX_PAYLOAD, *, size: int = QUEUE_BYTES) -> int:
+    """Return how many messages a socket may queue, if none is larger than `largest` and each rank has such a socket."""
+    return max(size // largest // ranks, _LEAST)

@@ -34,16 +34,22 @@ class Link:
     """
 
     def __init__(
-        self, socket: zmq.Socket[bytes], endpoint: str, *, queue: int, clock: Callable[[], float] = monotonic
+        self,
+        socket: zmq.Socket[bytes],
+        endpoint: str,
+        *,
+        queue: int,
+        largest: int = MAX_PAYLOAD,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
-        """Limit what `socket` receives; nothing is connected before `connect`."""
+        """Let `socket` receive messages of `largest` bytes, `queue` of them; nothing is connected before `connect`."""
         self._socket = socket
         self._endpoint = endpoint
         self._clock = clock
         self._ended_at: float | None = None  # and no retry was announced since
         self.up = False
         self.monitor: zmq.Socket[bytes] = socket.get_monitor_socket(_EVENTS)
-        socket.setsockopt(zmq.MAXMSGSIZE, MAX_PAYLOAD)
+        socket.setsockopt(zmq.MAXMSGSIZE, largest)
         socket.rcvhwm = queue
 
     def connect(self) -> None:

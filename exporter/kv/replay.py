@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 import zmq
 
 from exporter.kv.frames import receive
-from exporter.kv.limits import GATHERED_BYTES, GATHERED_REPLIES
+from exporter.kv.limits import GATHERED_BYTES, GATHERED_REPLIES, MAX_PAYLOAD, USUAL_PAYLOAD, queue_length
 from exporter.kv.link import Link
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ END_SECONDS: Final = 1.0
 MOST_BATCHES: Final = 50_000
 MOST_BYTES: Final = 512 * 1024 * 1024
 LONGEST_SECONDS: Final = 60.0
+_QUEUE_BYTES: Final = 16 * 1024 * 1024
 _SLICE_MS: Final = 250
 # Between two replies of one answer there is less.
 _LULL_MS: Final = 5
@@ -62,14 +63,15 @@ class Replay:
         endpoint: str,
         stopping: Event,
         *,
-        queue: int,
+        ranks: int = 1,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """Ask at `endpoint`, and let up to `queue` replies wait; `stopping` ends a wait."""
+        """Ask at `endpoint`, for one of so many ranks; `stopping` ends a wait."""
         self._context = context
         self._endpoint = endpoint
         self._stopping = stopping
-        self._queue = queue
+        self._ranks = ranks
+        self._largest = USUAL_PAYLOAD
         self._clock = clock
 
     def since(self, start: int, *, missing: int = 0) -> Generator[tuple[int, bytes], None, None]:
@@ -96,9 +98,24 @@ class Replay:
             last = number
 
     def _replies(self, start: int) -> Generator[tuple[int, bytes], None, None]:
+        """Ask for small replies, which can be queued by the hundred, and for the rest after one that is not."""
+        while True:
+            try:
+                for number, payload in self._ask(start):
+                    yield number, payload
+                    start = number + 1
+            except OversizedReplyError:
+                if self._largest == MAX_PAYLOAD:
+                    raise
+                self._largest = MAX_PAYLOAD
+            else:
+                return
+
+    def _ask(self, start: int) -> Generator[tuple[int, bytes], None, None]:
         with self._context.socket(zmq.DEALER) as socket:
             socket.linger = 0
-            link = Link(socket, self._endpoint, queue=self._queue)
+            queue = queue_length(self._ranks, self._largest, size=_QUEUE_BYTES)
+            link = Link(socket, self._endpoint, queue=queue, largest=self._largest)
             try:
                 link.connect()
                 socket.send_multipart([b"", start.to_bytes(8, "big")])

@@ -193,7 +193,7 @@ def test_payloads_that_unfold_cost_little(redis: RedisServer) -> None:
 def test_a_flood_waits_outside(redis: RedisServer) -> None:
     """Faster than they can be read come messages of two megabytes; they wait with the engine, or are dropped there."""
     flood = BOMBS["a store of numbers"]
-    with KvPublisher(WIRE, hwm=50) as publisher, confined(publisher, redis) as runtime:
+    with KvPublisher(WIRE, hwm=10) as publisher, confined(publisher, redis) as runtime:
         publisher.publish(store(0))
         wait_for_key(redis, 0)
         with going_on(lambda: publisher.publish_payload(flood)):
