@@ -215,7 +215,7 @@ OPTIONS: Final = (
         ("--max-scrape-bytes",),
         "Largest metrics page taken from the engine; a suffix such as Mi is understood.",
         values.size,
-        default="64Mi",
+        default="16Mi",
         metavar="BYTES",
     ),
     Option(

@@ -28,6 +28,8 @@ from exporter.api.server import HttpServer
 from exporter.assembly import assemble, secret
 from exporter.config import ConfigError
 from exporter.metrics.collector import EngineCollector
+from exporter.metrics.room import LEAST as LEAST_ROOM
+from exporter.metrics.room import Room
 from exporter.metrics.rules import RuleError, load_rules
 from exporter.metrics.scrape import LOOP_HEADER, EngineClient
 from exporter.metrics.telemetry import Telemetry
@@ -109,7 +111,11 @@ def build(settings: Settings) -> Service:
         headers={LOOP_HEADER: instance, "User-Agent": f"kthena-runtime/{__version__}"},
     )
     telemetry = Telemetry(settings.engine, ROUTES)
-    collector = EngineCollector(client.fetch, rules, budget=settings.request_timeout, observer=telemetry)
+    room = Room(max(2 * settings.max_scrape_bytes, LEAST_ROOM))
+    collector = EngineCollector(
+        client.fetch, rules, budget=settings.request_timeout, limit=settings.max_scrape_bytes, room=room,
+        observer=telemetry,
+    )  # fmt: skip
     budget = Budget()
     parts = assemble(settings, telemetry, budget)
     token = secret(settings.api_token_file, "--api-token-file")
@@ -120,7 +126,9 @@ def build(settings: Settings) -> Service:
         "/": LandingResource(
             collector, settings.model, settings.pod, versions, metrics_url=settings.engine_metrics_url
         ),
-        "/metrics": MetricsResource(collector, telemetry, instance=instance, raw=settings.raw_metrics),
+        "/metrics": MetricsResource(
+            collector, telemetry, instance=instance, raw=settings.raw_metrics, packing=Room(settings.max_scrape_bytes)
+        ),
         "/health": HealthResource(),
         "/ready": ReadyResource(collector, parts.findings),
         "/version": VersionResource(versions),
@@ -139,7 +147,8 @@ def build(settings: Settings) -> Service:
         _log.warning("whoever reaches this port may load adapters and download models: see --api-token-file")
     router = Router(Gate(token.current if token is not None else None).admit, LANES)
     app = create_app(resources, telemetry, router=router, budget=budget)
-    return Service(app, HttpServer(app, listener, budget=budget, lane_of=router.lane_of), client, parts)
+    server = HttpServer(app, listener, budget=budget, lane_of=router.lane_of, unsent=room.size)
+    return Service(app, server, client, parts)
 
 
 def run(settings: Settings) -> None:

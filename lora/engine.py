@@ -9,11 +9,8 @@ no error codes of use, so their words are matched, in a table.
 
 from __future__ import annotations
 
-import json
-import re
 from dataclasses import dataclass
 from http import HTTPStatus
-from threading import local
 from typing import TYPE_CHECKING, Any, Final
 
 from lora.cache_key import CacheKey, vllm_key
@@ -24,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    import requests
+    from lora.exchange import Answer, Exchange
 
 __all__ = ["APIS", "EngineApi", "EngineClient", "Models"]
 
@@ -49,7 +46,6 @@ APIS: Final = {
     "sglang": EngineApi("/load_lora_adapter", "/unload_lora_adapter", lambda _: CacheKey.LOAD),
 }
 
-_CONNECT_SECONDS: Final = 3.0
 _LIST_SECONDS: Final = 10.0
 # SGLang's unload waits for the adapter's requests; a load reads files.
 _CHANGE_SECONDS: Final = 600.0
@@ -63,34 +59,54 @@ ABSENT: Final = "not_loaded"
 
 @dataclass(frozen=True, slots=True)
 class _Meaning:
-    """What an answer means: the first row that fits its status and words."""
+    """What an answer means: the first row that fits its status and words.
+
+    Words fit in any case, and any of several; `…` stands for whatever is between
+    two parts. No regular expression, as `a.*b` takes the square of a text's length.
+    """
 
     code: str
     statuses: frozenset[int]
-    words: re.Pattern[str]
+    words: tuple[tuple[str, ...], ...]
     advice: str = ""
+
+    def fits(self, status: int, words: str) -> bool:
+        """Tell whether this row is about an answer of this status and these words, in lower case."""
+        return status in self.statuses and any(_has_in_order(words, parts) for parts in self.words)
+
+
+def _has_in_order(text: str, parts: tuple[str, ...]) -> bool:
+    position = 0
+    for part in parts:
+        found = text.find(part, position)
+        if found < 0:
+            return False
+        position = found + len(part)
+    return True
 
 
 def _row(code: str, statuses: str, words: str, advice: str = "") -> _Meaning:
-    return _Meaning(code, frozenset(map(int, statuses.split())), re.compile(words, re.IGNORECASE | re.DOTALL), advice)
+    alternatives = tuple(tuple(each.split("…")) for each in words.split("|"))
+    return _Meaning(code, frozenset(map(int, statuses.split())), alternatives, advice)
 
 
 _MEANINGS: Final = (
-    _row(ALREADY, "400 500", r"already ?been ?loaded|already loaded"),
-    _row(ABSENT, "400 404", r"adapter .* cannot be found|with name .* does not exist"),
-    _row("engine_unauthorized", "401 403", r"", "the engine wants an API key: give it with --engine-api-key-file"),
+    _row(ALREADY, "400 500", "already been loaded|already beenloaded|already loaded"),
+    _row(ABSENT, "400 404", "adapter … cannot be found|with name … does not exist"),
+    _row("engine_unauthorized", "401 403", "", "the engine wants an API key: give it with --engine-api-key-file"),
     _row(
-        "lora_updating_disabled", "404 405", r"not found|not allowed",
+        "lora_updating_disabled", "404 405", "not found|not allowed",
         "the engine has no such route: vLLM must run with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, SGLang be 0.4.9 or newer",
     ),
-    _row("lora_disabled", "400 500", r"lora is not enabled|--enable-lora", "start the engine with --enable-lora"),
+    _row("lora_disabled", "400 500", "lora is not enabled|--enable-lora", "start the engine with --enable-lora"),
     _row(
-        "rank_too_large", "400 500", r"rank .*(greater than|exceeds|larger|incompatible)|max_lora_rank",
+        "rank_too_large", "400 500",
+        "rank …greater than|rank …exceeds|rank …larger|rank …incompatible|max_lora_rank",
         "raise the engine's --max-lora-rank",
     ),
-    _row("name_taken", "400", r"conflicts with a served base model", "choose another lora_name"),
+    _row("name_taken", "400", "conflicts with a served base model", "choose another lora_name"),
     _row(
-        "adapter_not_found", "400 404 500", r"no adapter found|no such file|does not exist|cannot find",
+        "adapter_not_found", "400 404 500", "no adapter found|no such file|does not exist|cannot find",
         "the engine does not see the directory: mount the volume at the same path in both containers",
     ),
 )  # fmt: skip
@@ -111,14 +127,14 @@ class Models:
 
 
 class EngineClient:
-    """Talks to one engine; safe for threads, each of which has a connection of its own."""
+    """Talks to one engine; safe for threads."""
 
     def __init__(self, base_url: str, api: EngineApi, *, api_key: Callable[[], str | None] = lambda: None) -> None:
         """Prepare; `api_key` is asked for at each call."""
         self._base_url = base_url
         self._api = api
         self._api_key = api_key
-        self._local = local()
+        self._exchange: Exchange | None = None
 
     def models(self) -> Models:
         """Return what is served now.
@@ -136,6 +152,8 @@ class EngineClient:
             adapters = {card["id"]: card.get("root") or "" for card in cards if card.get("parent")}
         except (ValueError, TypeError, KeyError, AttributeError):
             raise EngineUnavailableError("the engine's /v1/models is not what it should be") from None
+        if not all(isinstance(each, str) for each in (*bases, *adapters, *adapters.values())):
+            raise EngineUnavailableError("the engine's /v1/models is not what it should be")
         return Models(bases, adapters)
 
     def load(self, name: str, path: Path) -> bool:
@@ -198,66 +216,57 @@ class EngineClient:
             return True
         raise refusal
 
-    def _send(
-        self, method: str, route: str, body: dict[str, str] | None = None, *, timeout: float
-    ) -> requests.Response:
-        # Imported at the first call: it costs 8 MB that most pods do not need.
-        import requests  # noqa: PLC0415
+    def _send(self, method: str, route: str, body: dict[str, str] | None = None, *, timeout: float) -> Answer:
+        # Imported at the first call: requests costs 8 MB that most pods do not need.
+        from requests import RequestException  # noqa: PLC0415
 
-        session = self._session(requests.Session)
+        from lora.exchange import Exchange, LargeAnswerError  # noqa: PLC0415
+
+        self._exchange = self._exchange or Exchange()
         key = self._api_key()
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         try:
-            response: requests.Response = session.request(
-                method, self._base_url + route, json=body, headers=headers, timeout=(_CONNECT_SECONDS, timeout),
-                allow_redirects=False,
-            )  # fmt: skip
-        except requests.RequestException as error:
+            answer = self._exchange.send(method, self._base_url + route, body=body, headers=headers, timeout=timeout)
+        except RequestException as error:
             cause = _cause(error)
             is_down = isinstance(cause, ConnectionRefusedError)
             reason = getattr(cause, "strerror", None) or type(cause).__name__
             raise EngineUnavailableError(f"the engine does not answer: {reason}", is_down=is_down) from None
-        if response.status_code in (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT):
-            raise EngineUnavailableError(f"the engine answers {response.status_code}")
-        return response
-
-    def _session(self, make: Callable[[], requests.Session]) -> requests.Session:
-        if not hasattr(self._local, "session"):
-            session = make()
-            session.trust_env = False
-            self._local.session = session
-        found: requests.Session = self._local.session
-        return found
+        except LargeAnswerError as error:
+            raise EngineUnavailableError(f"the engine's answer to {route} cannot be used: {error}") from None
+        if answer.status_code in (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT):
+            raise EngineUnavailableError(f"the engine answers {answer.status_code}")
+        return answer
 
     @staticmethod
-    def _refusal(response: requests.Response) -> EngineRefusedError:
-        words = _words(response)
-        meaning = next(
-            (row for row in _MEANINGS if response.status_code in row.statuses and row.words.search(words)), _ANYTHING
-        )
-        quote = " ".join(words.split())[:_LONGEST_QUOTE] or f"status {response.status_code}"
+    def _refusal(answer: Answer) -> EngineRefusedError:
+        words = _words(answer)
+        lower = " ".join(words.lower().split())
+        meaning = next((row for row in _MEANINGS if row.fits(answer.status_code, lower)), _ANYTHING)
+        quote = " ".join(words.split())[:_LONGEST_QUOTE] or f"status {answer.status_code}"
         message = f"{meaning.advice} (it says: {quote})" if meaning.advice else f"the engine refuses: {quote}"
         return EngineRefusedError(meaning.code, message)
 
 
-def _says_failure(response: requests.Response) -> bool:
+def _says_failure(answer: Answer) -> bool:
     try:
-        return response.json().get("success") is False
+        return answer.json().get("success") is False
     except (ValueError, AttributeError):
         return False  # vLLM answers in plain text
 
 
-def _words(response: requests.Response) -> str:
+def _words(answer: Answer) -> str:
     """Return the engine's own words, wherever it put them."""
     try:
-        body: Any = json.loads(response.content)
+        body: Any = answer.json()
     except ValueError:
-        return response.text
+        return answer.text
     if not isinstance(body, dict):
-        return str(body)
+        return answer.text
     error = body.get("error")
     found = error.get("message") if isinstance(error, dict) else error
-    return str(found or body.get("error_message") or body.get("message") or body.get("detail") or "")
+    found = found or body.get("error_message") or body.get("message") or body.get("detail") or ""
+    return found if isinstance(found, str) else answer.text
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -8,6 +8,6 @@ r"""Models from S3, OBS, the Hugging Face Hub and mounted volumes, with guarante
                        |
              fetch/{s3,huggingface} -> ranges: the byte engine       fetch/pvc
 
-What the runtime imports (jobs, source, errors, layout) knows neither boto3 nor
-huggingface_hub; those live and die in the child.
+What the runtime imports (jobs, source, errors, layout) knows nothing of botocore
+and huggingface_hub, which live and die in the child. The child limits its own memory (memory).
 """

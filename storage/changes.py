@@ -122,7 +122,7 @@ def find_changes(target: Path, held: Held, listing: Listing, local: Local, is_ch
 def _removed(target: Path, leave: Iterable[Entry], *, needs_consent: bool) -> Iterator[Removal]:
     for path in (entry.file.path for entry in leave):
         status = _status(target, path)
-        if status and is_real(target, path.rpartition("/")[0]):
+        if status and not S_ISDIR(status.st_mode) and is_real(target, path.rpartition("/")[0]):
             yield Removal(path, status.st_size, overwritten=False, needs_consent=needs_consent)
 
 

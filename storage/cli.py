@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from storage.child import GRACE_SECONDS
 from storage.config import Config, boolean
-from storage.display import FORMS, make_display, size_text
+from storage.display import FORMS, make_display
+from storage.dry_run import dry_run_text
 from storage.errors import ConfigError, StorageError, UsageError
 from storage.job import Job
 from storage.jobs import Limits, Silent
@@ -231,7 +232,7 @@ def _run(request: DownloadRequest, limits: Limits, options: argparse.Namespace, 
     error = job.snapshot().error
     # Also when it would be refused: the list is what the caller has to look at.
     if request.action is Action.DRY_RUN and options.progress != "json" and plan:
-        sys.stdout.write(_dry_run_text(plan, request.output_dir) + _removals_text(removals))
+        sys.stdout.write(dry_run_text(plan, removals, request.output_dir))
         sys.stdout.flush()
     if error:
         code = _fail(error)
@@ -257,22 +258,6 @@ def _cancel_on_signals(job: Job) -> list[int]:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, cancel)
     return received
-
-
-def _dry_run_text(plan: Mapping[str, Any], directory: str) -> str:
-    left = plan["fetch_bytes"] - plan["resumed_bytes"]
-    return (
-        f"{plan['source']} {plan['revision']}".rstrip() + f"\n{plan['files']} files, {plan['bytes']} bytes\n"
-        f"to fetch: {plan['fetch_files']} files, {left} bytes ({size_text(left)})\n"
-        f"unchanged: {plan['kept_files']} files, {plan['kept_bytes']} bytes\n"
-        f"room in {directory}: {plan['free_bytes']} bytes ({size_text(plan['free_bytes'])}), enough\n"
-    )
-
-
-def _removals_text(removals: Sequence[Mapping[str, Any]]) -> str:
-    head = f"to remove or overwrite: {len(removals)} files, {sum(each['size'] for each in removals)} bytes\n"
-    lines = (f"  {'overwrite' if each['overwritten'] else 'remove'} {each['file']}\n" for each in removals)
-    return head + "".join(lines)
 
 
 def _fail(error: StorageError) -> int:

@@ -177,7 +177,7 @@ def _verified(event: Mapping[str, Any]) -> str:
 
 def _done(event: Mapping[str, Any]) -> str:
     count = event["removed_files"]
-    removed = f"; removed or overwrote {count} other files: {listed(event['removed'], count)}" if count else ""
+    removed = f"; removed or overwritten: {count} ({listed(event['removed'], count)})" if count else ""
     return f"done: {event['files']} files, {size_text(event['bytes'])} in {event['seconds']:.1f} s{removed}"
 
 

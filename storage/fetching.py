@@ -10,18 +10,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from storage.errors import NetworkError, StalledError, StorageError
 from storage.growth import Cursor
-from storage.transport import (
+from storage.responses import (
     MAX_REDIRECTS,
     REDIRECTS,
-    Failure,
     check_passing,
     content_length,
-    failures,
     let_go,
-    origin_of,
     read_head,
     redirected,
 )
+from storage.transport import Failure, failures, origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """The supervisor: a bounded number of downloads at once, each in a worker process of its own.
 
 A worker that makes no progress is killed, and one that died is replaced; the
-next goes on where it was. Neither boto3 nor huggingface_hub is ever imported here.
+next goes on where it was. The libraries that know the sources are never imported here.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ class Journal:
             else:
                 start, end = rest
                 self._extend(key, int(start), int(end))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             return
 
     def _extend(self, key: _Key, start: int, end: int) -> None:

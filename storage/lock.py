@@ -188,7 +188,7 @@ def _read(path: Path) -> Holder:
     try:
         data: Any = json.loads(read_record(path, _MAX_BYTES))
         return Holder(**data)
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return Holder()  # not there, or not written yet
 
 

@@ -13,6 +13,7 @@ import errno
 import re
 import resource
 import threading
+from contextlib import suppress
 from typing import Final
 
 __all__ = ["DEFAULT_MEMORY", "confine", "is_exhaustion", "memory_size", "release"]
@@ -44,13 +45,15 @@ def confine(limit: int) -> None:
     threading.stack_size(STACK_BYTES)
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
     limit = limit if most == resource.RLIM_INFINITY else min(limit, most)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
+    with suppress(OSError):  # where it is forbidden, the container's limit is the only one
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
 
 
 def release() -> None:
     """Lift the limit, so that a worker that has reached it can say so."""
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    with suppress(OSError):
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
 def is_exhaustion(error: BaseException) -> bool:

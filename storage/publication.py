@@ -108,7 +108,10 @@ def _remove(target: Path, name: str) -> None:
     path = target / name
     # No link is followed out of the target on the way there.
     if is_real(target, name.rpartition("/")[0]):
-        path.unlink(missing_ok=True)
+        with suppress(
+            FileNotFoundError, IsADirectoryError, NotADirectoryError
+        ):  # gone, or something else has taken its place
+            path.unlink()
         for parent in path.relative_to(target).parents[:-1]:
             with suppress(OSError):
                 (target / parent).rmdir()

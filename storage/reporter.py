@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NAMED", "Reporter"]
 
-# Names of removed files that are told together; each has an event of its own too.
+# How many removed files one message names; each also has an event of its own.
 NAMED: Final = 20
 
 # Seconds between two events of progress, or of waiting.

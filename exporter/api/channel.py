@@ -86,9 +86,6 @@ class Channel(HTTPChannel):
 
     def handle_read(self) -> None:
         """Take what came; a client that has no more to say is still owed the answer under way."""
-        if not self.requests:
-            super().handle_read()
-            return
         try:
             data = self.socket.recv(self.adj.recv_bytes)
         except BlockingIOError:

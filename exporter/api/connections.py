@@ -94,6 +94,7 @@ class Connections(TcpWSGIServer):
             bind_socket=False,
         )
         self._most = _room()
+        self._is_called = False
         self._resume_at = 0.0
         self._quiet_until = 0.0
 
@@ -112,8 +113,17 @@ class Connections(TcpWSGIServer):
         return left if left > 0 else inf
 
     def handle_accept(self) -> None:
-        """Take the clients that have come."""
-        for _ in range(_BATCH):
+        """Leave it to `take_clients`."""
+        self._is_called = True
+
+    def take_clients(self) -> None:
+        """Take the clients that have come.
+
+        Not while the loop goes through what has happened: it knows connections
+        by their descriptors, and a new one may get that of one closed just now.
+        """
+        is_called, self._is_called = self._is_called, False
+        for _ in range(_BATCH if is_called else 0):
             try:
                 client, address = self.socket.accept()
             except (BlockingIOError, ConnectionAbortedError):
@@ -127,7 +137,7 @@ class Connections(TcpWSGIServer):
     def _is_overcome(self, error: OSError) -> bool:
         """See to it that a client can be accepted; return whether to try again now."""
         if error.errno not in _EXHAUSTED:
-            _log.warning("a client could not be accepted: %s", error.strerror)
+            self._tell("a client could not be accepted: %s", error.strerror)
             return False
         # The system looks for a descriptor first, and only then whether there is a client at all.
         if not self._is_client_waiting():

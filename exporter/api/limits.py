@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from exporter.api.channel import Channel
 
-__all__ = ["Limits"]
+__all__ = ["UNSENT_BYTES", "Limits"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ _IDLE_WAKE_UP: Final = 5.0
 # With very many connections a look at all of them takes milliseconds: not after each event.
 _LOOK_SECONDS: Final = 0.1
 # Answers that wait for their clients; beyond it those go first that have taken longest, and more than a moment.
-UNSENT_BYTES: Final = 64 * 1024 * 1024
+UNSENT_BYTES: Final = 32 * 1024 * 1024
 _MOMENT: Final = 1.0
 # Requests that are not complete, or wait for a thread; beyond it those go first that are largest.
 HELD_BYTES: Final = 16 * 1024 * 1024
@@ -32,7 +32,9 @@ HELD_BYTES: Final = 16 * 1024 * 1024
 class Limits:
     """Closes the connections of such clients; in the loop's thread only."""
 
-    def __init__(self) -> None:
+    def __init__(self, unsent: int = UNSENT_BYTES) -> None:
+        """Let `unsent` bytes of answers wait for their clients."""
+        self._unsent = unsent
         self._looked_at = 0.0
 
     def enforce(self, channels: Sequence[Channel], unsent: int, now: float) -> float:
@@ -43,8 +45,8 @@ class Limits:
             unsent: Bytes of their answers that are not sent.
             now: The time.
         """
-        if unsent > UNSENT_BYTES:
-            _let_go_of_answers(channels, unsent, now)
+        if unsent > self._unsent:
+            _let_go_of_answers(channels, unsent - self._unsent, now)
         left = self._looked_at + _LOOK_SECONDS - now
         if left > 0:
             return left
@@ -59,14 +61,14 @@ class Limits:
         return _BUSY_WAKE_UP if any(channel.is_receiving() for channel in channels) else _IDLE_WAKE_UP
 
 
-def _let_go_of_answers(channels: Sequence[Channel], total: int, now: float) -> None:
-    """Close the connections of clients that do not take their answers, `total` bytes in all."""
+def _let_go_of_answers(channels: Sequence[Channel], excess: int, now: float) -> None:
+    """Close the connections of clients that do not take their answers, until `excess` bytes are gone."""
     waiting = [channel for channel in channels if channel.unsent]
     for channel in sorted(waiting, key=attrgetter("unsent_since")):
-        if total > UNSENT_BYTES and now - channel.unsent_since > _MOMENT:
+        if excess > 0 and now - channel.unsent_since > _MOMENT:
             _log.debug("a client was disconnected that left %d bytes of its answer", channel.unsent)
             channel.handle_close()
-            total -= channel.unsent
+            excess -= channel.unsent
 
 
 def _let_go_of_requests(channels: Sequence[Channel], total: int) -> None:

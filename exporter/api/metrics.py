@@ -6,6 +6,7 @@ from http import HTTPStatus
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
+from exporter.api.chunks import Chunks
 from exporter.api.errors import problem
 from exporter.metrics.exposition import (
     CONTENT_TYPE,
@@ -16,13 +17,14 @@ from exporter.metrics.exposition import (
     write_selected,
 )
 from exporter.metrics.reader import parse_page
+from exporter.metrics.room import Room
 from exporter.metrics.scrape import LOOP_HEADER
 from exporter.metrics.telemetry import scrape_families
 
 if TYPE_CHECKING:
     from falcon import Request, Response
 
-    from exporter.metrics.collector import EngineCollector
+    from exporter.metrics.collector import EngineCollector, Scrape
     from exporter.metrics.telemetry import Telemetry
 
 __all__ = ["MetricsResource", "scrape_budget"]
@@ -33,8 +35,10 @@ TIMEOUT_OFFSET: Final = 0.5
 # As much as --request-timeout may be; a lock cannot wait for any number of seconds.
 MAX_BUDGET: Final = 3600.0
 
-# From here on, joining the page to the rest costs more than a second write.
-_STREAM_SIZE: Final = 1 << 20
+# Smaller bodies are copied into the server's buffers.
+_SHARED_SIZE: Final = 64 * 1024
+# How long an answer waits for its turn to be compressed; after that it goes out as it is.
+_PACKING_SECONDS: Final = 2.0
 
 _NO_PAGE: Final = parse_page(b"")
 
@@ -44,7 +48,9 @@ class MetricsResource:
 
     public: Final = True
 
-    def __init__(self, collector: EngineCollector, telemetry: Telemetry, *, instance: str, raw: bool) -> None:
+    def __init__(
+        self, collector: EngineCollector, telemetry: Telemetry, *, instance: str, raw: bool, packing: Room | None = None
+    ) -> None:
         """Serve what `collector` and `telemetry` have.
 
         Args:
@@ -52,11 +58,13 @@ class MetricsResource:
             telemetry: The runtime's own families.
             instance: Names this process, to notice that it scrapes itself.
             raw: Whether the engine's own families are exported.
+            packing: Room for compressed answers.
         """
         self._collector = collector
         self._telemetry = telemetry
         self._instance = instance
         self._raw = raw
+        self._packing = packing or Room()
 
     def on_get(self, req: Request, resp: Response) -> None:
         """Answer 200 whatever the engine does: `engine_up` tells."""
@@ -73,7 +81,23 @@ class MetricsResource:
         chunks = write_selected(page, families, set(names)) if names else write(page, families)
         resp.content_type = CONTENT_TYPE
         resp.set_header("Vary", "Accept-Encoding")
-        _send(req, resp, chunks)
+        self._send(req, resp, chunks, scrape)
+
+    def _send(self, req: Request, resp: Response, chunks: list[bytes | memoryview], scrape: Scrape) -> None:
+        """Answer with the chunks, compressed if the client takes that, and there is room for it."""
+        keep, size = scrape.hold, sum(map(len, chunks))
+        if size >= MIN_COMPRESSED and accepts_gzip(req.get_header("Accept-Encoding")):
+            packing = self._packing.claim(size, _PACKING_SECONDS)
+            if packing is not None:
+                chunks, keep = [compress(chunks)], packing
+                size = len(chunks[0])
+                packing.resize(size)
+                resp.set_header("Content-Encoding", "gzip")
+        if size < _SHARED_SIZE:
+            resp.data = b"".join(chunks)
+        else:
+            resp.stream = Chunks(chunks, keep)
+            resp.content_length = size
 
     on_head = on_get
 
@@ -85,15 +109,3 @@ def scrape_budget(header: str | None) -> float | None:
     except ValueError:
         return None
     return min(max(timeout - TIMEOUT_OFFSET, timeout / 2), MAX_BUDGET) if 0 < timeout < float("inf") else None
-
-
-def _send(req: Request, resp: Response, chunks: list[bytes]) -> None:
-    size = sum(map(len, chunks))
-    if size >= MIN_COMPRESSED and accepts_gzip(req.get_header("Accept-Encoding")):
-        resp.set_header("Content-Encoding", "gzip")
-        resp.data = compress(chunks)
-    elif size < _STREAM_SIZE:
-        resp.data = b"".join(chunks)
-    else:
-        resp.stream = iter(chunks)
-        resp.content_length = size

@@ -7,8 +7,8 @@ of request has threads of its own, a lane (`exporter.api.lanes`):
     QUICK     /health, /version                  -         2
     SCRAPES   /metrics                          20        21
     LOOKS     /, /ready                          4         5
-    CALLS     lists, cancelling, the rest        4         5
-    WAITS     loads, unloads, downloads          8        13
+    CALLS     lists, cancelling, the rest       12        13
+    WAITS     loads, unloads, downloads          8        21
 
 In every lane the places are fewer than the threads: a thread is left that
 refuses one request too many. A load or a download in the background takes one
@@ -34,6 +34,8 @@ __all__ = ["SHARES", "Budget", "Lane", "Places", "Share"]
 _RETRY_SECONDS: Final = 5
 # A burst of requests to a quick engine is served within this time.
 _PATIENCE: Final = 0.25
+# A list of adapters waits for half a second while others ask the engine (`lora.manager`).
+_CALLS_PATIENCE: Final = 1.0
 
 
 class Lane(Enum):
@@ -67,8 +69,8 @@ SHARES: Final[Mapping[Lane, Share]] = {
     Lane.QUICK: Share(threads=2),
     Lane.SCRAPES: Share(21, 20, "Too many scrapes wait for the engine.", _PATIENCE),
     Lane.LOOKS: Share(5, 4, "Too many callers wait for the engine.", _PATIENCE),
-    Lane.CALLS: Share(5, 4, "Too many calls wait for the engine or for a disk.", _PATIENCE),
-    Lane.WAITS: Share(13, 8, "Too many callers wait for downloads and loads: use async_download, or try again."),
+    Lane.CALLS: Share(13, 12, "Too many calls wait for the engine or for a disk.", _CALLS_PATIENCE),
+    Lane.WAITS: Share(21, 8, "Too many callers wait for downloads and loads: use async_download, or try again."),
 }
 
 

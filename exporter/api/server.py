@@ -11,7 +11,7 @@ from waitress import wasyncore
 
 from exporter.api.connections import Connections
 from exporter.api.lanes import Lanes
-from exporter.api.limits import Limits
+from exporter.api.limits import UNSENT_BYTES, Limits
 from exporter.api.places import SHARES, Budget, Lane
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class HttpServer:
         *,
         budget: Budget | None = None,
         lane_of: Callable[[str], Lane] = lambda _: Lane.CALLS,
+        unsent: int = UNSENT_BYTES,
     ) -> None:
         """Take over `listener`; nothing is served until `serve`.
 
@@ -50,11 +51,12 @@ class HttpServer:
             listener: The socket, which listens.
             budget: How many threads each lane has.
             lane_of: Returns the lane of a path.
+            unsent: Bytes of answers that may wait for their clients.
         """
         self._lanes = Lanes((budget or Budget()).threads, lambda channel: _lane(channel, lane_of))
         self._map: dict[int, Any] = {}
         self._server = Connections(app, listener, self._lanes, self._map)
-        self._limits = Limits()
+        self._limits = Limits(unsent)
         self._patience = 0.0
         host, port = listener.getsockname()[:2]
         self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -93,6 +95,7 @@ class HttpServer:
 
     def _loop_once(self, timeout: float) -> None:
         wasyncore.loop(timeout=timeout, use_poll=True, map=self._map, count=1)
+        self._server.take_clients()
         now = monotonic()
         channels = self._server.channels
         unsent = sum([channel.proceed(now) for channel in channels])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RequestTarget"]
 
-# Visible ASCII without "#", which no target has; what is more than that in RFC 3986 harms no one.
+# Visible ASCII without "#", which no target has. RFC 3986 allows less, but clients do send brackets in queries.
 _TARGET: Final = re.compile(
     r"""
     (?: (?i:https?) :// [!-"$-.0->@-~]+ (?= [/?] | \Z ) | (?=/) )  # scheme and authority, or a slash

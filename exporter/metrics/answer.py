@@ -6,19 +6,24 @@ checking a small page does; a scrape wants to know four of them.
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
-from http.client import HTTPException, HTTPResponse, LineTooLong, UnknownProtocol
+from http.client import HTTPException, LineTooLong, UnknownProtocol
 from typing import IO, TYPE_CHECKING, Any, Final
+
+from storage.framing import FramingError, StrictResponse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = ["Answer", "Headers"]
 
-# As many with the blank one, and as long, as http.client takes.
+# As many with the blank one as http.client takes, and all of them as long as it allows for each.
 _MAX_LINES: Final = 100
-_MAX_LINE: Final = 65536
+_MAX_BYTES: Final = 65536
 _END: Final = frozenset({b"\r\n", b"\n", b""})
+_INTERIM: Final = range(HTTPStatus.CONTINUE, HTTPStatus.OK)
+_LENGTH: Final = re.compile(r"[0-9]{1,15}")
 _NO_BODY: Final = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 
 
@@ -42,18 +47,16 @@ class Headers:
         return self._values.get(name.lower(), default)
 
 
-class Answer(HTTPResponse):
+class Answer(StrictResponse):
     """http.client's response, but for how its head is read."""
 
     # The types of http.client leave these out, or have other ones.
     headers: Any
     msg: Any
-    fp: Any
     length: Any
     will_close: Any
     _method: Any
     _check_close: Any
-    _read_status: Any
 
     def begin(self) -> None:
         """Read the status line and the header fields.
@@ -64,14 +67,14 @@ class Answer(HTTPResponse):
         if self.headers:
             return
         version, status, reason = self._read_head()
-        while status == HTTPStatus.CONTINUE:
+        while status in _INTERIM:
             version, status, reason = self._read_head()
         if not version.startswith("HTTP/1."):
             raise UnknownProtocol(version)
         self.version = 10 if version == "HTTP/1.0" else 11
         self.code = self.status = status
         self.reason = reason.strip()
-        self.chunked = (self.headers.get("transfer-encoding") or "").lower() == "chunked"
+        self.chunked = self._is_chunked()
         self.chunk_left = None
         self.will_close = self._check_close()
         self.length = None if self.chunked else self._content_length()
@@ -84,23 +87,34 @@ class Answer(HTTPResponse):
         self.headers = self.msg = Headers(_fields(self.fp))
         return status
 
+    def _is_chunked(self) -> bool:
+        codings = self.headers.get_all("transfer-encoding", [])
+        if codings and [coding.lower() for coding in codings] != ["chunked"]:
+            raise FramingError("a transfer encoding other than chunked")
+        return bool(codings)
+
     def _content_length(self) -> int | None:
         if self.status in _NO_BODY or self.status < HTTPStatus.OK or self._method == "HEAD":
             return 0
-        try:
-            length = int(self.headers.get("content-length") or "")
-        except ValueError:
+        # A proxy may have joined repeated fields.
+        lengths = {text.strip() for field in self.headers.get_all("content-length", []) for text in field.split(",")}
+        if not lengths:
             return None
-        return length if length >= 0 else None
+        length = lengths.pop()
+        if lengths or not _LENGTH.fullmatch(length):
+            raise FramingError("a length that is no number, or two of them")
+        return int(length)
 
 
 def _fields(source: IO[bytes]) -> list[tuple[str, str]]:
     """Read the fields up to the blank line; a line that begins with a blank goes on with the one before."""
     fields: list[tuple[str, str]] = []
+    left = _MAX_BYTES
     for _ in range(_MAX_LINES):
-        line = source.readline(_MAX_LINE + 1)
-        if len(line) > _MAX_LINE:
-            kind = "header line"
+        line = source.readline(left + 1)
+        left -= len(line)
+        if left < 0:
+            kind = "header lines"
             raise LineTooLong(kind)
         if line in _END:
             return fields

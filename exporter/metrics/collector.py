@@ -7,6 +7,7 @@ cost the engine one rendering of its page.
 from __future__ import annotations
 
 import logging
+import sys
 from dataclasses import dataclass, field
 from threading import Event, Lock
 from time import perf_counter
@@ -20,6 +21,7 @@ from exporter.metrics.news import ScrapeNews
 from exporter.metrics.openmetrics import as_text_format
 from exporter.metrics.reader import InvalidPageError, parse_page
 from exporter.metrics.repairs import Repair
+from exporter.metrics.room import Room
 from exporter.metrics.standard import Standardized, standardize
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from exporter.metrics.families import TextFamily
     from exporter.metrics.page import Page, Shape
+    from exporter.metrics.room import Hold
     from exporter.metrics.rules import RuleSet
     from exporter.metrics.scrape import Fetched
 
@@ -48,6 +51,7 @@ class Scrape:
         duration: Seconds from request to result.
         error: Why there is no page, if there is none.
         repairs: How often each kind of flaw was mended or left out.
+        hold: Counts the page as held, for as long as anything refers to it.
     """
 
     page: Page
@@ -56,6 +60,7 @@ class Scrape:
     duration: float = 0.0
     error: ScrapeError | None = None
     repairs: dict[str, int] = field(default_factory=dict)
+    hold: Hold | None = None
 
     @property
     def up(self) -> bool:
@@ -91,12 +96,14 @@ class EngineCollector(Collector):
         kthena:num_requests_waiting{engine="0",model_name="m"} 3.0
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - two collaborators, three limits, an observer and a clock
         self,
         fetch: Callable[[float], Fetched],
         rules: RuleSet,
         *,
         budget: float = 30.0,
+        limit: int = sys.maxsize,
+        room: Room | None = None,
         observer: ScrapeObserver | None = None,
         clock: Callable[[], float] = perf_counter,
     ) -> None:
@@ -106,12 +113,16 @@ class EngineCollector(Collector):
             fetch: Returns the engine's page or raises ScrapeError.
             rules: Which family feeds which standard metric.
             budget: Seconds for a scrape when the caller names none.
+            limit: The most that a page may cost (`exporter.metrics.cost`).
+            room: Where pages are held; no scrape begins while it is full.
             observer: Told of each fetch.
             clock: A monotonic clock in seconds.
         """
         self._fetch = fetch
         self._rules = rules
         self._budget = budget
+        self._limit = limit
+        self._room = room or Room()
         self._observer = observer
         self._clock = clock
         self._lock = Lock()
@@ -184,24 +195,33 @@ class EngineCollector(Collector):
         return self._failed(failure, self._clock() - started)
 
     def _scrape(self, budget: float, started: float) -> Scrape:
-        fetched = self._fetch(budget)
-        body = as_text_format(fetched.body) if fetched.openmetrics else fetched.body
+        hold = self._room.claim(0, budget)
+        if hold is None:
+            detail = "readers that are slow to take their answers hold all the memory there is for pages"
+            raise ScrapeError(Reason.BACKLOG, detail)
+        text, size, repairs = self._text(budget - (self._clock() - started))
         try:
-            page = parse_page(body, self._shape)
+            page = parse_page(text, self._shape, limit=self._limit)
         except InvalidPageError as error:
-            raise _unusable(body, error) from None
+            raise _unusable(text, error) from None
         if page.shape is not self._shape:
             self._shape = page.shape
-        repairs = dict(page.repairs)
-        if fetched.openmetrics:
-            repairs[Repair.OPENMETRICS] = 1
+        repairs |= page.repairs
         if own := page.shape.names_under(OWN_PREFIX):
             page = page.without(own)
             repairs[Repair.RESERVED_NAME] = len(own)
         standard = standardize(page, self._rules)
         if standard.taken:
             repairs[Repair.STANDARD_NAME_TAKEN] = len(standard.taken)
-        return Scrape(page, standard, len(fetched.body), self._clock() - started, None, repairs)
+        hold.resize(len(page.raw) + sum(len(family.text) for family in standard.families))
+        return Scrape(page, standard, size, self._clock() - started, None, repairs, hold)
+
+    def _text(self, budget: float) -> tuple[bytes, int, dict[str, int]]:
+        """Return the engine's page as text format, its size as it came, and what was done to it."""
+        fetched = self._fetch(budget)
+        if not fetched.openmetrics:
+            return fetched.body, len(fetched.body), {}
+        return as_text_format(fetched.body, limit=self._limit), len(fetched.body), {Repair.OPENMETRICS: 1}
 
     def _failed(self, error: ScrapeError, duration: float) -> Scrape:
         missing = tuple(rule.name for rule in self._rules.rules)
@@ -220,7 +240,7 @@ def _is_timeout(scrape: Scrape) -> bool:
 
 def _unusable(body: bytes, error: InvalidPageError) -> ScrapeError:
     """Tell a page that is not metrics at all from one that is damaged."""
-    if body.lstrip()[:1] in (b"<", b"{", b"["):
+    if body[:4096].lstrip()[:1] in (b"<", b"{", b"["):
         return ScrapeError(Reason.NOT_METRICS, "the answer is not exposition text: check --engine-metrics-path")
     if not body.endswith(b"\n"):
         return ScrapeError(Reason.TRUNCATED, str(error))

@@ -29,6 +29,7 @@ class Reason(StrEnum):
     NOT_METRICS = "not_metrics"
     INVALID = "invalid"
     LOOP = "loop"
+    BACKLOG = "backlog"
     INTERNAL = "internal"
 
 

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["TextFamily", "sample_lines"]
 
 _SAMPLE: Final = re.compile(
-    r"(?P<name>[^\s{]+)[ \t]*(?:\{(?P<labels>(?:[^\"}]|\"(?:[^\"\\]|\\.)*\")*)\})?"
-    r"[ \t]*(?P<value>\S+)(?:[ \t]+(?P<timestamp>-?\d+))?"
+    r"(?P<name>[^\s{]++)[ \t]*+(?:\{(?P<labels>(?:[^\"}]++|\"[^\"\\]*+(?:\\.[^\"\\]*+)*+\")*+)\})?+"
+    r"[ \t]*+(?P<value>\S++)(?:[ \t]++(?P<timestamp>-?\d++))?+"
 )
-_LABEL: Final = re.compile(r"(\w+)\s*=\s*\"((?:[^\"\\]|\\.)*)\"")
+_LABEL: Final = re.compile(r"(\w++)\s*+=\s*+\"([^\"\\]*+(?:\\.[^\"\\]*+)*+)\"")
 _ESCAPE: Final = re.compile(r"\\(.)")
 _ESCAPED: Final = {"n": "\n", "\\": "\\", '"': '"'}
 

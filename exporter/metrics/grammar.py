@@ -8,14 +8,17 @@ https://prometheus.io/docs/instrumenting/exposition_formats/
 from __future__ import annotations
 
 import re
+from codecs import utf_8_decode
+from io import BytesIO
 from math import isinf
 from operator import ne
 from typing import TYPE_CHECKING, Final
 
 from exporter.metrics.repairs import Repair
+from exporter.metrics.slabs import SLAB, slabs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 __all__ = [
     "BOUNDS",
@@ -59,24 +62,27 @@ def _line_pattern(number: bytes) -> re.Pattern[bytes]:
 _USUAL_LINES: Final = _line_pattern(_USUAL_NUMBER)
 _ANY_LINES: Final = _line_pattern(_ANY_NUMBER)
 
-_LABEL_VALUE: Final = re.compile(rb'"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+"')
+# A quote that nothing closes takes the rest of its line: trying again from each quote in there would take for ever.
+_VALUE: Final = rb'"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+"?+'
+_LABEL_VALUE: Final = re.compile(_VALUE)
 _NUMBER: Final = re.compile(_ANY_NUMBER + rb"|" + _WORD)
 _SIGNATURE: Final = re.compile(rb"^" + _NAME + rb"[ \t]*+(\{[^}\n]++\})", re.MULTILINE)
 _LABEL_NAME: Final = re.compile(rb"[a-zA-Z_][a-zA-Z0-9_]*+")
-# What is a line's own: the name that a header is of, or a sample's series.
+# How a line of a family begins, as no line of another family does.
 OPENING: Final = re.compile(
-    rb"^(?:#[ \t]++(?:HELP|TYPE)[ \t]++" + _NAME + rb"[ \t\n]|" + _NAME + rb"(?:[ \t]*+" + _LABELS + rb")?+[ \t]?)",
-    re.MULTILINE,
+    rb"^(?:#[ \t]++(?:HELP|TYPE)[ \t]++" + _NAME + rb"[ \t\n]|" + _NAME + rb"[ \t{])", re.MULTILINE
 )
 BOUNDS: Final = {
     kind: re.compile(rb"[{,][ \t]*+" + label + rb'[ \t]*+=[ \t]*+"([^"]*+)"')
     for kind, label in (("histogram", rb"le"), ("summary", rb"quantile"))
 }
-OTHER_VALUES: Final = re.compile(rb'(?<![{, ]le)(?<!quantile)="[^"\\\n]*+(?:\\.[^"\\\n]*+)*+"')
+OTHER_VALUES: Final = re.compile(rb"(?<![{, ]le)(?<!quantile)=" + _VALUE)
 _BARE_HEADER: Final = re.compile(rb"^#(?=(?:HELP|TYPE)[ \t])")
 _HELP: Final = re.compile(rb"#[ \t]+HELP[ \t]")
-_LONE_BACKSLASH: Final = re.compile(rb'\\(\\|n|"|)')
-_LONE_HELP_BACKSLASH: Final = re.compile(rb"\\(\\|n|)")
+# What a backslash may begin in a label's value and in HELP, and what stands for it while a line is mended.
+_ESCAPES: Final = ((b"\\\\", b"\x00b"), (b"\\n", b"\x00n"), (b'\\"', b"\x00q"))
+_HELP_ESCAPES: Final = _ESCAPES[:2]
+_MOST_LABELS: Final = 10_000
 
 SUFFIXES: Final = {
     "histogram": (b"", b"_bucket", b"_sum", b"_count"),
@@ -112,12 +118,12 @@ def _match_unusual(raw: bytes, position: int) -> re.Match[bytes] | None:
     match = _ANY_LINES.match(raw, position)
     if match is None or match.lastgroup != "samples":
         return match
-    for i, line in enumerate(match[0].split(b"\n")[:-1]):
+    for number, line in _lines(raw, *match.span()):
         value = line.rpartition(b"}")[2].split()
         text = value[0] if b"}" in line else value[1]
         if _overflows(text):
             problem = "a value beyond the range of a float64"
-            raise InvalidPageError(problem, line=line_at(raw, position) + i)
+            raise InvalidPageError(problem, line=line_at(raw, position) + number)
     return match
 
 
@@ -138,10 +144,13 @@ def check_text(raw: bytes) -> None:
 
 def _undecodable(raw: bytes) -> int:
     """Return where the text is not UTF-8, or -1; Python's own error, which holds the text, goes no further."""
-    try:
-        raw.isascii() or raw.decode()
-    except UnicodeDecodeError as error:
-        return error.start
+    position = len(raw) if raw.isascii() else 0
+    while position < len(raw):
+        end = position + SLAB
+        try:
+            position += utf_8_decode(raw[position:end], "strict", end >= len(raw))[1]
+        except UnicodeDecodeError as error:
+            return position + error.start
     return -1
 
 
@@ -168,18 +177,31 @@ def mend(raw: bytes, repairs: dict[str, int]) -> bytes:
 
 def _mend_lines(raw: bytes, kind: Repair, repairs: dict[str, int], mended: Callable[[bytes], bytes]) -> bytes:
     """Mend line by line, and count the lines that were not right."""
-    before = raw.split(b"\n")
-    after = list(map(mended, before))
-    if times := sum(map(ne, before, after)):
-        repairs[kind] = times
-    return b"\n".join(after)
+    times, text = 0, BytesIO()
+    for start, end in slabs(raw):
+        before = raw[start:end].split(b"\n")
+        after = list(map(mended, before))
+        times += sum(map(ne, before, after))
+        text.write(b"\n".join(after))
+    if not times:
+        return raw
+    repairs[kind] = times
+    return text.getvalue()
 
 
 def _mend_escapes(line: bytes) -> bytes:
     if b"\\" not in line or (line.startswith(b"#") and not _HELP.match(line)):
         return line
-    pattern = _LONE_HELP_BACKSLASH if line.startswith(b"#") else _LONE_BACKSLASH
-    return pattern.sub(lambda escape: escape[0] if escape[1] else b"\\\\", line)
+    escapes = _HELP_ESCAPES if line.startswith(b"#") else _ESCAPES
+    marked = line
+    for escape, mark in escapes:
+        marked = marked.replace(escape, mark)
+    if b"\\" not in marked:
+        return line
+    marked = marked.replace(b"\\", b"\x00b")
+    for escape, mark in escapes:
+        marked = marked.replace(mark, escape)
+    return marked
 
 
 def _mend_end(line: bytes) -> bytes:
@@ -188,13 +210,28 @@ def _mend_end(line: bytes) -> bytes:
 
 def check_labels(raw: bytes) -> None:
     """Refuse repeated and reserved label names, which the pattern cannot see."""
-    bare = _LABEL_VALUE.sub(b"", raw)
-    for signature in set(_SIGNATURE.findall(bare)):
-        names = _LABEL_NAME.findall(signature)
-        if len(names) != len(set(names)) or b"__name__" in names:
-            problem = "a label name that is repeated or reserved"
-            first = next(match for match in _SIGNATURE.finditer(bare) if match[1] == signature)
-            raise InvalidPageError(problem, line=line_at(bare, first.start()))
+    for start, end in slabs(raw):
+        if end - start > SLAB and raw.startswith(b"#", start):
+            continue  # one long comment or HELP
+        if end - start > SLAB and raw.count(b'"', start, end) > 2 * _MOST_LABELS:
+            problem = f"a line with more than {_MOST_LABELS} labels"
+            raise InvalidPageError(problem, line=line_at(raw, end - 1))
+        bare = _LABEL_VALUE.sub(b"", raw[start:end])
+        for signature in set(_SIGNATURE.findall(bare)):
+            names = _LABEL_NAME.findall(signature)
+            if len(names) != len(set(names)) or b"__name__" in names:
+                problem = "a label name that is repeated or reserved"
+                first = next(match for match in _SIGNATURE.finditer(bare) if match[1] == signature)
+                raise InvalidPageError(problem, line=line_at(raw, start) + bare.count(b"\n", 0, first.start()))
+
+
+def _lines(raw: bytes, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of a part of the text that ends with a line, each with its number from 0."""
+    number = 0
+    for start_of_slab, end_of_slab in slabs(raw, start, end):
+        for line in raw[start_of_slab:end_of_slab].split(b"\n")[:-1]:
+            yield number, line
+            number += 1
 
 
 def series_names(name: str, kind: str) -> frozenset[str]:

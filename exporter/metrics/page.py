@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
+from io import BytesIO
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-from exporter.metrics.families import TextFamily
+from exporter.metrics.families import TextFamily, sample_lines
 from exporter.metrics.grammar import OPENING, series_names
+from exporter.metrics.slabs import slabs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -40,7 +42,6 @@ _LAST_NUMBER: Final = re.compile(b" " + _NUMBER)
 # one that a value may have.
 _VALUE_BEFORE: Final = rb"[0-9.fFnNyY](?:(?<=[0-9.])|(?<=[Nn][Aa][Nn]|[Ii][Nn][Ff])|(?<=[Nn][Ii][Tt][Yy]))"
 _NO_TIMESTAMP: Final = re.compile(rb" (?<!" + _VALUE_BEFORE + rb" )" + _NUMBER)
-_SLAB: Final = 1 << 20
 # By so much the length of a value seldom changes.
 _SLACK: Final = 16
 
@@ -107,14 +108,12 @@ class Shape:
         """Compare slab by slab: the pieces of a large page at once cost more to allocate than to make."""
         if self.structure is None:
             return False
-        position = seen = 0
-        while position < len(raw):
-            end = raw.find(b"\n", position + _SLAB) + 1 or len(raw)
-            slab = structure(raw[position:end], self.value)
+        seen = 0
+        for start, end in slabs(raw):
+            slab = structure(raw[start:end], self.value)
             if not self.structure.startswith(slab, seen):
                 return False
             seen += len(slab)
-            position = end
         return seen == len(self.structure)
 
     def _locate(self, raw: bytes) -> tuple[int, ...] | None:
@@ -179,6 +178,17 @@ class Page:
         """Return the number of sample lines of a family that is there."""
         return self.shape.families[self.shape.positions[name]].samples
 
+    def sample_blocks(self, name: str) -> Iterator[bytes]:
+        """Yield the sample lines of a family that is there, slab by slab; headers and comments are left out."""
+        start, end = self._starts[(position := self.shape.positions[name])], self._starts[position + 1]
+        while self.raw.startswith(b"#", start, end):
+            start = self.raw.index(b"\n", start) + 1
+        bare = self.raw.count(b"\n", start, end) == self.shape.families[position].samples
+        for span in slabs(self.raw, start, end):
+            block = self.raw[slice(*span)]
+            if bare or (block := b"".join(line + b"\n" for line in sample_lines(block))):
+                yield block
+
     def __contains__(self, name: str) -> bool:
         """Tell whether a family of this name is there, with samples or without."""
         return name in self.shape.positions
@@ -187,11 +197,24 @@ class Page:
         """Yield all families in the order of the page."""
         return map(self._family, range(len(self.shape.families)))
 
+    def blocks(self, places: Iterable[int]) -> Iterator[memoryview]:
+        """Yield the text of the families at these places, in ascending order; neighbours are one piece."""
+        text = memoryview(self.raw)
+        start = end = 0
+        for place in places:
+            if self._starts[place] != end:
+                if end > start:
+                    yield text[start:end]
+                start = self._starts[place]
+            end = self._starts[place + 1]
+        if end > start:
+            yield text[start:end]
+
     def without(self, names: Iterable[str]) -> Page:
         """Return the page less the families of these names."""
         unwanted = set(names)
         kept = [i for i, family in enumerate(self.shape.families) if family.name not in unwanted]
-        blocks = [self.raw[self._starts[i] : self._starts[i + 1]] for i in kept]
+        blocks = (memoryview(self.raw)[self._starts[i] : self._starts[i + 1]] for i in kept)
         return assemble(blocks, [self.shape.families[i] for i in kept], self.repairs)
 
     def _family(self, position: int) -> TextFamily:
@@ -200,33 +223,43 @@ class Page:
         return TextFamily(family.name, family.kind, block)
 
 
-def assemble(blocks: list[bytes], shapes: list[FamilyShape], repairs: dict[str, int]) -> Page:
+def assemble(blocks: Iterable[bytes | memoryview], shapes: list[FamilyShape], repairs: dict[str, int]) -> Page:
     """Build a page out of blocks that differ from the text the engine sent."""
-    starts = [0]
+    raw, starts = BytesIO(), [0]
     for block in blocks:
-        starts.append(starts[-1] + len(block))
+        raw.write(block)
+        starts.append(raw.tell())
     # Such a page is made anew at each scrape: what the engine sends never fits it.
     shape = Shape(None, tuple(shapes), sum(family.samples for family in shapes))
-    return Page(b"".join(blocks), shape, tuple(starts), repairs)
+    return Page(raw.getvalue(), shape, tuple(starts), repairs)
 
 
 def shape_of(raw: bytes, families: Sequence[FamilyShape], starts: Sequence[int]) -> Shape:
     """Return the shape of a valid page; `starts` ends with the end of the page."""
-    plain, careful = structure(raw), structure(raw, _NO_TIMESTAMP)
-    samples = sum(family.samples for family in families)
-    blocks = [raw[start:end] for start, end in pairwise(starts)]
-    steps = tuple(_step(*pair, family.samples) for pair, family in zip(pairwise(blocks), families, strict=False))
-    # With no timestamp on this page, none is on another that is equal to it less what is last on its lines.
-    kind = (plain, _LAST_NUMBER) if plain == careful else (careful, _NO_TIMESTAMP)
-    return Shape(kind[0], tuple(families), samples, kind[1], steps)
+    whole, lengths = BytesIO(), []
+    value = _LAST_NUMBER
+    spans = list(pairwise(starts)) or [(0, len(raw))]  # comments are of no family when there is none
+    for span in spans:
+        length = 0
+        for start, end in slabs(raw, *span):
+            plain, careful = structure(raw[start:end]), structure(raw[start:end], _NO_TIMESTAMP)
+            if plain != careful:
+                value = _NO_TIMESTAMP
+            whole.write(careful)
+            length += len(plain)
+        lengths.append(length)
+    steps = tuple(map(partial(_step, raw), spans, lengths, spans[1:], families))
+    # Without a timestamp on this page, a page that matches it after the cut has none either.
+    return Shape(whole.getvalue(), tuple(families), sum(family.samples for family in families), value, steps)
 
 
-def _step(before: bytes, block: bytes, samples: int) -> _Step:
-    opening = OPENING.search(block)
-    comments, text = (block[: opening.start()], opening[0]) if opening else (b"", block)
-    least = len(structure(before))
-    window = len(before) - least + samples * _SLACK + len(comments) + len(text) + 1
-    return _Step(b"\n" + text, least - 1, window, comments.count(b"\n"))
+def _step(raw: bytes, before: tuple[int, int], least: int, span: tuple[int, int], family: FamilyShape) -> _Step:
+    """Return how to find the block at `span` behind the block `before`, whose text less its values has `least` bytes."""
+    start, end = span
+    opening = OPENING.search(raw, start, end)
+    text, comments = (opening[0], opening.start() - start) if opening else (raw[start:end], 0)
+    window = before[1] - before[0] - least + family.samples * _SLACK + comments + len(text) + 1
+    return _Step(b"\n" + text, least - 1, window, raw.count(b"\n", start, start + comments))
 
 
 def structure(raw: bytes, value: re.Pattern[bytes] = _LAST_NUMBER) -> bytes:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from array import array
+from dataclasses import dataclass, field
+from io import BytesIO
 from typing import TYPE_CHECKING
 
+from exporter.metrics.cost import families_within, too_large
 from exporter.metrics.families import sample_lines
 from exporter.metrics.grammar import (
     BOUNDS,
@@ -20,49 +24,53 @@ from exporter.metrics.grammar import (
 )
 from exporter.metrics.page import FamilyShape, Page, Shape, assemble, shape_of
 from exporter.metrics.repairs import Repair
+from exporter.metrics.slabs import slabs
 
 if TYPE_CHECKING:
     import re
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 __all__ = ["InvalidPageError", "parse_page"]
 
 
-def parse_page(raw: bytes, shape: Shape | None = None) -> Page:
+def parse_page(raw: bytes, shape: Shape | None = None, *, limit: int = sys.maxsize) -> Page:
     """Check a page and find its families.
 
     Args:
         raw: The text as the engine sent it.
         shape: The shape of an earlier page; a page that fits it is checked at
             a fraction of the cost.
+        limit: The most that the page may cost.
 
     Raises:
         InvalidPageError: The text is not valid and cannot be passed on.
+        ScrapeError: It costs too much.
     """
     page = shape.fit(raw) if shape else None
-    return page or _parse(raw, shape)
+    return page or _parse(raw, shape, limit)
 
 
-def _parse(raw: bytes, shape: Shape | None) -> Page:
+def _parse(raw: bytes, shape: Shape | None, limit: int) -> Page:
+    families_within(limit, raw)
     check_text(raw)
     repairs: dict[str, int] = {}
     raw = mend(raw, repairs)
     if repairs and shape and (page := shape.fit(raw, repairs)):
         return page
-    drafts = _draft_families(raw, {})
+    drafts = _draft_families(raw, {}, limit)
     if parts := _parts(drafts):
         if headers := sum(drafts[name].has_header for name in parts):
             repairs[Repair.SHADOWED_HEADER] = headers
-        drafts = _draft_families(raw, parts)
+        drafts = _draft_families(raw, parts, limit)
     check_labels(raw)
     for draft in drafts.values():
         draft.check_bounds(raw)
-    if scattered := sum(len(draft.spans) > 1 for draft in drafts.values()):
+    if scattered := sum(len(draft.bounds) > 2 for draft in drafts.values()):  # noqa: PLR2004 - start and end of one run
         repairs[Repair.DUPLICATE_FAMILY] = scattered
     shapes = [draft.shape() for draft in drafts.values()]
     if Repair.SHADOWED_HEADER in repairs or Repair.DUPLICATE_FAMILY in repairs:
-        return assemble([draft.merged(raw) for draft in drafts.values()], shapes, repairs)
-    starts = (*(draft.spans[0][0] for draft in drafts.values()), len(raw))
+        return assemble((draft.merged(raw) for draft in drafts.values()), shapes, repairs)
+    starts = (*(draft.bounds[0] for draft in drafts.values()), len(raw))
     return Page(raw, shape_of(raw, shapes, starts), starts, repairs)
 
 
@@ -71,7 +79,8 @@ class _Draft:
     """A family while its lines are being collected."""
 
     name: bytes
-    spans: list[list[int]]  # [start, end) in the text; several when its lines are scattered
+    # Start and end of each run of its lines, one behind the other: there are several when they are scattered.
+    bounds: array[int] = field(default_factory=lambda: array("q"))
     help: tuple[int, int] | None = None
     type: tuple[int, int] | None = None
     kind: str | None = None
@@ -85,31 +94,44 @@ class _Draft:
         suffix = sample_name.removeprefix(self.name)
         return sample_name.startswith(self.name) and suffix in SUFFIXES.get(self.kind or "", (b"",))
 
+    @property
+    def spans(self) -> Iterator[tuple[int, int]]:
+        """Where its lines are, as start and end."""
+        return zip(self.bounds[::2], self.bounds[1::2], strict=True)
+
     def shape(self) -> FamilyShape:
         return FamilyShape(self.name.decode(), self.kind or "untyped", self.samples)
 
-    def merged(self, raw: bytes) -> bytes:
+    def merged(self, raw: bytes) -> bytes | memoryview:
         """Return the family's lines in one place, under one header."""
-        if len(self.spans) == 1:
-            return raw[slice(*self.spans[0])]
-        header = [raw[slice(*span)] for span in (self.help, self.type) if span]
-        samples = (line + b"\n" for span in self.spans for line in sample_lines(raw[slice(*span)]))
-        return b"".join([*header, *samples])
+        if len(self.bounds) == 2:  # noqa: PLR2004 - one start and one end
+            return memoryview(raw)[self.bounds[0] : self.bounds[1]]
+        block = BytesIO()
+        for span in (self.help, self.type):
+            block.write(raw[slice(*span)] if span else b"")
+        for span in self.spans:
+            for start, end in slabs(raw, *span):
+                block.writelines(line + b"\n" for line in sample_lines(raw[start:end]))
+        return block.getvalue()
 
     def check_bounds(self, raw: bytes) -> None:
         """Refuse a `le` or `quantile` that is not a number: expfmt drops the page for it."""
         pattern = BOUNDS.get(self.kind or "")
         if pattern is None:
             return
-        for start, end in self.spans:
-            if all(map(is_number, set(pattern.findall(raw, start, end)))):
-                continue
-            # HELP texts and other labels' values may look like a bound: look line by line.
-            for i, line in enumerate(raw[start:end].split(b"\n")):
-                bound = None if line.startswith(b"#") else pattern.search(OTHER_VALUES.sub(b"", line))
-                if bound and not is_number(bound[1]):
-                    problem = "a bucket or quantile that is not a number"
-                    raise InvalidPageError(problem, line=line_at(raw, start) + i)
+        for span in self.spans:
+            for start, end in slabs(raw, *span):
+                if not all(map(is_number, set(pattern.findall(raw, start, end)))):
+                    _check_bound_of_each(raw[start:end], pattern, line_at(raw, start))
+
+
+def _check_bound_of_each(text: bytes, pattern: re.Pattern[bytes], first: int) -> None:
+    """Look line by line, `first` being the first: HELP texts and other labels' values may look like a bound."""
+    for i, line in enumerate(text.split(b"\n")):
+        bound = None if line.startswith(b"#") else pattern.search(OTHER_VALUES.sub(b"", line))
+        if bound and not is_number(bound[1]):
+            problem = "a bucket or quantile that is not a number"
+            raise InvalidPageError(problem, line=first + i)
 
 
 def _parts(drafts: Mapping[bytes, _Draft]) -> dict[bytes, bytes]:
@@ -125,9 +147,10 @@ def _parts(drafts: Mapping[bytes, _Draft]) -> dict[bytes, bytes]:
     return parts
 
 
-def _draft_families(raw: bytes, parts: Mapping[bytes, bytes]) -> dict[bytes, _Draft]:
+def _draft_families(raw: bytes, parts: Mapping[bytes, bytes], limit: int) -> dict[bytes, _Draft]:
     """Collect each family's lines; those of `parts` go to the family named there, but for their headers."""
     drafts: dict[bytes, _Draft] = {}
+    most = families_within(limit, raw)
     current: _Draft | None = None
     free = position = 0  # what is before the next family, and of none, begins at `free`
     end = len(raw)
@@ -145,11 +168,14 @@ def _draft_families(raw: bytes, parts: Mapping[bytes, bytes]) -> dict[bytes, _Dr
             else:
                 name = parts.get(name, name)
                 start = position if current else free
-                current = drafts.setdefault(name, _Draft(name, []))
-                current.spans.append([start, start])
+                if (current := drafts.get(name)) is None:
+                    current = drafts[name] = _Draft(name)
+                    if len(drafts) > most:
+                        raise too_large(limit, raw)
+                current.bounds.extend((start, start))
         if current is not None:
             _take(current, match, raw)
-            current.spans[-1][1] = after
+            current.bounds[-1] = after
         position = after
     return drafts
 

@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from exporter.metrics.answer import Answer
+from exporter.metrics.body import read_body
 from exporter.metrics.deadline import Deadline, DeadlineSocket, DeadlineTLSSocket
 from exporter.metrics.errors import Reason, ScrapeError
 from exporter.values import shown
+from storage.framing import FramingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
 __all__ = ["LOOP_HEADER", "EngineClient", "Fetched"]
 
@@ -37,8 +39,6 @@ _MAX_REDIRECTS: Final = 4
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 # What a URL may hold as it is: its own delimiters, and escapes.
 _URL_CHARACTERS: Final = "/%?&=+,;:@!$'()*~-._"
-_COMPRESSED: Final = frozenset({"gzip", "x-gzip", "deflate"})
-_GZIP_OR_ZLIB: Final = zlib.MAX_WBITS | 32
 
 # The first class that fits names the reason, and its words.
 _REASONS: Final[tuple[tuple[type[BaseException], Reason, str], ...]] = (
@@ -53,6 +53,7 @@ _REASONS: Final[tuple[tuple[type[BaseException], Reason, str], ...]] = (
     (ssl.SSLError, Reason.TLS, "no TLS connection to the engine: {error}"),
     (zlib.error, Reason.ENCODING, "the body cannot be decompressed"),
     (IncompleteRead, Reason.TRUNCATED, "the connection ended before the body did"),
+    (FramingError, Reason.CONNECTION, "the engine's answer has {error}"),
     (HTTPException, Reason.CONNECTION, "the engine does not answer in HTTP: {kind}"),
     (OSError, Reason.CONNECTION, "the connection broke: {error}"),
 )
@@ -228,34 +229,10 @@ class EngineClient:
             response.close()
             reason = Reason.LOOP if response.status == _LOOP_STATUS else Reason.HTTP_STATUS
             raise ScrapeError(reason, f"{shown(self.url)} answered {response.status}")
-        body = self._body(response)
+        body = read_body(response, self._max_bytes)
         if response.will_close:
             self.close()
         return Fetched(body, openmetrics=response.getheader("Content-Type", "").startswith(_OPENMETRICS))
-
-    def _body(self, response: HTTPResponse) -> bytes:
-        encoding = response.getheader("Content-Encoding", "identity").strip().lower()
-        if encoding in _COMPRESSED:
-            return self._gather(_decompress(response, self._max_bytes))
-        if encoding not in ("identity", ""):
-            raise ScrapeError(Reason.ENCODING, f"the engine sends {encoding[:20]!r}, which was not asked for")
-        if response.length is None:
-            return self._gather(_pieces(response))
-        if response.length > self._max_bytes:
-            raise self._too_large()
-        return response.read()
-
-    def _gather(self, pieces: Iterator[bytes]) -> bytes:
-        # One large block: many small ones would leave the heap in tatters.
-        body = bytearray()
-        for piece in pieces:
-            body += piece
-            if len(body) > self._max_bytes:
-                raise self._too_large()
-        return bytes(body)
-
-    def _too_large(self) -> ScrapeError:
-        return ScrapeError(Reason.TOO_LARGE, f"the page is larger than {self._max_bytes} bytes (--max-scrape-bytes)")
 
 
 def _redirected(parts: SplitResult, location: str) -> SplitResult:
@@ -274,31 +251,10 @@ def _tls_context() -> ssl.SSLContext:
     return context
 
 
-def _pieces(response: HTTPResponse) -> Iterator[bytes]:
-    while piece := response.read(_CHUNK):
-        yield piece
-
-
-def _decompress(response: HTTPResponse, limit: int) -> Iterator[bytes]:
-    """Decompress bit by bit, so that a small body never becomes a large one unseen."""
-    unpacker = zlib.decompressobj(_GZIP_OR_ZLIB)
-    for piece in _pieces(response):
-        packed = piece
-        while packed:
-            if unpacker.eof:
-                # What follows is one more member, or zeros to fill a block.
-                packed = packed.lstrip(b"\x00")
-                if not packed:
-                    break
-                unpacker = zlib.decompressobj(_GZIP_OR_ZLIB)
-            yield unpacker.decompress(packed, min(_CHUNK, limit + 1))
-            packed = unpacker.unconsumed_tail or unpacker.unused_data
-    if not unpacker.eof:
-        raise ScrapeError(Reason.TRUNCATED, "the compressed body ends in its middle")
-
-
 def _classify(error: BaseException, budget: float) -> ScrapeError:
     """Find the reason in what went wrong."""
     reason, words = next((reason, words) for kind, reason, words in _REASONS if isinstance(error, kind))
-    text = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
-    return ScrapeError(reason, words.format(budget=budget, error=text, kind=type(error).__name__))
+    said = error.strerror if isinstance(error, OSError) else str(error) if isinstance(error, FramingError) else None
+    return ScrapeError(
+        reason, words.format(budget=budget, error=said or type(error).__name__, kind=type(error).__name__)
+    )

@@ -10,10 +10,11 @@ import re
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from functools import cache
+from itertools import chain, islice
 from math import isfinite
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from exporter.metrics.families import TextFamily, sample_lines
+from exporter.metrics.families import TextFamily
 from exporter.metrics.grammar import series_names
 
 if TYPE_CHECKING:
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Standardized", "WrongType", "standardize"]
 
-_LINE: Final = re.compile(rb'([^\s{]+)[ \t]*(\{(?:[^"}]|"(?:[^"\\]|\\.)*")*\})?[ \t]*(\S+)(.*)')
-_LABEL: Final = re.compile(rb'(\w+)[ \t]*=[ \t]*"((?:[^"\\]|\\.)*)"')
+_LINE: Final = re.compile(rb'([^\s{]++)[ \t]*+(\{(?:[^"}]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+\})?+[ \t]*+(\S++)(.*+)')
+_LABEL: Final = re.compile(rb'(\w++)[ \t]*+=[ \t]*+"([^"\\]*+(?:\\.[^"\\]*+)*+)"')
+_RUN: Final = 1000  # lines that are worked on together
 _AGGREGATES: Final = ("_sum", "_count")
 # Two float64 have 17 digits each at most: their product is never rounded.
 _EXACT: Final = Context(prec=34)
@@ -111,14 +113,16 @@ def _twins(page: Page, rule: Rule) -> Iterator[TextFamily | None]:
 
 
 def _twin(page: Page, rule: Rule, source: Source) -> TextFamily | None:
+    old, new = b"\n" + source.name.encode(), b"\n" + rule.name.encode()
     lines = _lines(page, rule, source)
-    if lines and source.picks:
-        lines = b"".join(line + b"\n" for line in _pick(lines.split(b"\n")[:-1], rule.kind, source))
-    if not lines:
+    if source.picks:
+        lines = _pick(lines, rule.kind, source)
+    # A newline before each block, so that every name is behind one.
+    renamed = [(b"\n" + block[:-1]).replace(old, new) for block in lines]
+    if not renamed:
         return None
-    old, new = source.name.encode(), rule.name.encode()
-    body = (b"\n" + lines).replace(b"\n" + old, b"\n" + new)
-    return TextFamily(rule.name, rule.kind, _header(rule.name, rule.kind, rule.help, source.name) + body)
+    text = b"".join([_header(rule.name, rule.kind, rule.help, source.name), *renamed, b"\n"])
+    return TextFamily(rule.name, rule.kind, text)
 
 
 @cache
@@ -127,51 +131,37 @@ def _header(name: str, kind: str, text: str, source: str) -> bytes:
     return f"# HELP {name} {text} (from {source})\n# TYPE {name} {kind}".encode()
 
 
-def _lines(page: Page, rule: Rule, source: Source) -> bytes:
-    """Return the source's sample lines, each with its newline, or nothing."""
+def _lines(page: Page, rule: Rule, source: Source) -> Iterator[bytes]:
+    """Yield the source's sample lines, many at a time, each with its newline."""
     kind = source.kind or rule.kind
-    family = page.get(source.name)
-    if family is not None:
-        return _body(family.text, page.samples_of(source.name)) if _fits(family.kind, kind) else b""
-    if rule.kind != "counter":
-        return b""
+    if (found := page.kind_of(source.name)) is not None:
+        return page.sample_blocks(source.name) if _fits(found, kind) else iter(())
     # A counter may be the _sum or _count of a histogram: both only ever grow.
     suffix = next((suffix for suffix in _AGGREGATES if source.name.endswith(suffix)), None)
-    family = page.get(source.name.removesuffix(suffix)) if suffix else None
-    if family is None or family.kind not in ("histogram", "summary"):
-        return b""
-    name = source.name.encode()
-    return b"".join(
-        line + b"\n" for line in sample_lines(family.text) if re.split(rb"[{ \t]", line, maxsplit=1)[0] == name
-    )
+    parent = source.name.removesuffix(suffix) if suffix and rule.kind == "counter" else ""
+    if page.kind_of(parent) not in ("histogram", "summary"):
+        return iter(())
+    series = re.compile(rb"^" + source.name.encode() + rb"[{ \t].*+\n", re.MULTILINE)
+    return filter(None, (b"".join(series.findall(block)) for block in page.sample_blocks(parent)))
 
 
-def _body(text: bytes, samples: int) -> bytes:
-    """Return a block's `samples` lines less its header; comments further down go too."""
-    start = 0
-    while text.startswith(b"#", start):
-        start = text.index(b"\n", start) + 1
-    body = text[start:]
-    if body.count(b"\n") != samples:
-        return b"".join(line + b"\n" for line in sample_lines(body))
-    return body
-
-
-def _pick(lines: Iterable[bytes], kind: str, source: Source) -> Iterator[bytes]:
+def _pick(blocks: Iterable[bytes], kind: str, source: Source) -> Iterator[bytes]:
     """Keep the samples that the source's conditions let through, scaled."""
     where = {name.encode(): value.translate(_ESCAPES).encode() for name, value in source.where.items()}
     kept: dict[object, tuple[tuple[tuple[int, bytes], ...], bytes]] = {}
-    for line in lines:
+    for line in chain.from_iterable(block.split(b"\n")[:-1] for block in blocks):
         match = _LINE.match(line)
         labels = dict(_LABEL.findall(match[2])) if match and match[2] else {}
         if any(labels.get(name, value) != value for name, value in where.items()):
             continue
         ranks = tuple(_rank(labels.pop(name.encode(), b"")) for name in source.copies)
-        series = (match[1] if match else line, frozenset(labels.items()))
-        if series not in kept or ranks < kept[series][0]:
-            kept[series] = (ranks, line)
-    for _, line in kept.values():
-        yield line if source.scale == 1.0 else _scaled(line, kind, source.scale)
+        series = (match[1] if match else line, *(part for pair in sorted(labels.items()) for part in pair))
+        key = b"\n".join(series)  # as labels in another order make the same series
+        if key not in kept or ranks < kept[key][0]:
+            kept[key] = (ranks, line)
+    lines = (line if source.scale == 1.0 else _scaled(line, kind, source.scale) for _, line in kept.values())
+    while some := list(islice(lines, _RUN)):
+        yield b"\n".join([*some, b""])
 
 
 def _rank(value: bytes) -> tuple[int, bytes]:

@@ -6,7 +6,8 @@ from time import sleep
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from storage.errors import NetworkError, TooLargeError
-from storage.transport import Failure, address_of, read_whole
+from storage.responses import read_whole
+from storage.transport import Failure, address_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,36 +1,38 @@
 """The two questions that the Hub is asked: which commit a revision is, and which files that has.
 
-    GET /api/models/{repo}/revision/{revision}      {"sha": ..., and much more}
-    GET /api/models/{repo}/tree/{commit}?recursive=true&expand=false
-        [{"type": "file", "path": ..., "size": ..., "oid": <git's SHA-1>, "lfs": {"oid": <SHA-256>, ...}}, ...]
-        Link: <the next page>; rel="next"
-
-Of an answer only these fields are decoded: what else is in it takes no memory.
+huggingface_hub asks them and reads the answers. Its requests go through our own
+transport (`storage.transport`), which it would not do by itself: so the token
+stays with the Hub, whatever a redirect or a Link header says, no answer is longer
+than its limit, a listing has an end, and one place decides what is tried again.
 """
 
 from __future__ import annotations
 
-import re
+import os
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final, TypeVar
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
-import msgspec
+# Read when huggingface_hub is imported.
+os.environ.update(HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_XET="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
+
+import httpx2
+from huggingface_hub import HfApi, set_client_factory
+from huggingface_hub.hf_api import RepoFile
 
 from storage.errors import CorruptError, NetworkError
 from storage.fetch.answers import Pages, retried
-from storage.transport import (
+from storage.responses import (
     MAX_REDIRECTS,
     REDIRECTS,
-    address_of,
     check_passing,
     let_go,
-    origin_of,
     read_head,
     read_whole,
     redirected,
 )
+from storage.transport import address_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -40,32 +42,15 @@ if TYPE_CHECKING:
     from storage.errors import StorageError
     from storage.transport import Transport
 
-__all__ = ["Entry", "HubApi"]
+__all__ = ["HubApi"]
 
-# With the names of all files, and what else people write about a model.
-_MAX_INFO_BYTES: Final = 16 << 20
+# With the names of all files, where a mirror sends more than it is asked for.
+_MAX_INFO_BYTES: Final = 8 << 20
 _MAX_ERROR_BYTES: Final = 4096
-# The bracket in the second class keeps a header of many links from being read once for each of them.
-_NEXT: Final = re.compile(r'<([^<>]*)>[^,<]*;\s*rel="?next\b')
-_T = TypeVar("_T")
-
-
-class _Lfs(msgspec.Struct):
-    oid: str = ""
-
-
-class Entry(msgspec.Struct):
-    """A line of a tree."""
-
-    type: str
-    path: str
-    size: int = 0
-    oid: str = ""
-    lfs: _Lfs | None = None
-
-
-class _Info(msgspec.Struct):
-    sha: str | None = None
+# What huggingface_hub raises for answers that make no sense.
+_NONSENSE: Final = (httpx2.HTTPError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+# Headers of ours, or of the connection.
+_OWN_HEADERS: Final = frozenset(("accept-encoding", "connection", "host", "user-agent"))
 
 
 class HubApi:
@@ -75,7 +60,7 @@ class HubApi:
         self, endpoint: str, repo: str, transport: Transport, explain: Callable[[int, Mapping[str, str]], StorageError],
         *, token: str | None, memory: int, tries: int,
     ) -> None:  # fmt: skip
-        """Prepare; nothing is asked yet.
+        """Prepare; no request is sent yet.
 
         Args:
             endpoint: The Hub.
@@ -83,16 +68,14 @@ class HubApi:
             transport: Sends requests.
             explain: Makes an error of the status and the headers of a refusal.
             token: Sent to the endpoint only.
-            memory: Bytes that a tree may have at most.
+            memory: Bytes that a listing may have at most.
             tries: How often a question is asked.
         """
-        self._endpoint = endpoint
-        self._base = f"{endpoint}/api/models/{repo}"
-        self._transport = transport
-        self._explain = explain
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._memory = memory
-        self._tries = tries
+        self._repo = repo
+        self._transport = _BoundedTransport(endpoint, transport, explain, memory=memory, tries=tries)
+        set_client_factory(lambda: httpx2.Client(transport=self._transport, trust_env=False))
+        # False, not None: None would look for a token in the machine's own places.
+        self._api = HfApi(endpoint=endpoint, token=token or False)
 
     def commit(self, revision: str) -> str:
         """Return what the Hub says is the commit of a revision.
@@ -100,30 +83,70 @@ class HubApi:
         Raises:
             StorageError: It does not say.
         """
-        url = f"{self._base}/revision/{quote(revision, safe='')}"
-        body, _ = self._ask(url, lambda response: read_whole(response, _MAX_INFO_BYTES))
-        return self._decoded(body, url, _Info).sha or ""
+        try:
+            return self._api.model_info(self._repo, revision=revision, expand=["sha"]).sha or ""
+        except _NONSENSE as error:
+            raise self._nonsense(error) from error
 
-    def tree(self, commit: str) -> Iterator[Entry]:
-        """Yield all files and directories of a commit, over all pages.
+    def files(self, commit: str) -> Iterator[RepoFile]:
+        """Yield all files of a commit.
 
         Raises:
             StorageError: The Hub refuses, or its listing makes no sense or has no end.
         """
-        pages = Pages(self._memory)
-        url: str | None = f"{self._base}/tree/{commit}?recursive=true&expand=false"
-        while url:
-            body, link = self._ask(url, pages.read)
-            yield from self._decoded(body, url, list[Entry])
-            found = _NEXT.search(link)
-            url = redirected(url, {}, found[1])[0] if found else None
+        try:
+            for entry in self._api.list_repo_tree(self._repo, revision=commit, recursive=True):
+                if isinstance(entry, RepoFile):
+                    yield entry
+        except _NONSENSE as error:
+            raise self._nonsense(error) from error
 
-    def _ask(self, url: str, read: Callable[[BaseHTTPResponse], bytearray]) -> tuple[bytearray, str]:
-        return retried(self._endpoint, partial(self._ask_once, url, read), tries=self._tries)
+    def _nonsense(self, error: Exception) -> CorruptError:
+        text = " ".join(str(error).split())[:200] or type(error).__name__
+        return CorruptError(f"{address_of(self._transport.url)} does not answer as the Hub does: {text}")
 
-    def _ask_once(self, url: str, read: Callable[[BaseHTTPResponse], bytearray]) -> tuple[bytearray, str]:
-        """Return the body of an answer, over redirects, and its Link header."""
-        headers = self._headers if origin_of(url) == origin_of(self._endpoint) else {}
+
+class _BoundedTransport(httpx2.BaseTransport):
+    """Sends what huggingface_hub asks through our own transport; refusals become our own errors.
+
+    Attributes:
+        url: What was asked last.
+    """
+
+    def __init__(
+        self, endpoint: str, transport: Transport, explain: Callable[[int, Mapping[str, str]], StorageError],
+        *, memory: int, tries: int,
+    ) -> None:  # fmt: skip
+        self._endpoint = endpoint
+        self._transport = transport
+        self._explain = explain
+        self._pages = Pages(memory)
+        self._tries = tries
+        self.url = endpoint
+        self._tree = ""
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Return the whole answer to a request, over redirects and failures that pass."""
+        self.url = url = self._kept_here(str(request.url))
+        headers = {name: value for name, value in request.headers.items() if name.lower() not in _OWN_HEADERS}
+        read = self._pages.read if self._tree else partial(read_whole, limit=_MAX_INFO_BYTES)
+        body, link = retried(self._endpoint, partial(self._ask, url, headers, read), tries=self._tries)
+        return httpx2.Response(HTTPStatus.OK, headers={"Link": link} if link else None, content=bytes(body))
+
+    def _kept_here(self, url: str) -> str:
+        """Return the address of a question; the pages of a listing differ in their query only.
+
+        A mirror's links may name the Hub that it mirrors, or plain HTTP.
+        """
+        if self._tree:
+            return urlsplit(self._tree)._replace(query=urlsplit(url).query).geturl()
+        if "/tree/" in url:
+            self._tree = url
+        return url
+
+    def _ask(
+        self, url: str, headers: Mapping[str, str], read: Callable[[BaseHTTPResponse], bytearray]
+    ) -> tuple[bytearray, str]:
         for _ in range(MAX_REDIRECTS):
             response = self._transport.open("GET", url, headers)
             check_passing(response)
@@ -135,9 +158,3 @@ class HubApi:
             let_go(response)
             url, headers = redirected(url, headers, response.headers.get("Location", ""))
         raise NetworkError(f"{self._endpoint} redirects without end")
-
-    def _decoded(self, body: bytearray, url: str, kind: type[_T]) -> _T:
-        try:
-            return msgspec.json.decode(body, type=kind)
-        except (msgspec.MsgspecError, RecursionError) as error:
-            raise CorruptError(f"{address_of(url)} does not answer as the Hub does: {str(error)[:200]}") from error

@@ -1,10 +1,13 @@
-"""The Hugging Face Hub: a revision is resolved, its files are listed, and `storage.ranges` fetches them.
+"""The Hugging Face Hub: huggingface_hub resolves and lists (`storage.fetch.hub_api`), `storage.ranges` fetches.
 
 A revision is resolved to a commit once, and everything after that is of this
 commit. Files come from their plain resolve URL, which redirects to signed links
 of a CDN; this is the way for repositories on Xet, too. The token goes to
 the Hub only. Every file is checked: SHA-256 for LFS files, the git blob's
 SHA-1 for small ones.
+
+`snapshot_download` is not used: it reports success for a refused, missing or
+broken repository if any file lies in the directory.
 """
 
 from __future__ import annotations
@@ -23,8 +26,9 @@ from storage.ranges import Request
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from huggingface_hub.hf_api import RepoFile
+
     from storage.config import Config
-    from storage.fetch.hub_api import Entry
     from storage.plan import Listing
     from storage.source import HubSource
     from storage.transport import Transport
@@ -74,7 +78,7 @@ class HubOrigin:
         self._commit = self._api.commit(self._revision)
         if not _SHA1.fullmatch(self._commit):
             raise CorruptError(f"{self._endpoint} names no commit for {self._source.repo} at {self._revision}")
-        files = (_file(entry) for entry in self._api.tree(self._commit) if entry.type == "file")
+        files = map(_file, self._api.files(self._commit))
         return gather(f"hf://{self._source.repo}", self._commit, files, self._memory)
 
     def _refusal(self, status: int, headers: Mapping[str, str]) -> StorageError:
@@ -130,13 +134,14 @@ class HubOrigin:
         return NetworkError(f"{what}: {self._endpoint} answers {status}"), False
 
 
-def _file(entry: Entry) -> RemoteFile:
+def _file(entry: RepoFile) -> RemoteFile:
     if entry.lfs:
-        sha256 = entry.lfs.oid
+        sha256 = str(entry.lfs.sha256)
         digest = Digest("sha256", sha256) if _SHA256.fullmatch(sha256) else None
         return RemoteFile(entry.path, entry.size, sha256, entry.path, digest)
-    digest = Digest("git-sha1", entry.oid) if _SHA1.fullmatch(entry.oid) else None
-    return RemoteFile(entry.path, entry.size, entry.oid, entry.path, digest)
+    blob = str(entry.blob_id)
+    digest = Digest("git-sha1", blob) if _SHA1.fullmatch(blob) else None
+    return RemoteFile(entry.path, entry.size, blob, entry.path, digest)
 
 
 def _gated(source: HubSource, endpoint: str, *, has_token: bool) -> GatedError:

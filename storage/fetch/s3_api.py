@@ -12,7 +12,7 @@ from storage.fetch.answers import Pages, retried
 from storage.fetch.s3_errors import error_of
 from storage.fetch.s3_page import read_page
 from storage.memory import DEFAULT_MEMORY
-from storage.transport import check_passing, let_go, read_head
+from storage.responses import check_passing, let_go, read_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

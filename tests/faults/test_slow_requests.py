@@ -10,6 +10,7 @@ import pytest
 
 from tests.peers.adapters import make_adapter
 from tests.peers.gated_engine import GatedEngine
+from tests.peers.memory import MIB, Watch
 from tests.peers.raw_clients import Crowd, request, seconds_of_health, status_of
 from tests.peers.runtime import Runtime
 from tests.peers.waiting import wait_until
@@ -42,7 +43,11 @@ def downloads(folder: Path, engine: str, count: int) -> list[bytes]:
     """Return downloads from a store that hangs."""
     config = {"endpoint": engine, "access_key": "a", "secret_key": "b"}
     return [
-        request("POST", DOWNLOAD, {"source": "s3://b/m", "output_dir": str(folder / f"m{number}"), "config": config})
+        request(
+            "POST",
+            DOWNLOAD,
+            {"source": "s3://bucket/model", "output_dir": str(folder / f"m{number}"), "config": config},
+        )
         for number in range(count)
     ]
 
@@ -57,14 +62,19 @@ def is_health_quick(url: str) -> bool:
 def test_health_while_the_engine_hangs(mix: str, tmp_path: Path) -> None:
     """Scrapes, probes, people, loads, unloads, downloads and lists all wait for it; afterwards all is well."""
     adapter = make_adapter(tmp_path / "adapter")
-    with GatedEngine() as engine, Runtime(engine.url) as runtime, Crowd(runtime.url) as crowd:
+    with (
+        GatedEngine() as engine,
+        Runtime(engine.url) as runtime,
+        Watch(runtime.pid) as watch,
+        Crowd(runtime.url) as crowd,
+    ):
         scrapes, looks = [request("GET", "/metrics")] * 30, [request("GET", "/ready"), request("GET", "/")] * 20
         calls = [
             request("GET", ADAPTERS),
             request("GET", f"{ADAPTERS}/none"),
             request("DELETE", "/v1/downloads/x"),
         ] * 15
-        waits = [*loads(adapter, 12), *unloads(12), *downloads(tmp_path, engine.url, 12)]
+        waits = [*downloads(tmp_path, engine.url, 3), *loads(adapter, 12), *unloads(12)]
         everything = [*scrapes, *looks, *calls, *waits, *loads(adapter, 12, async_download=True)]
         mixes = {
             "scrapes and loads": [*scrapes[:20], *loads(adapter, 8)],
@@ -81,6 +91,8 @@ def test_health_while_the_engine_hangs(mix: str, tmp_path: Path) -> None:
             engine.gate.set()
 
         wait_until(lambda: runtime.get("/ready").status_code == 200, "it is ready")
+    assert watch.peaks[runtime.pid] < 80 * MIB
+    assert watch.proportional < 256 * MIB
 
 
 def test_health_while_a_disk_hangs(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Secret files that hang or disappear: the runtime starts or says why not, answers, and lets no one in."""
+"""Secret files that hang or disappear: the runtime starts or says why not, answers, and lets no caller in."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def status(runtime: Runtime, headers: str = TOKEN) -> int:
 
 @pytest.mark.parametrize("flag", FLAGS)
 def test_a_pipe_is_refused_at_the_start(tmp_path: Path, flag: str) -> None:
-    """The runtime ends, and does not wait for someone to write into it."""
+    """The runtime ends, and does not wait for a program that writes into it."""
     os.mkfifo(tmp_path / "pipe")
 
     ended = run_to_end(*IDENTITY, flag, str(tmp_path / "pipe"))

@@ -117,6 +117,21 @@ def test_trees_of_many_pages(downloader: Downloader, target: Path, tree_page: in
     assert contents(target) == files
 
 
+def test_links_to_other_pages_lead_nowhere_else(downloader: Downloader, target: Path) -> None:
+    """A mirror may name the Hub that it mirrors: the pages, and the token, stay where they were asked for."""
+    files = {f"{number}.json": b"%d" % number for number in range(5)}
+    with Hub(tree_page=2) as hub, BadProxy() as elsewhere:
+        hub.create("org/model", token=TOKEN).commit(files)
+        variables = pod(hub, TOKEN)
+        hub.public_url = elsewhere.url
+
+        run = downloader.run("org/model", target, variables=variables)
+
+        assert run.code == 0, run.stderr
+        assert contents(target) == files
+        assert elsewhere.exchanges() == []
+
+
 @pytest.mark.parametrize(
     ("options", "source", "token", "code", "words"),
     [

@@ -102,7 +102,7 @@ def test_another_source_replaces_when_it_may(llama: Target, how: str) -> None:
     assert contents(llama.path) == SQL | {"notes.txt": b"mine"}
     assert llama.manifest()["source"] == llama.bucket.uri("sql")
     last = run.stderr.splitlines()[-1]
-    assert "3 other files: " in last
+    assert "removed or overwritten: 3 (" in last
     assert all(name in last for name in LLAMA)
 
 
@@ -135,7 +135,7 @@ def test_a_variable_that_is_neither_is_named(llama: Target, variable: str) -> No
 
 @pytest.mark.parametrize("arguments", [(), ("--replace",)], ids=["refused", "allowed"])
 def test_a_dry_run_lists_all_that_would_go(llama: Target, arguments: tuple[str, ...]) -> None:
-    """Before anybody allows it, and when it is allowed; nothing is changed."""
+    """With and without permission; nothing is changed."""
     run = llama.bring("sql", "--dry-run", *arguments)
 
     assert run.code == (0 if arguments else 9), run.stderr
@@ -154,7 +154,7 @@ def test_a_dry_run_has_events(llama: Target) -> None:
 
 
 def test_a_dry_run_of_an_update_lists_what_the_source_gave_up(llama: Target) -> None:
-    """Also without anybody's leave, as the download needs none."""
+    """It needs no permission, and neither does the download."""
     llama.bucket.delete("llama/model-2.safetensors")
 
     dry = llama.bring("llama", "--dry-run")
@@ -162,7 +162,7 @@ def test_a_dry_run_of_an_update_lists_what_the_source_gave_up(llama: Target) -> 
 
     assert (dry.code, run.code) == (0, 0)
     assert "to remove or overwrite: 1 files, 1000 bytes\n  remove model-2.safetensors\n" in dry.stdout
-    assert "1 other files: model-2.safetensors" in run.stderr
+    assert "removed or overwritten: 1 (model-2.safetensors" in run.stderr
     assert set(contents(llama.path)) == {"config.json", "model-1.safetensors"}
 
 
@@ -177,7 +177,7 @@ def test_a_switch_that_destroys_nothing_is_allowed(llama: Target, name: str) -> 
     assert contents(llama.path) == SOURCES[name]
     assert identity(llama.path / "model-1.safetensors") == before
     assert llama.manifest()["source"] == llama.bucket.uri(name)
-    assert "other files" not in run.stderr
+    assert "overwritten" not in run.stderr
 
 
 @pytest.mark.parametrize("way", ["endpoint", "scheme", "slash"])
@@ -206,7 +206,7 @@ def test_another_revision_is_no_other_source(downloader: Downloader, hub: Hub, t
     other = downloader.run("org/other", target, variables=variables)
 
     assert newer.code == 0, newer.stderr
-    assert "2 other files: model-1.safetensors, model-2.safetensors" in newer.stderr
+    assert "removed or overwritten: 2 (model-1.safetensors, model-2.safetensors" in newer.stderr
     assert other.code == 9, other.stderr
     assert contents(target) == SQL
 
@@ -231,7 +231,7 @@ FOREIGN: Final = {"other content": b"mine", "other content of that length": b'{"
 
 @pytest.mark.parametrize("data", FOREIGN.values(), ids=FOREIGN)
 def test_a_file_of_others_is_not_overwritten(downloader: Downloader, bucket: Bucket, target: Path, data: bytes) -> None:
-    """Whoever put it there may have no other copy; with leave it is, and named."""
+    """It may be the only copy. With permission it is overwritten, and named."""
     target.mkdir(parents=True)
     (target / "config.json").write_bytes(data)
     made = Target(downloader, bucket, target)
@@ -245,7 +245,7 @@ def test_a_file_of_others_is_not_overwritten(downloader: Downloader, bucket: Buc
     assert found == {"config.json": data}
     assert allowed.code == 0, allowed.stderr
     assert contents(target) == LLAMA
-    assert "1 other files: config.json" in allowed.stderr
+    assert "removed or overwritten: 1 (config.json" in allowed.stderr
 
 
 def test_a_new_name_at_the_source_is_not_brought_over_a_file_of_others(llama: Target) -> None:
@@ -339,7 +339,7 @@ def test_a_manifest_that_cannot_be_read(llama: Target, text: bytes) -> None:
 
 
 def test_a_manifest_that_cannot_be_read_names_nothing_to_remove(llama: Target) -> None:
-    """With leave, files are overwritten; those that are not in the way stay."""
+    """With permission, files are overwritten; those that are not in the way stay."""
     (llama.path / MANIFEST).write_bytes(b"{")
 
     run = llama.bring("sql", "--replace")
@@ -363,7 +363,7 @@ def test_a_manifest_of_the_first_version(llama: Target) -> None:
 
 
 def test_patterns_of_a_later_run_remove_nothing(llama: Target) -> None:
-    """What they pass over stays, also when the source has it with other content by now, or no more."""
+    """What they pass over stays, also when the source has changed or removed it."""
     llama.bucket.put_many({"llama/config.json": b"new", "llama/model-1.safetensors": b"new"})
     llama.bucket.delete("llama/model-2.safetensors")
 
@@ -401,17 +401,17 @@ def test_a_source_that_has_become_empty_removes_nothing(
     assert llama.is_llama()
 
 
-@pytest.mark.parametrize("leave", [False, True], ids=["refused", "allowed"])
+@pytest.mark.parametrize("allowed", [False, True], ids=["refused", "allowed"])
 @pytest.mark.parametrize("kind", ["file for a directory", "directory for a file"])
 def test_what_stands_in_the_way(
-    downloader: Downloader, bucket: Bucket, target: Path, kind: str, *, leave: bool
+    downloader: Downloader, bucket: Bucket, target: Path, kind: str, *, allowed: bool
 ) -> None:
-    """A file of others where a directory is to come, or the other way round, is not removed with leave either."""
+    """A file of others where a directory is to come, or the other way round, stays with permission too."""
     bucket.put_many({"model/a/b": b"1"} if kind == "file for a directory" else {"model/a": b"1"})
     mine = target / ("a" if kind == "file for a directory" else "a/mine")
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
-    arguments = ("--replace",) if leave else ()
+    arguments = ("--replace",) if allowed else ()
 
     dry = downloader.run(bucket.uri("model"), target, "--dry-run", *arguments, variables=pod(bucket.server.url, OWNER))
     run = downloader.run(bucket.uri("model"), target, *arguments, variables=pod(bucket.server.url, OWNER))
@@ -429,7 +429,7 @@ def test_a_local_change_is_overwritten_by_the_same_source_and_named(llama: Targe
 
     assert "\n  overwrite config.json\n" in dry.stdout
     assert run.code == 0, run.stderr
-    assert "1 other files: config.json" in run.stderr
+    assert "removed or overwritten: 1 (config.json" in run.stderr
     assert llama.is_llama()
 
 

@@ -101,7 +101,7 @@ def test_a_pipe_that_nobody_reads(s3: S3Server, target: Path) -> None:
     [
         ("-s", "--source"), ("-o", "--output-dir"), ("-w", "--max-workers"), ("-c", "--config"), ("--progress",),
         ("--include",), ("--exclude",), ("--verify",), ("--offline",), ("--dry-run",), ("--stall-timeout",),
-        ("--retries",), ("--lock-timeout",), ("--write-root",), ("-h", "--help"),
+        ("--retries",), ("--lock-timeout",), ("--write-root",), ("--replace",), ("--worker-memory",), ("-h", "--help"),
     ],
 )  # fmt: skip
 def test_help_has_the_flags(flags: tuple[str, ...]) -> None:
@@ -114,7 +114,7 @@ def test_help_has_the_flags(flags: tuple[str, ...]) -> None:
     ]
 
 
-@pytest.mark.parametrize("code", [0, 2, 3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("code", [0, 2, 3, 4, 5, 6, 7, 8, 9, 10])
 def test_help_has_the_exit_codes(code: int) -> None:
     """Each with its cause."""
     assert f" {code} " in f" {' '.join(call('--help').stdout.split())} "
@@ -143,6 +143,8 @@ def test_help_has_the_exit_codes(code: int) -> None:
         (("-s", "org/model", "-o", "/models/x", "-c", '{"endpoint": "ftp://x"}'), "endpoint"),
         (("-s", "org/model", "-o", "/models/x", "--progress", "fancy"), "--progress"),
         (("-s", "org/model", "-o", "/models/x", "--nope"), "--nope"),
+        (("-s", "org/model", "-o", "/models/x", "--worker-memory", "1Mi"), "--worker-memory: must be a size of at least 64Mi"),
+        (("-s", "org/model", "-o", "/models/x", "--worker-memory", "much"), "--worker-memory"),
         (("-s", "org/model", "-o", "/"), "/"),
         (("-s", "org/model", "-o", "/etc/models"), "/etc/models"),
         (("-s", "org/model", "-o", "/usr/lib/x"), "/usr/lib/x"),

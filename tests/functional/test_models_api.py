@@ -118,6 +118,42 @@ def test_a_download_can_be_cancelled(s3: S3Server, bucket: Bucket, root: Path) -
         assert not (root / "stuck" / "config.json").exists()
 
 
+def test_another_source_is_refused_until_it_is_allowed(runtime: Runtime, bucket: Bucket, root: Path) -> None:
+    """409 that names what is there; then the job counts and names what is gone, and so does the log."""
+    target = root / "switched"
+    body = {"source": f"s3://{bucket.name}/model", "output_dir": str(target)}
+    assert post(runtime, body).status_code == 200
+    other = body | {"source": f"s3://{bucket.name}/model-old"}
+
+    refused = post(runtime, other)
+    found = contents(target)
+    allowed = post(runtime, other | {"replace": True})
+
+    assert (refused.status_code, refused.json()["code"]) == (409, "target_holds_other")
+    assert all(word in refused.json()["detail"] for word in (f"holds s3://{bucket.name}/model", "config.json"))
+    assert found == MODEL
+    assert allowed.status_code == 200, allowed.text
+    assert contents(target) == {"other.bin": b"old"}
+    job = allowed.json()["download"]
+    assert (job["files_removed"], job["removed"]) == (2, sorted(MODEL))
+    assert runtime.get(f"/v1/downloads/{job['id']}").json()["removed"] == sorted(MODEL)
+    assert f"directory={target} source=s3://{bucket.name}/model-old files=2 names=config.json, sub" in runtime.log
+
+
+@pytest.mark.parametrize(("said", "status"), [({}, 200), ({"replace": False}, 409), ({"replace": None}, 200)])
+def test_the_pod_may_allow_it_for_all_who_do_not_say(
+    s3: S3Server, bucket: Bucket, tmp_path: Path, said: dict[str, bool], status: int
+) -> None:
+    """`DOWNLOAD_REPLACE`; who says no is heard."""
+    body = {"output_dir": str(tmp_path / "model")}
+    with Runtime(NOWHERE, variables=pod(s3.url, OWNER, DOWNLOAD_REPLACE="true")) as runtime:
+        assert post(runtime, body | {"source": f"s3://{bucket.name}/model"}).status_code == 200
+
+        answer = post(runtime, body | said | {"source": f"s3://{bucket.name}/model-old"})
+
+    assert answer.status_code == status, answer.text
+
+
 def test_a_callers_endpoint_gets_none_of_the_pods_credentials(runtime: Runtime, bucket: Bucket, root: Path) -> None:
     """Who names an endpoint brings credentials of their own."""
     with BadProxy() as attacker:

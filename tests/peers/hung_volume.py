@@ -1,6 +1,6 @@
-"""A volume whose server is gone: whoever opens a file on it waits for ever.
+"""A volume whose server is gone: a program that opens a file on it waits without end.
 
-It is a FUSE file system that nobody serves. Only root may mount one, and not in
+It is a FUSE file system that no process serves. Only root may mount one, and not in
 every container.
 """
 

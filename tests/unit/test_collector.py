@@ -70,7 +70,7 @@ def test_it_is_a_collector_for_any_registry() -> None:
 
 def test_a_scrape_says_all_about_itself() -> None:
     """Page, twins, what is missing, size, duration, and no error."""
-    ticks = iter([10.0, 10.0, 10.5, 12.0])
+    ticks = iter([10.0, 10.0, 10.5, 10.5, 12.0])
 
     scrape = EngineCollector(Engine(PAGE), RULES, clock=lambda: next(ticks)).scrape()
 
@@ -161,7 +161,7 @@ def test_invalid_openmetrics_is_a_failure() -> None:
     """It has the same reason as any invalid page."""
     scrape = EngineCollector(Engine(Fetched(PAGE, openmetrics=True)), RULES).scrape()
 
-    assert str(scrape.error) == "invalid: not valid OpenMetrics text: ValueError"
+    assert str(scrape.error) == "invalid: not valid OpenMetrics text: line 4"
 
 
 def test_pages_of_one_shape_share_it() -> None:

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporter.metrics import openmetrics
 from exporter.metrics.errors import Reason, ScrapeError
-from exporter.metrics.openmetrics import as_text_format
 from exporter.metrics.reader import InvalidPageError, parse_page
 
+LIMIT = 1_000_000
 OPENMETRICS = """\
 # HELP tokens Tokens.
 # TYPE tokens counter
@@ -74,6 +75,10 @@ queue_gsum 12.0
 """
 
 
+def as_text_format(body: bytes) -> bytes:
+    return openmetrics.as_text_format(body, limit=LIMIT)
+
+
 def test_all_types_have_a_place_in_the_older_format() -> None:
     """Exemplars and units go, _created and the sums of gauge histograms become gauges, timestamps milliseconds."""
     text = as_text_format(OPENMETRICS.encode())
@@ -100,23 +105,23 @@ def test_the_result_is_a_valid_page() -> None:
 
 
 @pytest.mark.parametrize(
-    ("openmetrics", "text"),
+    ("given", "text"),
     [
-        ("# TYPE g gauge\ng 1\n", "# HELP g \n# TYPE g gauge\ng 1.0\n"),
+        ("# TYPE g gauge\ng 1\n", "# HELP g \n# TYPE g gauge\ng 1\n"),
         ("# TYPE g gauge\ng NaN\n", "# HELP g \n# TYPE g gauge\ng NaN\n"),
         ("# TYPE g gauge\ng -Inf\n", "# HELP g \n# TYPE g gauge\ng -Inf\n"),
         ("# TYPE g gauge\ng 1e+20\n", "# HELP g \n# TYPE g gauge\ng 1e+20\n"),
-        ("# TYPE g gauge\ng 1 0.001\n", "# HELP g \n# TYPE g gauge\ng 1.0 1\n"),
+        ("# TYPE g gauge\ng 1 0.001\n", "# HELP g \n# TYPE g gauge\ng 1 1\n"),
         ("# TYPE g gauge\n", "# HELP g \n# TYPE g gauge\n"),
-        ("# TYPE u unknown\nu 1\n", "# HELP u \n# TYPE u untyped\nu 1.0\n"),
-        ("u 1\n", "# HELP u \n# TYPE u untyped\nu 1.0\n"),
+        ("# TYPE u unknown\nu 1\n", "# HELP u \n# TYPE u untyped\nu 1\n"),
+        ("u 1\n", "# HELP u \n# TYPE u untyped\nu 1\n"),
         (
             '# TYPE s summary\ns{quantile="0.9"} 1\ns_count 2\ns_sum 3\n',
-            '# HELP s \n# TYPE s summary\ns{quantile="0.9"} 1.0\ns_count 2.0\ns_sum 3.0\n',
+            '# HELP s \n# TYPE s summary\ns{quantile="0.9"} 1\ns_count 2\ns_sum 3\n',
         ),
         (
             '# HELP g C:\\\\dir\\n\\"q\\"\n# TYPE g gauge\ng{a="C:\\\\dir\\n\\"q\\""} 1\n',
-            '# HELP g C:\\\\dir\\n"q"\n# TYPE g gauge\ng{a="C:\\\\dir\\n\\"q\\""} 1.0\n',
+            '# HELP g C:\\\\dir\\n"q"\n# TYPE g gauge\ng{a="C:\\\\dir\\n\\"q\\""} 1\n',
         ),
         (
             "# TYPE n histogram\nn {count:3,sum:5,schema:0,zero_threshold:0,zero_count:0}\n",
@@ -125,9 +130,9 @@ def test_the_result_is_a_valid_page() -> None:
         ("", ""),
     ],
 )
-def test_each_line_is_turned_into_the_older_form(openmetrics: str, text: str) -> None:
+def test_each_line_is_turned_into_the_older_form(given: str, text: str) -> None:
     """Values, escapes and empty families included; the end mark goes."""
-    turned = as_text_format(f"{openmetrics}# EOF\n".encode())
+    turned = as_text_format(f"{given}# EOF\n".encode())
 
     assert turned.decode() == text
     assert parse_page(turned).raw == turned
@@ -139,23 +144,56 @@ def test_each_line_is_turned_into_the_older_form(openmetrics: str, text: str) ->
         b"",
         b"# TYPE g gauge\ng 1\n",
         b"# TYPE g gauge\ng 1\n# EOF\ng 2\n",
-        b"# TYPE g gauge\ng one\n# EOF\n",
         b"# TYPE g gauge\n# TYPE g gauge\ng 1\n# EOF\n",
-        b"# TYPE c counter\nc 1\n# EOF\n",
-        b"# TYPE c counter\nc_total -1\n# EOF\n",
-        b'# TYPE h histogram\nh_bucket{le="1.0"} 1\n# EOF\n',
+        b"# TYPE g gouge\ng 1\n# EOF\n",
+        b"# TYPE g gauge\ng 1 soon\n# EOF\n",
+        b"# TYPE g gauge\ng 1 inf\n# EOF\n",
+        b"# TYPE g gauge\ng 1 " + b"1" * 100 + b"\n# EOF\n",
+        b"# TYPE g gauge\ng  1\n# EOF\n",
+        b"# a comment\n# EOF\n",
         b'g{a="b} 1\n# EOF\n',
+        b"g 1\x00\n# EOF\n",
         b"<html></html>\n",
         b"\xff\n# EOF\n",
     ],
 )
 def test_invalid_text_is_refused(body: bytes) -> None:
-    """The engine's page cannot be read; the reason says so."""
+    """The engine's page cannot be read; the reason says so, and where."""
     with pytest.raises(ScrapeError) as caught:
         as_text_format(body)
 
     assert caught.value.reason is Reason.INVALID
-    assert caught.value.detail.startswith("not valid OpenMetrics text: ")
+    assert caught.value.detail.startswith("not valid OpenMetrics text: line ")
+
+
+@pytest.mark.parametrize("line", [b"g one", b"g 1.0.0", b'g{a="1",a="2"} 1', b'g{a="\xff"} 1', b"g 1 -1"])
+def test_what_is_wrong_in_both_formats_is_found_behind(line: bytes) -> None:
+    """Values, labels and encoding are checked on the result, as those of any page are."""
+    with pytest.raises(InvalidPageError):
+        parse_page(as_text_format(b"# TYPE g gauge\n" + line + b"\n# EOF\n"))
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ("# TYPE c counter\nc 1\n", "# HELP c_total \n# TYPE c_total counter\nc 1\n"),
+        ("# TYPE c_total counter\nc_total 1\n", "# HELP c_total \n# TYPE c_total counter\nc_total 1\n"),
+        ('# TYPE h histogram\nh_bucket{le="1.0"} 1\n', '# HELP h \n# TYPE h histogram\nh_bucket{le="1.0"} 1\n'),
+    ],
+)
+def test_what_prometheus_takes_is_passed_on(given: str, text: str) -> None:
+    """Rules that its own reader does not check are not checked here."""
+    assert as_text_format(f"{given}# EOF\n".encode()).decode() == text
+
+
+def test_a_text_that_costs_too_much_is_refused() -> None:
+    """Before it is read, or when it grows: a HELP is repeated for each family that comes apart."""
+    long = b"# HELP h " + b"x" * (LIMIT // 2) + b"\n# TYPE h histogram\nh_count 1\nh_created 1\n"
+    for body in (b"g 1\n" * (LIMIT // 60), long + b"g 1\n# EOF\n"):
+        with pytest.raises(ScrapeError) as caught:
+            as_text_format(body)
+
+        assert caught.value.reason is Reason.TOO_LARGE
 
 
 @st.composite

@@ -40,7 +40,8 @@ def test_another_file_has_no_record(tmp_path):
 def test_a_torn_line_is_passed_over(tmp_path):
     """And what is written after it counts."""
     path = tmp_path / "parts"
-    path.write_text('["a/model.bin",100,"\\"etag\\"",0,10]\nnull\n{}\n["a/model.bin",100,"\\"et')
+    odd = "[" * 100_000
+    path.write_text(f'["a/model.bin",100,"\\"etag\\"",0,10]\nnull\n{{}}\n{odd}\n["a/model.bin",100,"\\"et')
 
     journal = Journal(path)
     journal.add(FILE, 10, 30)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from storage.changes import find_changes
-from storage.errors import HoldsOtherError, NoSpaceError, TargetError
+from storage.errors import HoldsOtherError, NoSpaceError, TargetError, UnsafeNameError
 from storage.layout import Layout, work_directory
 from storage.manifest import read_manifest
 from storage.plan import Digest, Listing, RemoteFile
@@ -145,25 +145,25 @@ def test_a_replacement_that_was_cut_short_is_mended(layout):
     assert read_manifest(layout.target).source == "s3://models/m"
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """The process ends here."""
 
 
 def cut_short(layout, listing, number):
-    """Publish until `number` removals have been told."""
+    """Publish, and end after `number` removals have been reported."""
 
     def tell(_):
         nonlocal number
         number -= 1
         if number < 0:
-            raise Killed
+            raise KilledError
 
     layout.prepare()
     held = layout.held()
     local = layout.compare(listing, held)
     for file in local.wanted:
         stage(layout, file.path, b"hello\n" if file.size == 6 else b"{}")
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         put(layout, find_changes(layout.target, held, listing, local, lambda _: True), local.wanted, tell)
     return Layout(layout.target)
 
@@ -204,7 +204,7 @@ def test_files_of_an_update_that_was_cut_short_are_ours(layout):
     first = RemoteFile("first", 6, "f", "k4")  # larger files come first: it arrives, then the kill comes
     again = cut_short(layout, replace(LISTING, files=(first, replace(CONFIG, validator="v2"))), 0)
     assert "first" not in tree(again.target)
-    os.utime(again.target / "config.json", (1, 1))  # edited: its overwriting is told, and the kill comes after it
+    os.utime(again.target / "config.json", (1, 1))  # edited: its overwriting is reported, and there the run ends
     again = cut_short(again, replace(LISTING, files=(first, replace(CONFIG, validator="v2"))), 0)
     assert "first" in tree(again.target)
 
@@ -274,3 +274,56 @@ def test_work_inside_of_the_target_leaves_no_trace(tmp_path):
 
     assert tree(tmp_path) == {".kthena/manifest.json", "a/hello", "config.json"}
     assert not (tmp_path / ".kthena/work").exists()
+
+
+def test_a_directory_in_the_place_of_a_file_that_goes_stays(layout):
+    """A user put it there; the rest of the copy is updated."""
+    publish(layout)
+    (layout.target / "config.json").unlink()
+    (layout.target / "config.json").mkdir()
+    (layout.target / "config.json" / "mine").write_text("mine")
+
+    _, gone = bring(layout, replace(LISTING, files=(HELLO,)))
+
+    assert gone == []
+    assert tree(layout.target) == {".kthena/manifest.json", "a/hello", "config.json/mine"}
+
+
+def test_a_file_in_the_place_of_a_directory_of_files_that_go_stays(layout):
+    """The same the other way round."""
+    publish(layout)
+    (layout.target / "a/hello").unlink()
+    (layout.target / "a").rmdir()
+    (layout.target / "a").write_text("mine")
+
+    _, gone = bring(layout, replace(LISTING, files=(CONFIG,)))
+
+    assert gone == []
+    assert (layout.target / "a").read_text() == "mine"
+
+
+def test_a_file_under_another_spelling_is_ours(layout):
+    """Where the volume takes `CONFIG.json` for `config.json`; here a second link stands for that."""
+    publish(layout)
+    renamed = RemoteFile("CONFIG.json", 2, "v2", "k2")
+    os.link(layout.target / "config.json", layout.target / "CONFIG.json")
+
+    _, gone = bring(layout, replace(LISTING, files=(HELLO, renamed)))
+
+    assert [(removal.path, removal.overwritten) for removal in gone] == [("config.json", False), ("CONFIG.json", True)]
+    assert tree(layout.target) == {".kthena/manifest.json", "a/hello", "CONFIG.json"}
+
+
+def test_two_names_that_the_volume_takes_for_one_are_an_error(layout):
+    """Before anything is published."""
+    layout.prepare()
+    stage(layout, "config.json", b"{}")
+    os.link(layout.tree / "config.json", layout.tree / "CONFIG.json")
+    files = (CONFIG, replace(CONFIG, path="CONFIG.json"))
+    listing = replace(LISTING, files=files)
+    held = layout.held()
+    changes = find_changes(layout.target, held, listing, layout.compare(listing, held), lambda _: True)
+
+    with pytest.raises(UnsafeNameError, match=r"CONFIG\.json"):
+        put(layout, changes, files)
+    assert not layout.target.exists()

@@ -41,7 +41,7 @@ def test_the_next_gets_it_when_it_is_free(tmp_path):
     assert waited[0].startswith(f"process {os.getpid()} on ")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"odd": 1}', elsewhere()])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"odd": 1}', "[" * 4000, "x" * 100_000, elsewhere()])
 def test_a_holder_without_a_sign_is_taken_over(tmp_path, text):
     """After its lease by the waiter's own clock, whoever it was."""
     (tmp_path / "lock-3").write_text(text)

@@ -172,7 +172,10 @@ def test_checksums_that_are_none():
     assert composite({"x-amz-checksum-sha1": "?-2"}) is None
     assert composite({"x-amz-checksum-crc32": "AAAAAA==-0"}) is None
     assert composite({"x-amz-checksum-crc32": "AAAA-2"}) is None
+    assert composite({"x-amz-checksum-crc32": "AAAAAA==-10001"}) is None  # S3 has no more parts than 10,000
     assert multipart("0" * 32 + "-0") is None
+    assert multipart("0" * 32 + "-10001") is None
+    assert multipart("0" * 32 + "-" + "9" * 5000) is None
 
 
 @pytest.mark.parametrize("text", ["AAAA", "?", "AAAAAA==-2", ""])

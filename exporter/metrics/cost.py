@@ -1,0 +1,39 @@
+"""What a page costs: more than its bytes.
+
+Memory follows the bytes of a page, and its lines and families too. A line
+therefore counts as `LINE` bytes more than it has, a family as `FAMILY` more, and
+the sum has the limit that the user sets (`--max-scrape-bytes`, docs/adr/0060).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from exporter.metrics.errors import Reason, ScrapeError
+
+__all__ = ["FAMILY", "LINE", "families_within", "too_large"]
+
+LINE: Final = 64
+FAMILY: Final = 1024
+
+
+def families_within(limit: int, text: bytes) -> int:
+    """Return how many families a page of this text may have.
+
+    Raises:
+        ScrapeError: The text and its lines alone cost more than `limit`.
+    """
+    left = limit - len(text) - LINE * text.count(b"\n")
+    if left < 0:
+        raise too_large(limit, text)
+    return left // FAMILY
+
+
+def too_large(limit: int, text: bytes) -> ScrapeError:
+    """Return the error that says what a page counts as."""
+    lines = text.count(b"\n")
+    return ScrapeError(
+        Reason.TOO_LARGE,
+        f"the page costs more than {limit} bytes (--max-scrape-bytes): it has {len(text)} bytes of text, and each of its "
+        f"{lines} lines counts as {LINE} more, each family as {FAMILY} more",
+    )
