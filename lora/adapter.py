@@ -51,6 +51,11 @@ class Installed:
     content: str
     revision: str | None = None
 
+    @property
+    def is_by_content(self) -> bool:
+        """Whether the directory is named by its content; version 0.1 named directories by their source."""
+        return self.path.name == self.content
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:

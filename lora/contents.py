@@ -59,4 +59,5 @@ class Contents:
 def _names(folder: Path) -> set[str]:
     manifest = read_manifest(folder)
     installed = {entry.file.path for entry in manifest.entries} if manifest else set()
-    return installed | {path.name for path in folder.iterdir() if path.name.startswith(_DECISIVE) and path.is_file()}
+    decisive = {path.name for path in folder.iterdir() if path.name.startswith(_DECISIVE)}
+    return {name for name in installed | decisive if (folder / name).is_file()}

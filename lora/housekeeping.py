@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from storage.generations import is_content
+from storage.generations import content_at
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,14 +36,15 @@ class Housekeeping:
         if any(slot.busy for slot in slots):
             return  # it may be about to need another directory
         needed = {path for slot in slots for path in _generations(slot)}
-        self._due.update(self._references.settle(needed))
+        in_use = needed | {Path(path) for path in (models.adapters.values() if models else ())}
+        # What the engine has from others, or from before a restart, must not be removed by other runtimes either.
+        self._due.update(self._references.settle(needed | {path for path in in_use - needed if content_at(path)}))
         if models is None or not self._due:
             return
-        in_use = needed | {Path(path) for path in models.adapters.values()}
         self._due = {base for base in self._due if not self._references.sweep(base, in_use)}
 
 
 def _generations(slot: Slot) -> set[Path]:
     """Return the directories that an adapter with a source needs: of what is loaded, and of what should be."""
     wanted = [one for one in (slot.loaded, slot.desired, slot.goal.wanted) if one and one.source]
-    return {one.installed.path for one in wanted if one.installed and is_content(one.installed.path.name)}
+    return {one.installed.path for one in wanted if one.installed and one.installed.is_by_content}

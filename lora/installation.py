@@ -15,9 +15,10 @@ from lora.adapter import Installed
 from lora.errors import DownloadFailedError, InvalidAdapterError
 from lora.preflight import inspect
 from storage.errors import StorageError
-from storage.generations import Generations, is_content
+from storage.generations import Generations
 from storage.manifest import read_manifest
 from storage.request import DownloadRequest
+from storage.source import same_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -101,7 +102,7 @@ class Installation:
             yield Installed(generations.path(one), one.content, one.revision)
 
     def _inspected(self, wanted: Wanted, installed: Installed) -> tuple[Installed, Facts]:
-        if wanted.source is not None and is_content(installed.path.name):
+        if wanted.source is not None and installed.is_by_content:
             self._references.hold(installed.path)
         facts = inspect(installed.path, allow_pickle=wanted.allow_pickle)
         return Installed(installed.path, installed.content or self.content(installed.path), installed.revision), facts
@@ -122,7 +123,7 @@ class Installation:
     def is_same_copy(self, path: Path, wanted: Wanted, installed: Installed) -> bool:
         """Tell whether a directory that we filled earlier has the same content; version 0.1 named directories otherwise."""
         manifest = read_manifest(path)
-        if manifest is None or manifest.source != wanted.origin_uri:
+        if manifest is None or not same_source(manifest.source, str(wanted.origin_uri)):
             return False
         try:
             return self._contents.of(path) == installed.content
@@ -150,8 +151,9 @@ class Installation:
 
     def _download(self, wanted: Wanted, extras: Extras, job: Callable[[str | None], None]) -> Snapshot:
         request = DownloadRequest(
-            str(wanted.source), str(wanted.path), config=extras.config, max_workers=extras.max_workers, by_content=True
-        )
+            str(wanted.source), str(wanted.path), config=extras.config, max_workers=extras.max_workers,
+            by_content=True, fresh=extras.refresh,
+        )  # fmt: skip
         try:
             snapshot = self._downloads.submit(request)
             job(snapshot.id)

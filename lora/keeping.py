@@ -33,10 +33,13 @@ class Keeping:
         self._desired = desired
         self._served = served
         self._is_behind = False
+        self._written: tuple[Served, ...] = ()
 
     def read(self) -> Kept:
         """Return what was kept by the process before."""
-        return self._desired.read()
+        kept = self._desired.read()
+        self._written = kept.served
+        return kept
 
     def first(self, slots: Iterable[Slot], name: str, wanted: Wanted | None) -> None:
         """Write the set down as it is about to be: with an adapter, or without.
@@ -45,30 +48,37 @@ class Keeping:
             LoraError: It cannot be kept.
         """
         try:
-            self._desired.write(self._kept(slots, {name: wanted}))
+            self._write(slots, {name: wanted})
         except OSError as error:
             raise LoraError("state_not_kept", f"--state-dir cannot be written: {error.strerror}") from error
 
     def desire(self, slots: Iterable[Slot], slot: Slot, wanted: Wanted) -> None:
         """Want from now on what is loaded."""
-        if slot.desired != wanted or self._is_behind:
-            slot.desired = wanted
+        is_new, slot.desired = slot.desired != wanted, wanted
+        if is_new:
             self.write(slots)
+        else:
+            self.catch_up(slots)
 
     def catch_up(self, slots: Iterable[Slot]) -> None:
-        """Write the set down if that failed the last time."""
-        if self._is_behind:
+        """Write the set down if that failed the last time, or the cache may hold something else by now."""
+        if self._is_behind or self._served() != self._written:
             self.write(slots)
 
     def write(self, slots: Iterable[Slot]) -> None:
         """Write the set down as it is; say so once when that is not possible."""
         try:
-            self._desired.write(self._kept(slots, {}))
+            self._write(slots, {})
             self._is_behind = False
         except OSError as error:
             if not self._is_behind:
                 _log.error("the desired adapters cannot be kept: %s", error.strerror)
             self._is_behind = True
+
+    def _write(self, slots: Iterable[Slot], changes: Mapping[str, Wanted | None]) -> None:
+        kept = self._kept(slots, changes)
+        self._desired.write(kept)
+        self._written = kept.served
 
     def _kept(self, slots: Iterable[Slot], changes: Mapping[str, Wanted | None]) -> Kept:
         """Return what is desired, what is on its way out, and what the cache may hold."""

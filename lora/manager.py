@@ -299,6 +299,7 @@ class Manager:
                 if slot.busy or slot.settled:
                     continue
                 slot.busy, goal = True, slot.goal
+                goal.begun = True
             try:
                 self._pursue(slot, goal)
             except Exception:  # noqa: BLE001 - the outermost frame of a thread
@@ -390,7 +391,7 @@ class Manager:
         """Start what is to be done; return for how many adapters."""
         self._rounds += 1
         if restarted:
-            self._cache.forget()
+            self._cache.forget(models.adapters)
         self._cache.retry()
         with self._changed:
             self._keeping.catch_up(self._slots.values())

@@ -20,7 +20,7 @@ from lora.cache_key import CacheKey
 from lora.errors import LoraError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from lora.adapter import Installed
@@ -123,9 +123,18 @@ class PrefixCache:
         """Wait for no reset any more."""
         self._stopping.set()
 
-    def forget(self) -> None:
-        """Begin again: the engine restarted, and its cache is empty."""
+    def learn(self) -> None:
+        """Find out what the engine as it runs now knows blocks by; before an adapter is loaded or adopted.
+
+        Raises:
+            EngineUnavailableError: The engine does not answer.
+        """
+        self._key = self._engine.cache_key()
+
+    def forget(self, listed: Mapping[str, str]) -> None:
+        """Begin again: the engine restarted with an empty cache, and has these adapters, by name with their directory."""
         with self._lock:
+            self._held = {name: one for name, one in self._held.items() if listed.get(name) == one.path}
             self._served = {name: [served] for name, served in self._held.items()}
 
     def last_content(self, name: str, path: Path) -> str | None:
@@ -141,12 +150,12 @@ class PrefixCache:
             self._held[name] = served
             self._remember(served)
 
-    def unloaded(self, name: str, path: str | None = None) -> None:
-        """Take note that no new requests reach a name; `path` is where the engine had it from, if we did not load it."""
+    def unloaded(self, name: str, former: Installed | None = None) -> None:
+        """Take note that no new requests reach a name; `former` is what the engine had, as far as it is known."""
         with self._lock:
             self._held.pop(name, None)
-            if path is not None and not any(one.path == path for one in self._served.get(name, ())):
-                self._remember(Served(name, path, UNKNOWN))
+            if former and not any(one.path == str(former.path) for one in self._served.get(name, ())):
+                self._remember(Served(name, str(former.path), former.content))
 
     def _remember(self, served: Served) -> None:
         """Keep a load, and forget the oldest where there are too many; called with the lock held."""
@@ -170,12 +179,7 @@ class PrefixCache:
         return any(self._key is CacheKey.NAME or one.path == mine.path for one in others)
 
     def make_way(self, name: str, installed: Installed) -> None:
-        """Get rid of blocks of other content before a load, or give up after some time.
-
-        Raises:
-            EngineUnavailableError: The engine does not answer.
-        """
-        self._key = self._engine.cache_key()
+        """Get rid of blocks of other content before a load, or give up after some time."""
         mine = Served(name, str(installed.path), installed.content)
         end = self._clock() + self._patience
         while True:

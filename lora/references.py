@@ -24,9 +24,8 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from storage.errors import LockedError
-from storage.generations import Generations, is_content
+from storage.generations import Generations
 from storage.lock import Lock
-from storage.manifest import read_manifest
 from storage.names import OWN_DIRECTORY
 
 if TYPE_CHECKING:
@@ -40,6 +39,7 @@ RENEW_SECONDS: Final = 3600.0
 DEAD_SECONDS: Final = 24 * 3600.0
 _REFS: Final = f"{OWN_DIRECTORY}/refs"
 _LEAVING: Final = "leaving-"
+_GONE: Final = "gone-"
 
 
 class References:
@@ -52,6 +52,8 @@ class References:
         self._lock = ThreadLock()
         self._held: dict[Path, set[str]] = {}
         self._renewed: dict[Path, float] = {}
+        self._failed: set[Path] = set()
+        self._locks: dict[Path, Lock] = {}
 
     def hold(self, path: Path) -> None:
         """Refer to a generation; whether it is there is to be seen after that."""
@@ -94,9 +96,13 @@ class References:
             draft.write_text(json.dumps({"pod": self._pod, "generations": sorted(self._held[base])}))
             draft.replace(path)
         except OSError as error:
-            if base not in self._renewed:
+            if base not in self._failed:
                 _log.warning("%s cannot be written: other runtimes may remove adapters there: %s", path, error.strerror)
-        self._renewed[base] = self._clock()
+            self._failed.add(base)
+            self._renewed.pop(base, None)
+        else:
+            self._failed.discard(base)
+            self._renewed[base] = self._clock()
 
     def _path(self, base: Path) -> Path:
         return base / _REFS / quote(self._pod, safe="")
@@ -109,27 +115,32 @@ class References:
             in_use: Directories that the engine has, or that are wanted here.
         """
         work = base / OWN_DIRECTORY / "work"
+        # The same until it is free: it takes several looks to see that its holder on another machine is dead.
+        lock = self._locks.setdefault(base, Lock(work, timeout=0.0, clock=self._clock))
         try:
-            with Lock(work, timeout=0.0):
+            with lock:
                 # By their names: an engine may have been given another way of writing the path.
                 self._sweep(base, {path.name for path in in_use})
         except LockedError:
             return False
         except OSError as error:
             _log.warning("old adapters in %s cannot be removed: %s", base, error.strerror)
+        del self._locks[base]
         with suppress(OSError):
             work.rmdir()
         return True
 
     def _sweep(self, base: Path, in_use: set[str]) -> None:
-        kept = Generations(base).kept()
+        generations = Generations(base)
+        kept = generations.kept()
         if kept is None:
             return
-        for leaving in (base / OWN_DIRECTORY).glob(f"{_LEAVING}*"):  # an earlier sweep was cut short
+        for gone in (base / OWN_DIRECTORY).glob(f"{_GONE}*"):  # an earlier sweep was cut short
+            shutil.rmtree(gone, ignore_errors=True)
+        for leaving in (base / OWN_DIRECTORY).glob(f"{_LEAVING}*"):
             self._finish(leaving)
-        there = [one for one in base.iterdir() if is_content(one.name) and read_manifest(one)]
-        needed = kept | in_use | self._referred(base)
-        removed = [path.name for path in there if path.name not in needed and self._remove(path)]
+        unneeded = generations.contents() - kept - in_use - self._referred(base)
+        removed = [name for name in sorted(unneeded) if (base / name).is_dir() and self._remove(base / name)]
         if removed:
             _log.info("removed %d directories of old adapters in %s: %s", len(removed), base, ", ".join(removed))
 
@@ -144,7 +155,9 @@ class References:
         if name in self._referred(base) and not (base / name).exists():
             leaving.rename(base / name)
             return False
-        shutil.rmtree(leaving, ignore_errors=True)
+        gone = leaving.with_name(f"{_GONE}{name}")  # not to be brought back any more: it may soon be a part
+        leaving.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
         return True
 
     def _referred(self, base: Path) -> set[str]:

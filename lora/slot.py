@@ -27,6 +27,7 @@ class Goal:
         wanted: What is to be loaded.
         kept: Whether it is tried again after a failure, until it is reached or withdrawn.
         extras: What the call brought for the download; dropped when it is reached or withdrawn.
+        begun: Whether a thread has taken it up.
         done: Set when it was reached, was tried in vain, or was withdrawn.
         error: Why it was not reached.
         found: What the engine has, with its files, once it was reached.
@@ -36,6 +37,7 @@ class Goal:
     wanted: Wanted | None
     kept: bool
     extras: Extras | None = None
+    begun: bool = False
     done: Event = field(default_factory=Event)
     error: LoraError | None = None
     found: Wanted | None = None
@@ -43,11 +45,14 @@ class Goal:
 
     def again(self) -> Goal:
         """Return the same for another try."""
-        return replace(self, done=Event(), error=None, found=None, possibly_stale=False)
+        return replace(self, begun=False, done=Event(), error=None, found=None, possibly_stale=False)
 
     def is_under_way(self, wanted: Wanted | None, *, refresh: bool = False) -> bool:
-        """Tell whether it is still to be reached, and is what this asker wants, too."""
-        if self.done.is_set() or (refresh and not self.refreshes):
+        """Tell whether it is still to be reached, and is what this asker wants, too.
+
+        One that refreshes has listed the source perhaps, once it has begun: who asks then wants what changed since.
+        """
+        if self.done.is_set() or (refresh and (self.begun or not self.refreshes)):
             return False
         if wanted is None or self.wanted is None:
             return wanted is self.wanted

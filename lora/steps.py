@@ -17,12 +17,13 @@ from lora.adapter import Installed, State
 from lora.errors import EngineRefusedError, InvalidAdapterError, LoraError
 from lora.prefix_cache import UNKNOWN
 from lora.preflight import inspect
+from storage.generations import content_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lora.adapter import Facts, Wanted
-    from lora.engine import EngineClient, Models
+    from lora.engine import EngineClient
     from lora.installation import Installation
     from lora.prefix_cache import PrefixCache
     from lora.slot import Goal, Slot
@@ -75,6 +76,7 @@ class Steps:
         models = self._engine.models()
         if wanted.name in models.bases:
             raise InvalidAdapterError("name_taken", f"{wanted.name!r} is the name of a base model: choose another")
+        self._cache.learn()
         listed = models.adapters.get(wanted.name)
         present = listed or (str(slot.loaded.engine_path) if slot.loaded else None)
         found = self._adopted(slot, goal, wanted, Path(present)) if present else None
@@ -91,14 +93,10 @@ class Steps:
             LoraError: It could not be done.
         """
         self._note(slot, State.UNLOADING)
-        path = None if slot.loaded else self._listed_path(slot.name)
+        path = self._engine.models().adapters.get(slot.name)
         self._engine.unload(slot.name)
-        self._cache.unloaded(slot.name, path)
+        self._cache.unloaded(slot.name, _found_at(Path(path)) if path else None)
         slot.loaded = None
-
-    def _listed_path(self, name: str) -> str | None:
-        models: Models = self._engine.models()
-        return models.adapters.get(name)
 
     def _install(
         self, slot: Slot, goal: Goal, wanted: Wanted, job: Callable[[str | None], None]
@@ -121,7 +119,9 @@ class Steps:
             known = self._known_content(slot, wanted.name, present)
             is_same = known == installed.content or (known is None and not (goal.refreshes and wanted.source is None))
             return wanted if is_same or wanted.source else None
-        if wanted.source and self._installation.is_same_copy(present, wanted, installed):
+        known = self._known_content(slot, wanted.name, present)
+        is_known_other = known is not None and known != installed.content
+        if wanted.source and not is_known_other and self._installation.is_same_copy(present, wanted, installed):
             return replace(wanted, installed=replace(installed, path=present))
         return None
 
@@ -151,10 +151,10 @@ class Steps:
     def _replace(self, slot: Slot, wanted: Wanted, former: Path) -> Wanted:
         loaded, slot.loaded = slot.loaded, None
         if loaded is None or loaded.engine_path != former:
-            content = self._cache.last_content(wanted.name, former) or UNKNOWN
+            content = self._cache.last_content(wanted.name, former) or _found_at(former).content
             loaded = replace(wanted, path=former, source=None, installed=Installed(former, content))
         self._engine.unload(wanted.name)
-        self._cache.unloaded(wanted.name, str(former))
+        self._cache.unloaded(wanted.name, _found_at(former))
         try:
             self._bring(wanted)
         except EngineRefusedError as error:
@@ -172,3 +172,8 @@ class Steps:
         slot.loaded_since = time() if is_new or slot.loaded_since is None else slot.loaded_since
         slot.possibly_stale = self._cache.is_suspect(found.name)
         return found
+
+
+def _found_at(path: Path) -> Installed:
+    """Return what an engine has from a directory that it was not given by us, as far as its name says."""
+    return Installed(path, content_at(path) or UNKNOWN)

@@ -30,6 +30,7 @@ import re
 import shutil
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from storage.digests import hash_file
@@ -41,13 +42,12 @@ from storage.publication import staged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
 
     from storage.changes import Changes
     from storage.manifest import Entry
     from storage.plan import RemoteFile
 
-__all__ = ["Generation", "Generations", "GenerationsLayout", "content_of", "is_content"]
+__all__ = ["Generation", "Generations", "GenerationsLayout", "content_at", "content_of", "is_content"]
 
 RECORD: Final = f"{OWN_DIRECTORY}/generations.json"
 VERSION: Final = 1
@@ -71,6 +71,11 @@ def content_of(digests: Mapping[str, str]) -> str:
 def is_content(name: str) -> bool:
     """Tell whether a directory's name is one that `content_of` gives."""
     return _NAME.fullmatch(name) is not None
+
+
+def content_at(path: Path) -> str | None:
+    """Return the content of a directory that downloads named by it; `None` for any other directory."""
+    return path.name if is_content(path.name) and path.name in Generations(path.parent).contents() else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +119,12 @@ class Generations:
         record = self._read()
         return {one.content for source in record for one in self.of(source)[-2:]} if record else None
 
+    def contents(self) -> set[str]:
+        """Return all contents that downloads have put here. Other directories may have such names, too."""
+        return {one.content for generations in self._read().values() for one in generations}
+
     def add(self, source: str, generation: Generation) -> None:
-        """Make a generation the newest of its source."""
+        """Make a generation the newest of its source, once its directory is there."""
         record = {other: self.of(other) for other in self._read()}
         others = [one for one in self.of(source) if one.content and one.content != generation.content]
         record[source] = [*others, generation]
@@ -179,17 +188,28 @@ class GenerationsLayout(Layout):
         super().prepare()
         self._choose_target()
 
+    def sweep(self, wanted: Iterable[RemoteFile]) -> None:
+        """Also remove links to a generation's files, which a killed worker left: to write there would change them."""
+        super().sweep(wanted)
+        for directory, _, files in os.walk(self.tree):
+            for path in (Path(directory, name) for name in files):
+                if path.lstat().st_nlink > 1:
+                    path.unlink()
+
     def publish(self, changes: Changes, fetched: Iterable[RemoteFile]) -> Manifest:
         """Make the staged files, and those that did not change, the source's newest generation."""
         manifest = self._gather(changes, fetched)
         content = content_of({entry.file.path: self._sha256(entry) for entry in manifest.entries})
         place = self._base / content
-        if place.is_dir():
-            self._repair(place, manifest)
-        else:
+        is_new = not place.is_dir()
+        if is_new:
             write_manifest(self.tree, manifest)
+        else:
+            self._repair(place, manifest)
+        # Recorded first, so that a directory that is not recorded is not ours. What is not there yet does not count.
+        self._generations.add(self._source, Generation(content, manifest.revision))
+        if is_new:
             self.tree.rename(place)
-        self._generations.add(manifest.source, Generation(content, manifest.revision))
         self.target = place
         return manifest
 
@@ -221,8 +241,8 @@ class GenerationsLayout(Layout):
 
 
 def _link(source: Path, target: Path) -> None:
-    """Make a hard link, or a copy with the same time where the file system has no links."""
+    """Make a hard link, or a copy where the file system has no links; such systems often refuse to set rights, too."""
     try:
         os.link(source, target, follow_symlinks=False)
     except OSError:
-        shutil.copy2(source, target, follow_symlinks=False)
+        shutil.copyfile(source, target, follow_symlinks=False)

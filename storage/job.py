@@ -70,6 +70,8 @@ class Job:
         """Whether this job, not ended yet, is what a request asks for."""
         if self._snapshot.is_final or self._cancelled.is_set():
             return False
+        if request.fresh and self._snapshot.started is not None:
+            return False
         mine = self._request
         names = ("output_dir", "action", "include", "exclude", "config", "replace", "by_content")
         same_source = mine.source.strip().removeprefix("hf://") == request.source.strip().removeprefix("hf://")

@@ -51,6 +51,7 @@ class DownloadRequest:
         tries: How often a request is made in vain before it is given up.
         follow_parent: The worker ends when its standard input does.
         memory: Bytes of memory that the worker may take.
+        fresh: The source is to be listed after this request was made: a download that runs already does not do.
         by_content: Publish in a directory of `output_dir` that is named by its content (`storage.generations`).
     """
 
@@ -69,6 +70,7 @@ class DownloadRequest:
     tries: int = 8
     follow_parent: bool = False
     memory: int = DEFAULT_MEMORY
+    fresh: bool = False
     by_content: bool = False
 
     def __post_init__(self) -> None:

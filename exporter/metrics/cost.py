@@ -2,7 +2,7 @@
 
 Memory follows the bytes of a page, and its lines and families too. A line
 therefore counts as `LINE` bytes more than it has, a family as `FAMILY` more, and
-the sum has the limit that the user sets (`--max-scrape-bytes`, docs/adr/0060).
+the sum has the limit that the user sets (`--max-scrape-bytes`, docs/adr/0018).
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from hashlib import sha256
 from pathlib import Path
@@ -209,15 +210,17 @@ def test_a_cache_that_cannot_be_reset_is_reported_everywhere(start_runtime: Star
         assert "kthena_runtime_lora_adapters_possibly_stale 1.0" in page
         assert 'kthena_runtime_lora_cache_resets_total{outcome="unsupported"} 1.0' in page
     wait_until(lambda: runtime.get("/ready").json()["checks"]["engine"]["status"] != "ok", "the engine is missed")
-    wait_until(lambda: one(runtime, "sql")["state"] != "loaded" or _misses(runtime), "the comparison misses it, too")
+    wait_until(lambda: misses(runtime), "the comparison misses it, too")
     with Engine(port=port, dev_mode=False):
         wait_until(
             lambda: one(runtime, "sql")["state"] == "loaded" and not one(runtime, "sql")["possibly_stale"], "well"
         )
 
 
-def _misses(runtime: Runtime) -> bool:
-    return 'kthena_runtime_lora_reconciles_total{outcome="engine_unavailable"} 0.0' not in runtime.page()
+def misses(runtime: Runtime) -> bool:
+    """Tell whether comparisons found that the engine's process is gone: the first may only find that it hung up."""
+    found = re.search(r'lora_reconciles_total\{outcome="engine_unavailable"\} (\S+)', runtime.page())
+    return found is not None and float(found[1]) > 2
 
 
 @pytest.mark.parametrize("says", [True, False], ids=["says false", "says nothing"])

@@ -54,7 +54,7 @@ def test_what_is_not_given_has_its_default() -> None:
         model="test-model",
         metric_rules=None,
         request_timeout=30.0,
-        max_scrape_bytes=67108864,
+        max_scrape_bytes=16777216,
         raw_metrics=True,
         log_format="text",
         log_level="info",

@@ -64,7 +64,7 @@ class Loads(RuleBasedStateMachine):
         for name in list(self.engine.loaded):
             self.unload(name)
         self.engine.key, self.engine.blocks = key, {}
-        self.cache.forget()
+        self.cache.forget({})
 
     @rule(busy=st.booleans())
     def work(self, busy: bool) -> None:  # noqa: FBT001 - drawn by name
@@ -80,6 +80,7 @@ class Loads(RuleBasedStateMachine):
     def load(self, name: str, path: str, content: str) -> None:
         self.unload(name)
         installed = Installed(Path(path), content)
+        self.cache.learn()
         self.cache.make_way(name, installed)
         self.engine.loaded[name] = (path, content)
         self.cache.loaded(name, installed)
@@ -105,8 +106,8 @@ class Loads(RuleBasedStateMachine):
         self.cache = PrefixCache(self.engine, Ignored(), patience=0.0, clock=self.tick)
         self.cache.stop()
         self.cache.restore(remembered)
+        self.cache.learn()
         for name, (path, content) in self.engine.loaded.items():
-            self.cache.make_way(name, Installed(Path(path), content))
             self.cache.loaded(name, Installed(Path(path), content))
 
     @invariant()

@@ -82,6 +82,21 @@ def test_references_are_renewed_each_hour(base: Path) -> None:
     assert path.stat().st_mtime > 1
 
 
+def test_a_reference_that_could_not_be_written_is_written_soon(base: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Not an hour later; the log says so once."""
+    references = References("pod-0")
+    in_the_way = base / ".kthena" / "refs"
+    in_the_way.touch()
+    references.hold(base / NAMES[0])
+    references.renew()
+    assert len(caplog.records) == 1
+    in_the_way.unlink()
+
+    references.renew()
+
+    assert (in_the_way / "pod-0").exists()
+
+
 def test_what_is_no_longer_needed_is_let_go(base: Path) -> None:
     """The file goes with the last reference."""
     references = References("pod-0")
@@ -104,6 +119,17 @@ def test_a_removal_that_was_cut_short(base: Path) -> None:
 
     assert names_in(base) == "acd"
     assert not list((base / ".kthena").glob("leaving-*"))
+
+
+def test_a_part_of_a_content_is_never_brought_back(base: Path) -> None:
+    """A removal was cut short in the middle, and a runtime refers to the content again."""
+    (base / NAMES[0]).rename(base / ".kthena" / f"gone-{NAMES[0]}")
+    References("pod-1").hold(base / NAMES[0])
+
+    References("pod-0").sweep(base, ())
+
+    assert names_in(base) == "cd"
+    assert not list((base / ".kthena").glob("gone-*"))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"generations": 7}', "\x00" * 10])
@@ -143,6 +169,21 @@ def test_a_download_is_under_way(base: Path) -> None:
         assert not References("pod-0").sweep(base, ())
         assert names_in(base) == "abcd"
     assert References("pod-0").sweep(base, ())
+
+
+def test_a_download_of_a_pod_that_is_gone(base: Path) -> None:
+    """Its lock counts until it was not renewed for a while."""
+    now = 0.0
+    references = References("pod-0", clock=lambda: now)
+    work = base / ".kthena" / "work"
+    work.mkdir()
+    (work / "lock-1").write_text("{}")
+    assert not references.sweep(base, ())
+
+    now = 60.0
+
+    assert references.sweep(base, ())
+    assert names_in(base) == "cd"
 
 
 def test_what_is_no_content_is_left_alone(base: Path) -> None:

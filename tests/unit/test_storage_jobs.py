@@ -172,6 +172,19 @@ def test_the_same_asked_twice_is_one_job(tmp_path):
         supervisor.stop()
 
 
+def test_one_that_must_be_fresh_joins_none_that_runs(tmp_path):
+    """That one may have listed the source already; one that waits for its turn has not."""
+    supervisor = Supervisor(limits(jobs=1), command=says(then="time.sleep(60)"))
+    try:
+        running = supervisor.submit(request(tmp_path, fresh=True))
+        waiting = supervisor.submit(request(tmp_path, fresh=True))
+
+        assert waiting.id != running.id
+        assert supervisor.submit(request(tmp_path, fresh=True)).id == waiting.id
+    finally:
+        supervisor.stop()
+
+
 def test_cancel_ends_the_worker(tmp_path):
     """Also one that does not listen; and a queued job never starts."""
     pid = tmp_path / "pid"
