@@ -132,6 +132,7 @@ def _add_kv(parts: Parts, settings: Settings, telemetry: Telemetry) -> None:
         topic=settings.kv_topic,
         replay_endpoint=settings.kv_replay_endpoint,
         ranks=settings.data_parallel_size,
+        max_blocks=settings.kv_max_blocks,
     )
     observer = KvTelemetry(KvLabels(ranks=range(settings.data_parallel_size), **kv_events.LABELS))
     try:

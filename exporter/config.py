@@ -72,6 +72,7 @@ class Settings:
         kv_topic: What the events' topic must begin with.
         kv_replay_endpoint: ZeroMQ endpoint of the engine's replay socket (DP rank 0).
         data_parallel_size: How many DP ranks the engine has.
+        kv_max_blocks: How many of the engine's blocks are kept in memory.
     """
 
     engine: str
@@ -105,6 +106,7 @@ class Settings:
     kv_topic: str
     kv_replay_endpoint: str | None
     data_parallel_size: int
+    kv_max_blocks: int
 
     @property
     def engine_metrics_url(self) -> str:
@@ -384,6 +386,14 @@ OPTIONS: Final = (
         values.count(1024),
         default="1",
         variable="DATA_PARALLEL_SIZE",
+    ),
+    Option(
+        "kv_max_blocks",
+        (),
+        "How many of the engine's blocks the index may have; each takes 360 bytes of memory.",
+        values.count(100_000_000),
+        default="200000",
+        variable="KV_EVENTS_MAX_BLOCKS",
     ),
 )
 

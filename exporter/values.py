@@ -191,7 +191,7 @@ def count(most: int, *, least: int = 1) -> Callable[[str], int]:
     """Return a parser for a number from `least` to `most`."""
 
     def parse(value: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,6}", value.strip()) or not least <= int(value) <= most:
+        if not re.fullmatch(r"[0-9]{1,9}", value.strip()) or not least <= int(value) <= most:
             message = f"must be a number from {least} to {most}"
             raise ValueError(message)
         return int(value)

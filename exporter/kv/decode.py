@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 import msgspec
 
 from exporter.kv.blockhash import hash_blocks
+from exporter.kv.large import LARGE, open_event, open_large
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -55,6 +56,7 @@ class Drop(StrEnum):
     TIER = "tier"
     NO_TOKENS = "no_tokens"
     UNNAMED_ADAPTER = "unnamed_adapter"
+    FULL = "full"
 
 
 class PayloadError(ValueError):
@@ -123,6 +125,9 @@ _REMOVED_FIELDS: Final = ("block_hashes", "medium", "group_idx")
 _USABLE_MEDIA: Final = frozenset({None, "GPU"})
 
 _HASH_TYPES: Final = frozenset({int, bytes})
+_LONGEST_HASH: Final = 64
+_LONGEST_NAME: Final = 512
+_MOST_GROUPS: Final = 1024
 
 _decoder: Final = msgspec.msgpack.Decoder()
 
@@ -144,17 +149,17 @@ def decode(payload: bytes) -> Batch:
     dropped: dict[Drop, int] = {}
     for raw in raw_events:
         try:
-            events.append(_event(raw))
+            events.append(_event(open_event(raw) if isinstance(raw, msgspec.Raw) else raw))
         except _DropError as drop:
             dropped[drop.reason] = dropped.get(drop.reason, 0) + 1
-        except (TypeError, ValueError, OverflowError, KeyError):
+        except (TypeError, ValueError, OverflowError, KeyError, RecursionError):
             dropped[Drop.INVALID] = dropped.get(Drop.INVALID, 0) + 1
     return Batch(timestamp, events, dropped)
 
 
 def _open(payload: bytes) -> tuple[float, list[Any]]:
     try:
-        batch = _decoder.decode(payload)
+        batch = open_large(payload) if len(payload) > LARGE else _decoder.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         message = "not MessagePack"
         raise PayloadError(message) from None
@@ -186,11 +191,7 @@ def _stored(fields: Mapping[str, Any]) -> Stored:
     if not tokens:
         # Offload placeholders: blocks that were stored elsewhere before.
         raise _DropError(Drop.NO_TOKENS)
-    adapter = fields.get("lora_name")
-    if not isinstance(adapter, str):
-        adapter = None  # SGLang's arrays have a map in its place
-        if fields.get("lora_id") is not None:
-            raise _DropError(Drop.UNNAMED_ADAPTER)
+    adapter = _adapter(fields)
     if not isinstance(tokens, list):
         message = "tokens are a list"
         raise TypeError(message)
@@ -227,15 +228,36 @@ def _check_tier(fields: Mapping[str, Any]) -> None:
 
 def _hashes(fields: Mapping[str, Any]) -> list[EngineHash]:
     hashes: Any = fields["block_hashes"]
-    if not isinstance(hashes, list) or not _HASH_TYPES.issuperset(map(type, hashes)):
+    kinds = set(map(type, hashes)) if isinstance(hashes, list) else {type(hashes)}
+    if not kinds <= _HASH_TYPES or not isinstance(hashes, list):
         message = "hashes are integers or bytes"
         raise TypeError(message)
+    if bytes in kinds and any(type(each) is bytes and len(each) > _LONGEST_HASH for each in hashes):
+        message = "a hash is not that long"
+        raise ValueError(message)
     return hashes
+
+
+def _adapter(fields: Mapping[str, Any]) -> str | None:
+    name = fields.get("lora_name")
+    if not isinstance(name, str):  # SGLang's arrays have a map in its place
+        if fields.get("lora_id") is not None:
+            raise _DropError(Drop.UNNAMED_ADAPTER)
+        return None
+    if len(name) > _LONGEST_NAME:
+        message = "a name is not that long"
+        raise ValueError(message)
+    return name
 
 
 def _group(fields: Mapping[str, Any]) -> int:
     group = fields.get("group_idx")
-    return group if isinstance(group, int) else 0
+    if not isinstance(group, int):
+        return 0
+    if not 0 <= group < _MOST_GROUPS:
+        message = "a group has a small number"
+        raise ValueError(message)
+    return group
 
 
 def _block_size(tokens: int, blocks: int, declared: object) -> int:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from exporter.kv.limits import MAX_PAYLOAD
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from exporter.kv.ledger import Ledger
     from exporter.kv.pump import Pump
     from exporter.kv.subscriber import Subscriber
 
@@ -33,6 +36,7 @@ _REDIS: Final[Mapping[str, str]] = {
     "loading": "Redis is still loading its data",
     "read_only": "this Redis is a replica: point REDIS_HOST at the primary",
     "out_of_memory": "Redis is out of memory (maxmemory)",
+    "invalid_reply": "what answers is not Redis, or announces a reply of a size that no command of the runtime has",
 }
 
 
@@ -48,14 +52,25 @@ class Finding(NamedTuple):
         return self.status == FAILING
 
 
-def diagnose_engine(engine: str, subscribers: Iterable[Subscriber]) -> Finding:
-    """Return the worst of what the ranks' subscriptions show."""
+def diagnose_engine(engine: str, subscribers: Iterable[Subscriber], ledger: Ledger) -> Finding:
+    """Return the worst of what the ranks' subscriptions and the ledger show."""
     findings = [_diagnose_rank(engine, subscriber) for subscriber in subscribers]
+    if ledger.is_full:
+        detail = (
+            f"the engine holds more than {ledger.most} blocks, and the index lacks the rest: raise KV_EVENTS_MAX_BLOCKS"
+        )
+        findings.append(Finding(FAILING, f"{detail} and the container's memory limit"))
     return max(findings, key=lambda finding: (OK, WAITING, FAILING).index(finding.status))
 
 
 def _diagnose_rank(engine: str, subscriber: Subscriber) -> Finding:
     rank, endpoint, stream = subscriber.rank, subscriber.endpoint, subscriber.stream
+    if subscriber.refused:
+        return Finding(
+            FAILING,
+            f"{endpoint} (dp_rank {rank}) sent a message of more than {MAX_PAYLOAD} bytes, or one that is not "
+            "ZeroMQ's: it was left out, and the index lacks what it said",
+        )
     if not subscriber.connected:
         return Finding(
             FAILING, f"no connection to {endpoint} (dp_rank {rank}): start the engine with {_FLAGS.get(engine, '')}"

@@ -18,9 +18,11 @@ from redis.retry import Retry
 from exporter.kv.decode import CLEARED, REMOVED, STORED, Drop
 from exporter.kv.diagnosis import Finding, diagnose_engine, diagnose_redis
 from exporter.kv.index import PodIndex
-from exporter.kv.ledger import Ledger
+from exporter.kv.ledger import MOST_BLOCKS, Ledger
+from exporter.kv.limits import queue_length
 from exporter.kv.pump import OPERATIONS, REASONS, RESYNCS, Pump, PumpObserver
 from exporter.kv.replay import Replay
+from exporter.kv.replies import BoundedParser
 from exporter.kv.stream import ENGINE_RESTART, EventStream, StreamObserver
 from exporter.kv.subscriber import Subscriber, SubscriberObserver, endpoint_of_rank
 
@@ -67,6 +69,7 @@ class KvOptions:
         topic: What a message's topic must begin with.
         replay_endpoint: Rank 0's replay socket, if it has one.
         ranks: How many DP ranks there are.
+        max_blocks: How many of the engine's blocks are kept in memory at most.
     """
 
     engine: str
@@ -77,6 +80,7 @@ class KvOptions:
     topic: str
     replay_endpoint: str | None
     ranks: int
+    max_blocks: int = MOST_BLOCKS
 
 
 class KvEvents:
@@ -91,7 +95,7 @@ class KvEvents:
         self._engine = options.engine
         self._stopping = Event()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self.ledger = Ledger(options.model)
+        self.ledger = Ledger(options.model, most=options.max_blocks)
         index = PodIndex(_client(options.redis_url), options.pod, uuid4().hex)
         # The router passes over fields as old as the container, which started within this second.
         born = int(time()) + 1.0
@@ -100,13 +104,14 @@ class KvEvents:
         self._watch = Thread(target=self._watch_links, name="kv-watch")
 
     def _subscriber(self, options: KvOptions, rank: int, observer: KvObserver) -> Subscriber:
-        replay = None
+        replay, queue = None, queue_length(options.ranks)
         if options.replay_endpoint:
-            replay = Replay(self._context, endpoint_of_rank(options.replay_endpoint, rank), self._stopping)
+            replay_endpoint = endpoint_of_rank(options.replay_endpoint, rank)
+            replay = Replay(self._context, replay_endpoint, self._stopping, queue=max(queue // 4, 1))
         stream = EventStream(rank, self.ledger, observer, replay)
         endpoint = endpoint_of_rank(options.endpoint, rank)
         return Subscriber(
-            self._context, stream, rank=rank, endpoint=endpoint, topic=options.topic, observer=observer,
+            self._context, stream, rank=rank, endpoint=endpoint, topic=options.topic, queue=queue, observer=observer,
             stopping=self._stopping,
         )  # fmt: skip
 
@@ -138,7 +143,7 @@ class KvEvents:
     def findings(self) -> dict[str, Finding]:
         """Return how each link fares."""
         return {
-            "kv_events": diagnose_engine(self._engine, self._subscribers),
+            "kv_events": diagnose_engine(self._engine, self._subscribers, self.ledger),
             "redis": diagnose_redis(self._pump),
         }
 
@@ -166,6 +171,7 @@ def _client(url: str) -> redis.Redis:
             socket_keepalive=True,
             retry=Retry(NoBackoff(), 0),
             protocol=2,  # 3 costs a round trip at each connect and asks for Redis 6
+            parser_class=BoundedParser,
         )
         client.connection_pool.make_connection()
     except (TypeError, ValueError):

@@ -12,6 +12,8 @@ from typing import Final
 
 import zmq
 
+from exporter.kv.limits import RUN_BYTES
+
 __all__ = ["receive"]
 
 _RUN: Final = 256
@@ -20,8 +22,9 @@ _RUN: Final = 256
 def receive(socket: zmq.Socket[bytes]) -> list[list[bytes]]:
     """Return the frames of each message that is there, up to a run of messages."""
     messages: list[list[bytes]] = []
+    left = RUN_BYTES
     with suppress(zmq.Again):
-        while len(messages) < _RUN:
+        while len(messages) < _RUN and left > 0:
             # A third quicker than recv_multipart, which asks the socket for what the frame knows.
             frame = socket.recv(zmq.NOBLOCK, copy=False)
             frames = [frame.bytes]
@@ -29,4 +32,5 @@ def receive(socket: zmq.Socket[bytes]) -> list[list[bytes]]:
                 frame = socket.recv(zmq.NOBLOCK, copy=False)
                 frames.append(frame.bytes)
             messages.append(frames)
+            left -= sum(map(len, frames))
     return messages

@@ -15,12 +15,15 @@ several times what the rest of a block costs (docs/adr/0007).
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import InvalidResponse, ResponseError
+
+from exporter.kv.replies import BoundedParser
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from redis import Redis
     from redis.connection import Connection
@@ -35,7 +38,13 @@ _GUARD: Final = b"!"
 # The set of a pod that never comes back; the router drops its fields after a day.
 _EXPIRY_SECONDS: Final = 48 * 3600
 _SCAN_COUNT: Final = 1000
+# Two million members, ten times what the ledger has room for.
+_MOST_SCANS: Final = 2000
+_MOST_MARKS: Final = 1000
+_LONGEST_MEMBER: Final = 1024
 _LONGEST_HASH: Final = len(str(1 << 63))
+# What redis-py raises when a reply is of another kind than the command's.
+_ODD: Final = (AttributeError, KeyError, TypeError, ValueError)
 _ANY_BYTES: Final = "surrogateescape"
 
 
@@ -73,7 +82,8 @@ class PodIndex:
 
     def claim(self) -> None:
         """Put this process's mark on the set, and the marks of others off it."""
-        marks = [member for member in self._members(_GUARD + b"*") if b"@" not in member and member != self._guard]
+        members = islice(self._members(_GUARD + b"*"), _MOST_MARKS)
+        marks = [member for member in members if b"@" not in member and member != self._guard]
         commands = [_pack(b"SREM", self._set, *marks)] if marks else []
         self._run([*commands, _pack(b"SADD", self._set, self._guard), self._expire()])
 
@@ -85,7 +95,7 @@ class PodIndex:
         """Return what a restart or failover changes: the server's run id, or else which connection this is."""
         try:
             return str(self._client.info("server")["run_id"])
-        except (ResponseError, KeyError):
+        except (ResponseError, *_ODD):
             return f"connection {self._connects}"
 
     def remembered(self) -> Iterator[tuple[str, int]]:
@@ -115,7 +125,18 @@ class PodIndex:
         return _pack(b"EXPIRE", self._set, b"%d" % _EXPIRY_SECONDS)
 
     def _members(self, match: bytes | None = None) -> Iterator[bytes]:
-        yield from self._client.sscan_iter(self._set.decode(), match=match, count=_SCAN_COUNT)
+        """Yield the set's members, but for those that are too long to be of this pod."""
+        cursor = 0
+        for _ in range(_MOST_SCANS):
+            try:
+                cursor, members = self._client.sscan(self._set.decode(), cursor, match=match, count=_SCAN_COUNT)
+                found = [bytes(member) for member in members if len(member) <= _LONGEST_MEMBER]  # type: ignore[arg-type]
+            except _ODD:
+                raise InvalidResponse("not a scan") from None
+            yield from found
+            if not cursor:
+                return
+        raise InvalidResponse("a scan without end")
 
     def _run(self, commands: Sequence[bytes]) -> None:
         """Send commands in one piece and read every reply; raise the first error among them."""
@@ -125,7 +146,7 @@ class PodIndex:
         connection: Connection = pool.get_connection()
         try:
             connection.send_packed_command([b"".join(commands)])  # type: ignore[no-untyped-call]
-            errors = [error for error in _replies(connection, len(commands)) if error]
+            errors = _parser(connection).read_errors(len(commands))
         except BaseException:
             # Replies may still be under way: nobody must take them for the next command's.
             connection.disconnect()  # type: ignore[no-untyped-call]
@@ -136,14 +157,11 @@ class PodIndex:
             raise errors[0]
 
 
-def _replies(connection: Connection, count: int) -> Iterable[RedisError | None]:
-    for _ in range(count):
-        try:
-            connection.read_response()
-        except ResponseError as error:
-            yield error
-        else:
-            yield None
+def _parser(connection: Connection) -> BoundedParser:
+    """Return what reads a connection's replies: many at a time, as redis-py's own `read_response` does not."""
+    parser = connection._parser  # noqa: SLF001 - there is no other way to it
+    assert isinstance(parser, BoundedParser)  # noqa: S101 - as `exporter.kv.events` makes connections
+    return parser
 
 
 def _member(change: Change) -> bytes:

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
     from exporter.kv.decode import EngineHash, Event
 
-__all__ = ["Change", "Entry", "Ledger", "Written"]
+__all__ = ["MOST_BLOCKS", "Change", "Entry", "Ledger", "Written"]
+
+# Blocks that are kept at 360 bytes each, and adapters that blocks are of.
+MOST_BLOCKS: Final = 200_000
+_MOST_MODELS: Final = 4096
 
 # Groups of these kinds hold only part of a prefix: beside a group that holds
 # all of it they say nothing about what can be reused.
@@ -73,11 +77,18 @@ class Change(NamedTuple):
 
 
 class Ledger:
-    """Thread-safe: subscribers apply events, the pump takes changes and settles them."""
+    """Thread-safe: subscribers apply events, the pump takes changes and settles them.
 
-    def __init__(self, model: str) -> None:
-        """Keep the blocks of `model` and of its adapters, which go by their own names."""
+    Attributes:
+        most: How many of the engine's blocks are kept.
+    """
+
+    def __init__(self, model: str, *, most: int = MOST_BLOCKS) -> None:
+        """Keep the blocks of `model` and of its adapters, which go by their own names; `most` of them."""
         self._model = model
+        self.most = most
+        self._kept = 0
+        self._count = 0
         self._lock = Lock()
         self._changed = Condition(self._lock)
         self._waiting = False
@@ -88,18 +99,20 @@ class Ledger:
         self._pending: deque[Entry] = deque()
         self._dead = 0  # of those pending, how many nobody knows any more
 
-    def apply(self, rank: int, events: Iterable[Event]) -> None:
-        """Take note of what happened on a rank, in order."""
+    def apply(self, rank: int, events: Iterable[Event]) -> int:
+        """Take note of what happened on a rank, in order; return how many blocks there was no room for."""
+        refused = 0
         with self._lock:
             for event in events:
                 match event:
                     case Stored():
-                        self._store(rank, event)
+                        refused += self._store(rank, event)
                     case Removed():
                         self._remove((rank, event.group), event.hashes)
                     case Cleared():
                         self._clear(rank)
             self._notify()
+        return refused
 
     def clear(self, rank: int) -> None:
         """Forget all blocks of a rank: its engine restarted."""
@@ -113,8 +126,13 @@ class Ledger:
             self._notify()
 
     def adopt(self, model: str, block: int) -> None:
-        """Take over an entry that Redis has from before; it goes unless the engine holds it."""
+        """Take over an entry that Redis has from before; it goes unless the engine holds it.
+
+        One that there is no room for stays in Redis until the router drops it.
+        """
         with self._lock:
+            if self._is_unknown(model) or self._count >= self.most:
+                return
             entry = self._entry(model, block)
             entry.written = Written.UNKNOWN
             self._queue(entry)
@@ -173,9 +191,14 @@ class Ledger:
         return len(self._pending) - self._dead
 
     @property
+    def is_full(self) -> bool:
+        """Whether there is no room for another block."""
+        return self._kept >= self.most
+
+    @property
     def size(self) -> int:
         """Entries there are."""
-        return sum(map(len, list(self._entries.values())))
+        return self._count
 
     def held(self) -> set[tuple[str, int]]:
         """Return the model and block of every entry that is held."""
@@ -191,18 +214,29 @@ class Ledger:
         if self._waiting:  # seldom; telling nobody costs as much as a block
             self._changed.notify_all()
 
-    def _store(self, rank: int, event: Stored) -> None:
+    def _store(self, rank: int, event: Stored) -> int:
+        """Take blocks; return how many there was no room for."""
         source = (rank, event.group)
         if self._partial.get(source, True) and self._ignores(source, event.kind):
-            return
+            return 0
         model = self._model if event.adapter is None else event.adapter
+        return len(event.hashes) if self._is_unknown(model) else self._hold(source, model, event)
+
+    def _hold(self, source: _Source, model: str, event: Stored) -> int:
+        refused = 0
         held = self._held.setdefault(source, {})
         entries = self._entries.setdefault(model, {})
         for name, block in zip(event.hashes, event.blocks, strict=True):
+            before = held.get(name)
+            if before is None:
+                if self._kept >= self.most:
+                    refused += 1
+                    continue
+                self._kept += 1
             entry = entries.get(block)
             if entry is None:
                 entry = entries[block] = Entry(model, block, Written.NO)
-            before = held.get(name)
+                self._count += 1
             if before is entry:
                 repeats = self._repeats.setdefault(source, {})
                 repeats[name] = repeats.get(name, 0) + 1
@@ -214,6 +248,13 @@ class Ledger:
             entry.holders += 1
             if entry.holders == 1:
                 self._queue(entry)
+        if not entries:
+            del self._entries[model]
+        return refused
+
+    def _is_unknown(self, model: str) -> bool:
+        """Whether there are blocks of as many adapters as can be, and this one has none."""
+        return len(self._entries) >= _MOST_MODELS and model not in self._entries
 
     def _remove(self, source: _Source, names: Iterable[EngineHash]) -> None:
         held = self._held.get(source)
@@ -226,6 +267,7 @@ class Ledger:
                 if not repeats[name]:
                     del repeats[name]
             elif (entry := held.pop(name, None)) is not None:
+                self._kept -= 1
                 self._release(entry)
 
     def _clear(self, rank: int) -> None:
@@ -236,6 +278,7 @@ class Ledger:
     def _forget(self, source: _Source) -> None:
         self._repeats.pop(source, None)
         for entry in self._held.pop(source, {}).values():
+            self._kept -= 1
             self._release(entry)
 
     def _ignores(self, source: _Source, kind: str | None) -> bool:
@@ -255,6 +298,7 @@ class Ledger:
         entry = entries.get(block)
         if entry is None:
             entry = entries[block] = Entry(model, block, Written.NO)
+            self._count += 1
         return entry
 
     def _queue(self, entry: Entry) -> None:
@@ -275,6 +319,7 @@ class Ledger:
         """Forget an entry that nothing holds and Redis does not have."""
         entries = self._entries[entry.model]
         del entries[entry.block]
+        self._count -= 1
         if not entries:
             del self._entries[entry.model]
         if entry.queued:

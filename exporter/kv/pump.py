@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
+    InvalidResponse,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -46,6 +47,7 @@ _REASONS: Final[tuple[tuple[type[RedisError], str], ...]] = (
     (BusyLoadingError, "loading"),
     (ReadOnlyError, "read_only"),
     (OutOfMemoryError, "out_of_memory"),
+    (InvalidResponse, "invalid_reply"),
     (RedisTimeoutError, "timeout"),
     (RedisConnectionError, "connection"),
 )
@@ -123,7 +125,8 @@ class Pump:
         self._pause = self._first_pause
         self._stopping = Event()
         self._deadline = 0.0
-        self._thread = Thread(target=self._run, name="kv-pump")
+        # A server that sends a byte now and then can hold an operation longer than an end may take.
+        self._thread = Thread(target=self._run, name="kv-pump", daemon=True)
 
     def start(self) -> None:
         """Begin to write."""

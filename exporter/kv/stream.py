@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import logging
 from contextlib import closing
+from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol
 
 from exporter.kv.decode import Drop, PayloadError, decode
-from exporter.kv.replay import ReplayError
+from exporter.kv.limits import MAX_PAYLOAD
+from exporter.kv.replay import OversizedReplyError, ReplayError, UnsoundReplayError
 from exporter.kv.tally import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     from exporter.kv.ledger import Ledger
 
@@ -24,11 +26,14 @@ __all__ = ["EventStream", "Replays", "StreamObserver"]
 
 _log: Final = logging.getLogger(__name__)
 
-MAX_PAYLOAD: Final = 16 * 1024 * 1024
 ENGINE_RESTART: Final = "engine_restart"
 _MAX_SEQUENCE: Final = 1 << 63
 # Each try brings at least a socket's buffer full, of the engine's ten thousand batches.
 _REPLAY_TRIES: Final = 50
+# All of them together may take so long; live messages wait meanwhile.
+_REPLAY_SECONDS: Final = 60.0
+# So long the socket is left alone after an answer that no engine gives.
+_REST_SECONDS: Final = 60.0
 # So many messages may have filled the engine's queue, if no pause was between them; no high-water mark is that low.
 _BURST: Final = 100
 
@@ -46,8 +51,8 @@ class StreamObserver(Protocol):
 class Replays(Protocol):
     """What can be asked for batches again."""
 
-    def since(self, start: int) -> Generator[tuple[int, bytes], None, None]:
-        """Yield number and payload of the batches from `start` on, or raise ReplayError."""
+    def since(self, start: int, *, missing: int = 0) -> Generator[tuple[int, bytes], None, None]:
+        """Yield number and payload of the batches from `start` on, or raise ReplayError; so many are known to be missing."""
 
 
 class EventStream:
@@ -59,16 +64,26 @@ class EventStream:
         replay_failure: Why the replay socket is of no use, if it is not.
     """
 
-    def __init__(self, rank: int, ledger: Ledger, observer: StreamObserver, replay: Replays | None = None) -> None:
+    def __init__(
+        self,
+        rank: int,
+        ledger: Ledger,
+        observer: StreamObserver,
+        replay: Replays | None = None,
+        *,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
         """Feed `ledger` under `rank`; without `replay` gaps stay."""
         self._rank = rank
         self._ledger = ledger
         self._observer = observer
         self._replay = replay
+        self._clock = clock
+        self._rest_until = 0.0
         self._next = 0
         self._is_placed = False  # whether `_next` is known to be the next
         self._paused_at = 0
-        self._last: bytes | None = None  # the last batch taken
+        self._last: tuple[int, bytes] | None = None  # the last batch taken
         # Number -> print, of what the socket may bring a second time.
         self._replayed: dict[int, int] = {}
         self._replayed_to = -1
@@ -109,6 +124,12 @@ class EventStream:
         if number >= self._replayed_to:
             self._replayed.clear()
 
+    def skip(self) -> None:
+        """Pass over the next batch: it came and was refused."""
+        self.tally.drop(Drop.TOO_LARGE)
+        if self._is_placed:
+            self._next += 1
+
     @property
     def is_in_burst(self) -> bool:
         """Whether many messages came since the last pause."""
@@ -132,7 +153,7 @@ class EventStream:
     def _apply(self, number: int, payload: bytes) -> None:
         self._next = number + 1
         self._is_placed = True
-        self._last = payload
+        self._last = (number, payload)
         self.received = True
         if len(payload) > MAX_PAYLOAD:
             self.tally.drop(Drop.TOO_LARGE)
@@ -142,8 +163,10 @@ class EventStream:
         except PayloadError:
             self.tally.drop(Drop.PAYLOAD)
             return
-        self._ledger.apply(self._rank, batch.events)
+        refused = self._ledger.apply(self._rank, batch.events)
         self.tally.add(batch)
+        if refused:
+            self.tally.drop(Drop.FULL, refused)
 
     def _restart(self) -> None:
         _log.info("engine restarted (dp_rank %d): its blocks are gone", self._rank)
@@ -170,24 +193,31 @@ class EventStream:
 
     def _catch_up(self, wanted: int = 0) -> None:
         """Take what the engine has from the next number on; again while replies, up to `wanted`, are lost."""
-        if self._replay is None:
-            return
+        deadline = self._clock() + _REPLAY_SECONDS
         for _ in range(_REPLAY_TRIES):
             before = self._next
+            if self._replay is None or self._clock() > deadline or self._clock() < self._rest_until:
+                return
             try:
-                if self._replay_once(self._replay) and self._next >= wanted:
+                if self._replay_once(self._replay, wanted) and self._next >= wanted:
                     return
             except ReplayError as error:
-                self._note_replay(str(error))
+                self._fail(error)
             if self._next == before:
                 return
 
-    def _replay_once(self, replay: Replays) -> bool:
+    def _fail(self, error: ReplayError) -> None:
+        if isinstance(error, OversizedReplyError):
+            self.skip()
+            return
+        self._note_replay(str(error))
+        if isinstance(error, UnsoundReplayError):
+            self._rest_until = self._clock() + _REST_SECONDS
+
+    def _replay_once(self, replay: Replays, wanted: int) -> bool:
         """Take one answer; tell whether it was whole."""
         first = True
-        for number, payload in replay.since(self._next):
-            if number < self._next:
-                continue
+        for number, payload in replay.since(self._next, missing=max(wanted - self._next, 0)):
             if number > self._next and not first:
                 return False
             if number > self._next and self._last is not None:  # the engine no longer has what is before
@@ -203,16 +233,15 @@ class EventStream:
 
     def _is_same_process(self) -> bool:
         """Ask for the last batch taken: only the same process has the same one under its number."""
-        if self._replay is None:
+        if self._replay is None or self._last is None:
             return False
         try:
-            with closing(self._replay.since(self._next - 1)) as answer:
-                number, payload = next(answer, (-1, b""))
+            with closing(self._replay.since(self._last[0])) as answer:
+                return next(answer, None) == self._last
         except ReplayError as error:
             self._note_replay(str(error))
             self._doubtful = True
             return True
-        return number == self._next - 1 and payload == self._last
 
     def _note_replay(self, failure: str | None) -> None:
         if failure != self.replay_failure and failure:

@@ -1,22 +1,25 @@
 """The subscription to one DP rank's events: a thread that sleeps until something comes.
 
 Nothing waits between the socket and the ledger: ZeroMQ's own receive queue is
-the buffer, and it is bounded. When it overflows the engine drops messages,
-which is a gap like any other.
+the buffer, and it is bounded in bytes. When it overflows the engine drops
+messages, which is a gap like any other.
 """
 
 from __future__ import annotations
 
 import logging
 from contextlib import suppress
+from math import ceil
 from threading import Event, Thread
+from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol
 
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 from exporter.kv.decode import Drop
 from exporter.kv.frames import receive
+from exporter.kv.limits import MAX_PAYLOAD
+from exporter.kv.link import Link
 from exporter.memory import give_back
 
 if TYPE_CHECKING:
@@ -26,13 +29,12 @@ __all__ = ["Subscriber", "SubscriberObserver", "endpoint_of_rank"]
 
 _log: Final = logging.getLogger(__name__)
 
-# Messages that ZeroMQ keeps while a replay is under way.
-RECEIVE_QUEUE: Final = 20_000
 RECONNECT_MS: Final = 250
 LONGEST_RECONNECT_MS: Final = 5_000
 # A silence of this length ends a burst.
 PAUSE_MS: Final = 1_000
-_LINK_EVENTS: Final = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+# So long after a message that was refused, it is still what is wrong.
+REFUSAL_SECONDS: Final = 60.0
 _FRAMES: Final = 3
 _SEQUENCE_BYTES: Final = 8
 
@@ -63,10 +65,14 @@ class Subscriber:
         rank: int,
         endpoint: str,
         topic: str,
+        queue: int,
         observer: SubscriberObserver,
         stopping: Event,
     ) -> None:
-        """Subscribe to topics that begin with `topic`, once started; `stopping` and `wake` end it."""
+        """Subscribe to topics that begin with `topic`, once started; `stopping` and `wake` end it.
+
+        Of what comes, up to `queue` messages wait while others are worked on.
+        """
         self.rank = rank
         self.endpoint = endpoint
         self.connected = False
@@ -74,12 +80,19 @@ class Subscriber:
         self.stream = stream
         self._context = context
         self._topic = topic.encode()
+        self._queue = queue
+        self._refused_at: float | None = None
         self._observer = observer
         self._stopping = stopping
         self._bell = f"inproc://kv-stop-{rank}-{id(self)}"
         self._bell_socket = context.socket(zmq.PAIR)
         self._bell_socket.bind(self._bell)
         self._thread = Thread(target=self._run, name=f"kv-events-{rank}")
+
+    @property
+    def refused(self) -> bool:
+        """Whether the engine sent a message of late that is not taken."""
+        return self._refused_at is not None and monotonic() - self._refused_at < REFUSAL_SECONDS
 
     def start(self) -> None:
         """Begin to listen."""
@@ -98,19 +111,19 @@ class Subscriber:
     def _run(self) -> None:
         bell = self._context.socket(zmq.PAIR)
         socket = self._context.socket(zmq.SUB)
-        monitor = socket.get_monitor_socket(_LINK_EVENTS)
+        link = Link(socket, self.endpoint, queue=self._queue)
         try:
             bell.connect(self._bell)
             self._subscribe(socket)
+            link.connect()
             poller = zmq.Poller()
-            for each in (bell, monitor, socket):
+            for each in (bell, link.monitor, socket):
                 poller.register(each, zmq.POLLIN)
             while not self._stopping.is_set():
-                ready = dict(poller.poll(PAUSE_MS if self.connected and self.stream.is_in_burst else None))
-                if monitor in ready:
-                    self._watch(monitor)
+                ready = dict(poller.poll(self._patience(link)))
+                self._watch(link)
                 self._drain(socket)
-                if not ready:
+                if not ready and self.stream.is_in_burst:
                     self.stream.pause()
                     give_back()
                 self.stream.report()
@@ -120,27 +133,44 @@ class Subscriber:
             if self.connected:
                 self.connected = False
                 self._observer.connection(self.rank, up=False)
-            socket.disable_monitor()
-            for each in (bell, monitor, socket):
+            link.close()
+            for each in (bell, socket):
                 each.close(linger=0)
 
     def _subscribe(self, socket: zmq.Socket[bytes]) -> None:
-        socket.rcvhwm = RECEIVE_QUEUE
         socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, LONGEST_RECONNECT_MS)
         socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
         # All topics: what another filter lets through could not be told from silence.
         socket.setsockopt(zmq.SUBSCRIBE, b"")
-        socket.connect(self.endpoint)
 
-    def _watch(self, monitor: zmq.Socket[bytes]) -> None:
-        while monitor.poll(0):
-            event = recv_monitor_message(monitor)["event"]
-            self.connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
-            self._observer.connection(self.rank, up=self.connected)
-            _log.info("KV events of dp_rank %d: %s", self.rank, "connected" if self.connected else "connection lost")
-            if self.connected:
+    def _patience(self, link: Link) -> int | None:
+        """Return for how many milliseconds nothing need happen."""
+        patience = link.patience()
+        if patience is not None:
+            return ceil(1000 * patience)
+        return PAUSE_MS if self.connected and self.stream.is_in_burst else None
+
+    def _watch(self, link: Link) -> None:
+        for is_up in link.changes():
+            self.connected = is_up
+            self._observer.connection(self.rank, up=is_up)
+            _log.info("KV events of dp_rank %d: %s", self.rank, "connected" if is_up else "connection lost")
+            if is_up:
                 self.stream.connected()
+        if link.is_given_up:
+            self._refuse(link)
+
+    def _refuse(self, link: Link) -> None:
+        """Pass over the message that ended the connection, and connect again."""
+        if not self.refused:
+            _log.warning(
+                "KV events of dp_rank %d: the engine sent a message of more than %d bytes, or one that is not ZeroMQ's; "
+                "it is left out", self.rank, MAX_PAYLOAD,
+            )  # fmt: skip
+        self._refused_at = monotonic()
+        self.stream.skip()
+        link.connect()
 
     def _drain(self, socket: zmq.Socket[bytes]) -> None:
         for frames in receive(socket):

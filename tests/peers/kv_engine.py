@@ -57,7 +57,7 @@ class KvEngine:
         """Return the router's keys of the blocks that it holds."""
         return {key for copies in self._copies.values() for key in copies}
 
-    def since(self, start: int) -> Generator[tuple[int, bytes], None, None]:
+    def since(self, start: int, *, missing: int = 0) -> Generator[tuple[int, bytes], None, None]:  # noqa: ARG002 - as `Replays` has it
         """Yield what it still has from a number on."""
         self.asked.append(start)
         if self.dead:

@@ -13,6 +13,7 @@ from redis.retry import Retry
 from exporter.kv.events import KvEvents, KvOptions
 from exporter.kv.index import PodIndex
 from exporter.kv.pump import Pump
+from exporter.kv.replies import BoundedParser
 from tests.peers.kv_observer import KvRecorder
 from tests.peers.waiting import PATIENCE
 
@@ -31,7 +32,12 @@ POD = "engine-0.default"
 def connect(url: str, *, answer_seconds: float = 5.0) -> redis.Redis:
     """Return a client as the runtime has it."""
     return redis.Redis.from_url(
-        url, socket_connect_timeout=2, socket_timeout=answer_seconds, retry=Retry(NoBackoff(), 0), protocol=2
+        url,
+        socket_connect_timeout=2,
+        socket_timeout=answer_seconds,
+        retry=Retry(NoBackoff(), 0),
+        protocol=2,
+        parser_class=BoundedParser,
     )
 
 

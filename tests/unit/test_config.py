@@ -76,6 +76,7 @@ def test_what_is_not_given_has_its_default() -> None:
         kv_topic="",
         kv_replay_endpoint=None,
         data_parallel_size=1,
+        kv_max_blocks=200_000,
     )
 
 
@@ -207,6 +208,7 @@ KV_VARIABLES = {
     ),
     "KV_EVENTS_REPLAY_ENDPOINT": ("kv_replay_endpoint", ("tcp://[::1]:5558", "tcp://10.0.0.1:5558"), ()),
     "DATA_PARALLEL_SIZE": ("data_parallel_size", ("1024", "2"), ()),
+    "KV_EVENTS_MAX_BLOCKS": ("kv_max_blocks", ("100000000", "5000"), ()),
 }
 
 

@@ -545,10 +545,17 @@ def findings() -> list[tuple[str, str, str]]:
     """Return everything that /ready can say about KV events, as check, status and detail."""
 
     def subscriber(
-        *, connected: bool = True, filtered: int = 0, received: bool = True, replay: str | None = None
+        *,
+        connected: bool = True,
+        filtered: int = 0,
+        received: bool = True,
+        replay: str | None = None,
+        refused: bool = False,
     ) -> Any:
         stream = SimpleNamespace(received=received, replay_failure=replay)
-        return SimpleNamespace(rank=0, endpoint="tcp://e:1", connected=connected, filtered=filtered, stream=stream)
+        return SimpleNamespace(
+            rank=0, endpoint="tcp://e:1", connected=connected, filtered=filtered, stream=stream, refused=refused
+        )
 
     def off(url: str | None) -> Any:
         parts = Parts()
@@ -560,9 +567,16 @@ def findings() -> list[tuple[str, str, str]]:
         subscriber(received=False, filtered=1),
         subscriber(replay="no answer"),
         subscriber(received=False),
+        subscriber(refused=True),
         subscriber(),
     ]
-    engine = [off(None), off("redis://r"), *(diagnosis.diagnose_engine("vllm", [one]) for one in subscribers)]
+    roomy, full = SimpleNamespace(is_full=False, most=1), SimpleNamespace(is_full=True, most=1)
+    engine = [
+        off(None),
+        off("redis://r"),
+        *(diagnosis.diagnose_engine("vllm", [one], roomy) for one in subscribers),
+        diagnosis.diagnose_engine("vllm", [subscriber()], full),
+    ]
     failures = ["not asked yet", *REASONS, "internal", None]
     redis = [diagnosis.diagnose_redis(SimpleNamespace(failure=failure)) for failure in failures]
     return [(check, *found) for check, some in (("kv_events", engine), ("redis", redis)) for found in some]

@@ -21,7 +21,7 @@ class CutShort:
     def __init__(self, engine: KvEngine) -> None:
         self._engine = engine
 
-    def since(self, start: int) -> Iterator[tuple[int, bytes]]:
+    def since(self, start: int, *, missing: int = 0) -> Iterator[tuple[int, bytes]]:  # noqa: ARG002 - as `Replays` has it
         replies = list(self._engine.since(start))
         yield from replies[:-2] if len(self._engine.asked) == 1 else replies
 

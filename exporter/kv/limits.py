@@ -1,0 +1,27 @@
+"""How much of what an engine publishes is held in memory, whatever it publishes (docs/adr/0019).
+
+ZeroMQ counts messages, not bytes: the largest message times the length of its
+queue is what the queue may take.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["GATHERED_BYTES", "GATHERED_REPLIES", "MAX_PAYLOAD", "RUN_BYTES", "queue_length"]
+
+# Four hundred thousand tokens in one batch.
+MAX_PAYLOAD: Final = 2 * 1024 * 1024
+# Of messages that were received and not yet read, of all ranks together.
+QUEUE_BYTES: Final = 48 * 1024 * 1024
+# Of messages that are taken off a socket before they are worked on.
+RUN_BYTES: Final = 4 * 1024 * 1024
+# Of a replay's answer, which comes faster than it can be worked on.
+GATHERED_BYTES: Final = 16 * 1024 * 1024
+GATHERED_REPLIES: Final = 20_000
+_LEAST: Final = 2
+
+
+def queue_length(ranks: int) -> int:
+    """Return how many messages a socket may queue, when there is one for each rank."""
+    return max(QUEUE_BYTES // MAX_PAYLOAD // ranks, _LEAST)
