@@ -93,40 +93,42 @@ def model(place: Stage, server: str, effort: Effort, *, without: Sequence[str]) 
     store = place.stores[server]
     clients = [peer for peer in download_peers.stores(store, place.home) if peer.name not in without]
     bring = partial(_bring, place.sets[MODEL], place.copies / "copy", store.server)
-    return _turns(clients, effort.rounds, bring)
+    return _turns(clients, effort, bring)
 
 
 def adapter(place: Stage, effort: Effort, *, without: Sequence[str]) -> dict[str, list[Usage]]:
     """Fetch the adapter from the real store with everybody who can be had, and by way of a runtime."""
     store = place.stores[SEAWEEDFS]
     clients = [peer for peer in download_peers.stores(store, place.home) if peer.name not in without]
-    with _runtime(store) as route:
+    with _runtime(store, effort) as route:
         bring = partial(_bring, place.sets[LORA], place.copies / "copy", store.server)
-        return _turns([*clients, route], effort.rounds, bring)
+        return _turns([*clients, route], effort, bring)
 
 
 def volume(place: Stage, effort: Effort, *, without: Sequence[str]) -> dict[str, list[Usage]]:
     """Copy the model within one file system, everything in the page cache."""
     ways = [peer for peer in download_peers.volumes(place.home) if peer.name not in without]
-    return _turns(ways, effort.rounds, partial(_bring, place.sets[MODEL], place.volume / "copy", None))
+    bring = partial(_bring, place.sets[MODEL], place.volume / "copy", None, fresh=effort.careful)
+    return _turns(ways, effort, bring)
 
 
 def _turns(
-    ways: Sequence[Peer | _Route], rounds: int, bring: Callable[[Peer | _Route], Usage]
+    ways: Sequence[Peer | _Route], effort: Effort, bring: Callable[[Peer | _Route], Usage]
 ) -> dict[str, list[Usage]]:
     """Let them take turns, and once before that: it fills caches."""
     usages: dict[str, list[Usage]] = {way.name: [] for way in ways}
-    for way in ways:
+    for way in ways if effort.careful else ():
         bring(way)
-    for _ in range(rounds):
+    for _ in range(effort.rounds):
         for way in ways:
-            usages[way.name].append(calm(partial(bring, way)))
+            measure = partial(bring, way)
+            usages[way.name].append(calm(measure) if effort.careful else measure())
     return usages
 
 
-def _bring(files: FileSet, to: Path, server: int | None, way: Peer | _Route) -> Usage:
+def _bring(files: FileSet, to: Path, server: int | None, way: Peer | _Route, *, fresh: bool = False) -> Usage:
     """Make one copy and check it."""
-    if server is None:
+    if fresh:
         _fresh_memory()
     usage = way.run(files, to, server)
     files.check(to)
@@ -184,11 +186,12 @@ class _Route:
 
 
 @contextmanager
-def _runtime(store: Store) -> Iterator[_Route]:
+def _runtime(store: Store, effort: Effort) -> Iterator[_Route]:
     """Run a runtime before an engine's page."""
     with peers.engine([_PAGE.removeprefix("/")]) as engine:
         engine.wait_for("/health")
-        with peers.program(RUNTIME, engine.port, _PAGE, store.pod()) as runtime:
+        more = {} if effort.careful else {"worker-nice": "0"}
+        with peers.program(RUNTIME, engine.port, _PAGE, store.pod(), more) as runtime:
             runtime.wait_for("/health")
             yield _Route(runtime, lambda files: store.uri(files.name))
 
@@ -204,8 +207,9 @@ def neighbour(place: Stage, effort: Effort, *, without: Sequence[str]) -> dict[s
         if peer.name in (download_peers.RCLONE, download_peers.FLOOR) and peer.name not in without:
             loads[peer.name] = partial(_run_beside, peer, files, to)
     turns: dict[str, list[list[float]]] = {name: [] for name in loads}
-    _step_back(store.server)
-    with _runtime(store) as route, Scraper(route.runtime.port, "/metrics") as scraper:
+    if effort.careful:
+        _step_back(store.server)
+    with _runtime(store, effort) as route, Scraper(route.runtime.port, "/metrics") as scraper:
         for _ in range(20):
             scraper.scrape()
         for _ in range(_SHARES):  # in turns: what else the machine does changes
@@ -271,7 +275,7 @@ def _beside(load: Callable[[], object], scraper: Scraper, effort: Effort, to: Pa
 def sidecar(place: Stage, effort: Effort) -> Growth:
     """Let a runtime fetch adapters, one after the other, and see what stays in its memory."""
     files, to, store = place.sets[LORA], place.copies / "copy", place.stores[SEAWEEDFS]
-    with _runtime(store) as route:
+    with _runtime(store, effort) as route:
         with Scraper(route.runtime.port, "/metrics") as scraper:
             scraper.scrape()
         before = route.runtime.resident() / 1e6

@@ -34,6 +34,8 @@ class Effort:
         scrapes: How many are made beside each load.
         rate: Scrapes a second.
         downloads: How many the sidecar makes.
+        careful: Whether measurements wait for a calm machine, caches are filled before, and downloads and the store
+            step back for scrapes. Without, it is shown that everything works, on a machine that is busy as well.
     """
 
     rounds: int = 5
@@ -41,6 +43,7 @@ class Effort:
     scrapes: int = 1000
     rate: float = 50.0
     downloads: int = 10
+    careful: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,13 @@ def engine(sizes: Sequence[str]) -> Process:
     return Process([sys.executable, "-m", "bench.engine", str(port), *sizes], port, environment())
 
 
-def program(name: str, engine_port: int, path: str, variables: Mapping[str, str] | None = None) -> Process:
+def program(
+    name: str,
+    engine_port: int,
+    path: str,
+    variables: Mapping[str, str] | None = None,
+    more: Mapping[str, str] | None = None,
+) -> Process:
     """Return the process of a peer that scrapes the engine's `path`.
 
     Args:
@@ -94,10 +100,11 @@ def program(name: str, engine_port: int, path: str, variables: Mapping[str, str]
         engine_port: Where the engine listens.
         path: The page on the engine.
         variables: For the process's environment.
+        more: Further flags of the runtime.
     """
     port, base = free_port(), f"http://{HOST}:{engine_port}"
     flags = {"engine": "vllm", "engine-base-url": base, "engine-metrics-path": path, "host": HOST, "port": str(port)}
-    flags |= {"pod": "pod-0.default", "model": "bench"}
+    flags |= {"pod": "pod-0.default", "model": "bench"} | dict(more or {})
     commands = {
         PASS_THROUGH: [sys.executable, "-m", "bench.passthrough", str(port), base + path],
         RUNTIME: [str(_SCRIPT), *(word for flag, value in flags.items() for word in (f"--{flag}", value))],

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from tests.peers.bad_proxy import BadProxy
-from tests.peers.downloader import Downloader, hurry
-from tests.peers.memory import MIB, Watch, family, limited
+from tests.peers.downloader import Downloader
+from tests.peers.memory import MIB, Watch, limited
 from tests.peers.proxy_exchange import Answer
 from tests.peers.proxy_faults import answers, endless
 from tests.peers.runtime import Runtime
-from tests.peers.waiting import wait_until
+from tests.peers.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -77,6 +77,15 @@ def listing(more: str, prolog: str = "") -> Fault:
     return answers(200, f"{prolog}<ListBucketResult>{more}</ListBucketResult>".encode(), XML)
 
 
+def compressed(headers: dict[str, str]) -> Fault:
+    """Blanks in gzip, made when they are asked for."""
+
+    def act(exchange: Exchange) -> None:
+        answers(200, gzip.compress(b" " * (64 * MIB)), headers | {"Content-Encoding": "gzip"})(exchange)
+
+    return act
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """What a peer does, and what must come of it.
@@ -118,7 +127,7 @@ ROWS: Final = {
     "hub: the revision is an endless list": hub((REVISION, "8388608"), revision=endless(b"[],", begin=b"[")),
     "hub: the revision is compressed": hub(
         (REVISION, "gzip"), "network",
-        revision=answers(200, gzip.compress(b" " * (64 * MIB)), {"Content-Encoding": "gzip"}),
+        revision=compressed({}),
     ),
     "hub: the revision is nested without end": hub((REVISION,), "corrupt", revision=answers(200, b"[" * (8 * MIB))),
     "hub: a page of the tree has no end": hub((TREE, "4194304"), tree=endless(b'{"type": "file"},', begin=b"[")),
@@ -151,9 +160,7 @@ ROWS: Final = {
     "store: a name without end": store(
         listing(f"<Contents><Key>model/{'k' * 3 * MIB}</Key><Size>2</Size></Contents>"), ("too long",), "unsafe_name"
     ),
-    "store: a compressed listing": store(
-        answers(200, gzip.compress(b" " * (64 * MIB)), XML | {"Content-Encoding": "gzip"}), (LIST, "gzip"), "network"
-    ),
+    "store: a compressed listing": store(compressed(XML), (LIST, "gzip"), "network"),
     "store: a refusal without end": store(endless(b"x", status=403, headers=XML), ("403",), "denied"),
 }  # fmt: skip
 
@@ -179,7 +186,7 @@ def test_an_answer_without_end(peer: BadProxy, tmp_path: Path, row: Row) -> None
 
     with Downloader(tmp_path).start(row.source, tmp_path / "model", variables=pod(peer)) as running:
         with Watch(running.process.pid) as watch:
-            running.process.wait(timeout=100)
+            running.process.wait(timeout=PATIENCE)
         ended = running.end()
 
     assert watch.proportional < 128 * MIB, f"{watch.proportional / MIB:.0f} MiB"
@@ -189,7 +196,6 @@ def test_an_answer_without_end(peer: BadProxy, tmp_path: Path, row: Row) -> None
     assert bool(found) == bool(ended.code)
 
 
-@pytest.mark.timeout(300)
 def test_a_container_has_room_for_two_of_them(peer: BadProxy, tmp_path: Path) -> None:
     """Beside the runtime that was asked for them, which goes on; neither is tried again."""
     peer.misbehave(endless(b"x", begin=b'{"sha": "'), REVISION)
@@ -198,9 +204,9 @@ def test_a_container_has_room_for_two_of_them(peer: BadProxy, tmp_path: Path) ->
         with Watch(runtime.pid) as watch:
             for source in (HUB, STORE):
                 body = {"source": source, "output_dir": str(tmp_path / source[:2]), "async_download": True}
-                answer = runtime.session.post(f"{runtime.url}/v1/download_model", json=body, timeout=30)
+                answer = runtime.session.post(f"{runtime.url}/v1/download_model", json=body, timeout=PATIENCE)
                 assert answer.status_code == 202, answer.text
-            jobs = wait_until(lambda: _ended(runtime), "both have ended", seconds=250, every=0.1)
+            jobs = wait_until(lambda: _ended(runtime), "both have ended", every=0.1)
         assert runtime.get("/health").ok
 
     assert watch.proportional < 256 * MIB, f"{watch.proportional / MIB:.0f} MiB"
@@ -209,6 +215,5 @@ def test_a_container_has_room_for_two_of_them(peer: BadProxy, tmp_path: Path) ->
 
 def _ended(runtime: Runtime) -> list[dict[str, Any]]:
     """Return all downloads when they have ended."""
-    hurry(family(runtime.pid))
     jobs = runtime.get("/v1/downloads").json()["downloads"]
     return jobs if all(job["finished"] for job in jobs) else []

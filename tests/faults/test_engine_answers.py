@@ -19,6 +19,7 @@ from tests.peers.bad_pages import chunk, head, response
 from tests.peers.health import HealthWatch
 from tests.peers.memory import MIB, Watch, limited
 from tests.peers.runtime import Runtime
+from tests.peers.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -52,8 +53,14 @@ def goes_on(beginning: bytes, pieces: Iterable[bytes]) -> Callable[[Exchange], N
     return act
 
 
-def gzipped(size: int) -> Callable[[Exchange], None]:
-    return sends(response(bomb(size), headers={"Content-Encoding": "gzip"}))
+def gzipped(size: int, status: str = "200 OK") -> Callable[[Exchange], None]:
+    return lambda exchange: exchange.send(response(bomb(size), status=status, headers={"Content-Encoding": "gzip"}))
+
+
+def redirects(exchange: Exchange) -> None:
+    """Lead back, with a body of 100 MiB."""
+    headers = {"Location": "/v1/models"}
+    exchange.send(response(bytes(100 * MIB), status="307 Temporary Redirect", headers=headers))
 
 
 # What GET /v1/models answers, none of which can be used.
@@ -64,9 +71,7 @@ LISTS: Final = {
     ),
     "names without end": goes_on(CHUNKED + chunk(b'{"data":['), itertools.repeat(chunk(NAME % 1 * 1000))),
     "a chunk of size -1": goes_on(CHUNKED + b"-1\r\n", itertools.repeat(NAME * 1000, 4000)),
-    "a redirect with a long body": sends(
-        response(bytes(100 * MIB), status="307 Temporary Redirect", headers={"Location": "/v1/models"})
-    ),
+    "a redirect with a long body": redirects,
     "lists in lists": sends(response(b'{"data":' + b"[" * 500_000)),
     "a number of many digits": sends(response(b'{"data":' + b"1" * 1_000_000)),
     "another type": sends(response(b'{"data":[{"id":["demo"],"root":3}]}')),
@@ -79,9 +84,7 @@ REFUSALS: Final = {
     "a 480 kB error in JSON": sends(
         response(b'{"error":{"message":"%b"}}' % LONG_ERROR, status="400 Bad Request", content_type="application/json")
     ),
-    "an error that decompresses to 200 MB": sends(
-        response(bomb(200 * MIB), status="500 Internal Server Error", headers={"Content-Encoding": "gzip"})
-    ),
+    "an error that decompresses to 200 MB": gzipped(200 * MIB, "500 Internal Server Error"),
     "an error without end": goes_on(
         head("500 Internal Server Error", {"Transfer-Encoding": "chunked"}), itertools.repeat(chunk(LONG_ERROR))
     ),
@@ -102,7 +105,7 @@ def engine(
 
 def load(runtime: Runtime, folder: Path, name: str = "sql") -> Any:
     body = {"lora_name": name, "lora_path": str(folder), "async_download": False}
-    return runtime.session.post(f"{runtime.url}/v1/load_lora_adapter", json=body, timeout=60)
+    return runtime.session.post(f"{runtime.url}/v1/load_lora_adapter", json=body, timeout=PATIENCE)
 
 
 @pytest.fixture

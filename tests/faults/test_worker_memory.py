@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from tests.peers.bad_proxy import BadProxy
-from tests.peers.downloader import Downloader, contents, hurry, pod
+from tests.peers.downloader import Downloader, contents, pod
 from tests.peers.hub import Hub
-from tests.peers.memory import MIB, Watch, family, limited
+from tests.peers.memory import MIB, Watch, limited
 from tests.peers.proxy_faults import holds
 from tests.peers.runtime import Runtime
 from tests.peers.s3 import OWNER, S3Server
-from tests.peers.waiting import wait_until
+from tests.peers.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +55,7 @@ def volume(folder: Path, count: int = 1) -> str:
 
 def post(runtime: Runtime, source: str, target: Path, **more: Any) -> None:
     body = {"source": source, "output_dir": str(target), "async_download": True} | more
-    answer = runtime.session.post(f"{runtime.url}/v1/download_model", json=body, timeout=30)
+    answer = runtime.session.post(f"{runtime.url}/v1/download_model", json=body, timeout=PATIENCE)
     assert answer.status_code == 202, answer.text
 
 
@@ -63,14 +63,12 @@ def finished(runtime: Runtime) -> list[dict[str, Any]]:
     """Wait until all downloads have ended."""
 
     def ended() -> list[dict[str, Any]]:
-        hurry(family(runtime.pid))
         jobs = runtime.get("/v1/downloads").json()["downloads"]
         return jobs if all(job["finished"] for job in jobs) else []
 
-    return wait_until(ended, "all downloads have ended", seconds=250, every=0.1)
+    return wait_until(ended, "all downloads have ended", every=0.1)
 
 
-@pytest.mark.timeout(300)
 def test_two_downloads_fit_beside_the_runtime(s3: S3Server, tmp_path: Path) -> None:
     """One from a store and one from a Hub, both under way at the same time."""
     bucket, gate = s3.bucket(), Event()
@@ -84,9 +82,8 @@ def test_two_downloads_fit_beside_the_runtime(s3: S3Server, tmp_path: Path) -> N
         with runtime, Watch(runtime.pid) as watch:
             post(runtime, bucket.uri("model"), tmp_path / "store")
             post(runtime, "org/model", tmp_path / "hub")
-            hurry(family(runtime.pid))
             for proxy, path in ((store, "*/model/*"), (cdn, "*")):
-                proxy.wait_for(8, path, seconds=250)
+                proxy.wait_for(8, path)
             gate.set()
             jobs = finished(runtime)
 
@@ -105,9 +102,9 @@ def test_as_many_requests_as_there_may_be(downloader: Downloader, s3: S3Server, 
         variables = pod(proxy.url, OWNER)
         with downloader.start(bucket.uri("model"), tmp_path / "model", "-w", "64", variables=variables) as running:
             with Watch(running.process.pid) as watch:
-                proxy.wait_for(64, "*/model/*", seconds=100)
+                proxy.wait_for(64, "*/model/*")
                 gate.set()
-                running.process.wait(timeout=100)
+                running.process.wait(timeout=PATIENCE)
             ended = running.end()
 
     assert ended.code == 0, ended.stderr
@@ -136,7 +133,6 @@ def _data_limit(pid: int) -> str:
     return re.search(r"Max data size +(\w+)", Path(f"/proc/{pid}/limits").read_text())[1]
 
 
-@pytest.mark.timeout(300)
 def test_a_job_that_needs_more_says_so(tmp_path: Path) -> None:
     """It has failed, with a code and with what to do, and is not tried again; the directory is free for the next."""
     source, target = volume(tmp_path / "claim"), tmp_path / "models" / "model"

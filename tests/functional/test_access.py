@@ -24,6 +24,7 @@ from exporter.api.app import ROUTES
 from exporter.cli import build_parser
 from exporter.config import resolve
 from exporter.service import build
+from tests.peers.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -164,7 +165,7 @@ def asked_outside(service: Service, request: Given) -> int:
     """Send the request over a connection."""
     host, _, port = service.server.url.removeprefix("http://").partition(":")
     token = f"Authorization: Bearer {request.token}\r\n" if request.token else ""
-    with socket.create_connection((host, int(port)), timeout=60) as client:
+    with socket.create_connection((host, int(port)), timeout=PATIENCE) as client:
         head = f"{request.method} {request.target} HTTP/1.1\r\nHost: r\r\nConnection: close\r\n{token}\r\n"
         client.sendall(head.encode("latin-1"))
         return int(client.makefile("rb").readline().split()[1])

@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import pytest
 
 from bench.pages import SIZES
 from bench.peers import NAMES, OBVIOUS, PASS_THROUGH, RUNTIME
+from tests.functional.bench_process import TIMEOUT, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-pytestmark = pytest.mark.timeout(300)  # half a minute on a quiet machine
-
-ROOT: Final = Path(__file__).parents[2]
-
-
-def run(program: str, *arguments: str) -> str:
-    """Run a benchmark in its quick form; return what it printed."""
-    command = [sys.executable, "-m", f"bench.{program}", "--quick", *arguments]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+pytestmark = TIMEOUT
 
 
 def rows(table: str) -> Iterator[list[str]]:
@@ -37,12 +26,12 @@ def rows(table: str) -> Iterator[list[str]]:
 @pytest.fixture(scope="module")
 def scrape(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     numbers = tmp_path_factory.mktemp("bench") / "scrape.json"
-    return run("scrape", "--json", str(numbers)), numbers
+    return run("scrape", "--json", str(numbers))[0], numbers
 
 
 @pytest.fixture(scope="module")
 def footprint() -> str:
-    return run("footprint")
+    return run("footprint")[0]
 
 
 def test_scrape_shows_every_peer_at_every_size(scrape: tuple[str, Path]) -> None:

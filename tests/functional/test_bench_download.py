@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import pytest
 
 from bench.download_measures import DOWNLOAD, IDLE, ROUTE
 from bench.download_peers import AWS, BOTO3, CP, FLOOR, NGINX, OURS, RCLONE, RSYNC, S5CMD, TWO_CP
+from tests.functional.bench_process import TIMEOUT, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-pytestmark = pytest.mark.timeout(300)  # a minute on a quiet machine, with the peers from PyPI
-
-ROOT: Final = Path(__file__).parents[2]
+pytestmark = TIMEOUT
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +25,10 @@ def numbers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def shown(numbers: Path) -> str:
-    """Run it in its quick form; what it printed."""
-    command = [sys.executable, "-m", "bench.download", "--quick", "--json", str(numbers)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
-    assert result.returncode == 0, result.stderr
-    assert not result.stderr, result.stderr
-    return result.stdout
+    """What it printed, with the peers from PyPI."""
+    printed, said = run("download", "--json", str(numbers))
+    assert not said
+    return printed
 
 
 def rows(tables: str) -> Iterator[list[str]]:

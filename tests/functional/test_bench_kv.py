@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import pytest
 
 from bench.kv_measures import BARE, DECODE, SHAPES
 from bench.peers import RUNTIME
+from tests.functional.bench_process import TIMEOUT, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-pytestmark = pytest.mark.timeout(300)  # half a minute on a quiet machine
-
-ROOT: Final = Path(__file__).parents[2]
+pytestmark = TIMEOUT
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +25,8 @@ def numbers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def shown(numbers: Path) -> str:
-    """Run it in its quick form; what it printed."""
-    command = [sys.executable, "-m", "bench.kv", "--quick", "--json", str(numbers)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+    """What it printed."""
+    return run("kv", "--json", str(numbers))[0]
 
 
 def rows(tables: str) -> Iterator[list[str]]:

@@ -19,7 +19,7 @@ from tests.peers.downloader import Downloader
 from tests.peers.engine import Engine
 from tests.peers.engine_prefix_cache import weights_of
 from tests.peers.runtime import Runtime
-from tests.peers.waiting import wait_until
+from tests.peers.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,7 @@ each_version = pytest.mark.parametrize("version", ["0.30.0", "0.31.0", "0.33.0",
 
 
 def post(runtime: Runtime, path: str, **body: object) -> dict[str, Any]:
-    answer = requests.post(runtime.url + path, data=json.dumps(body), timeout=60)
+    answer = requests.post(runtime.url + path, data=json.dumps(body), timeout=PATIENCE)
     assert answer.status_code == 200, answer.text
     found: dict[str, Any] = answer.json()
     return found
@@ -42,7 +42,7 @@ def post(runtime: Runtime, path: str, **body: object) -> dict[str, Any]:
 
 def answer_of(engine: Engine, name: str) -> str:
     """Return the weights that a completion was computed with."""
-    answer = requests.post(f"{engine.url}/v1/completions", data=json.dumps({"model": name}), timeout=60)
+    answer = requests.post(f"{engine.url}/v1/completions", data=json.dumps({"model": name}), timeout=PATIENCE)
     text: str = answer.json()["choices"][0]["text"]
     return text
 
@@ -238,7 +238,7 @@ def test_a_reset_counts_only_when_the_engine_says_so(start_runtime: Start, tmp_p
             requests.post(
                 runtime.url + LOAD,
                 data=json.dumps({"lora_name": "sql", "lora_path": str(folder), "async_download": True}),
-                timeout=60,
+                timeout=PATIENCE,
             ).status_code
             == 202
         )

@@ -27,12 +27,12 @@ from tests.peers.runtime import environment
 from tests.peers.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
     from typing import Self
 
     from tests.peers.s3 import Keys
 
-__all__ = ["Downloader", "Ended", "Running", "contents", "hurry", "pod"]
+__all__ = ["Downloader", "Ended", "Running", "contents", "pod"]
 
 # As the console script does, without the folder that it is started in among the places to import from.
 COMMAND: Final = (str(Path(sys.executable).with_name("kthena-downloader")),)
@@ -44,13 +44,6 @@ def pod(endpoint: str, keys: Keys | None = None, **more: str) -> dict[str, str]:
     """Return the variables of a pod with an object store."""
     signed = {"ACCESS_KEY": keys.access, "SECRET_KEY": keys.secret} if keys else {}
     return {"ENDPOINT": endpoint} | signed | more
-
-
-def hurry(pids: Iterable[int]) -> None:
-    """Let the runtime's downloads not step back for a busy machine, where that is allowed."""
-    for pid in pids:
-        with suppress(PermissionError, ProcessLookupError):
-            os.setpriority(os.PRIO_PROCESS, pid, 0)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import requests
 
+from tests.peers.waiting import PATIENCE
+
 if TYPE_CHECKING:
     from typing import Self
 
@@ -46,5 +48,5 @@ class HealthWatch:
             session.trust_env = False
             while not self._stopping.wait(_PAUSE):
                 started = monotonic()
-                self.failures += session.get(self._url, timeout=60).status_code != 200
+                self.failures += session.get(self._url, timeout=PATIENCE).status_code != 200
                 self.longest = max(self.longest, monotonic() - started)
