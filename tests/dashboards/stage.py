@@ -57,7 +57,7 @@ PROVOKED: Final = {
     "KthenaLoraLoadFailing": "an adapter is asked for that is not there",
     "KthenaLoraAdapterFailed": "the same adapter, which stays failed",
     "KthenaDownloadFailing": "the same adapter, whose download comes before its load",
-    "KthenaTTFTBudgetBurn": "requests come in bursts, and first tokens of SGLang's pod wait for seconds",
+    "KthenaTTFTBudgetBurn": "requests come in bursts, one after another, and their first tokens take seconds",
 }
 
 # How long scrapes may fail to be in time; the machine is far too slow then.
