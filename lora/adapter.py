@@ -69,6 +69,7 @@ class Wanted:
         origin: Who asked for it.
         allow_pickle: Whether weights that can run code when they are read are taken.
         installed: The files that were found or fetched for it, once they were.
+        refresh: Whether the source must still be resolved, or the directory read, although the adapter is loaded.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Wanted:
     origin: Origin = Origin.CALL
     allow_pickle: bool = False
     installed: Installed | None = None
+    refresh: bool = False
 
     @property
     def engine_path(self) -> Path:

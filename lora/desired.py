@@ -2,11 +2,12 @@
 
     {"version": 2,
      "adapters": [{"name": ..., "path": ..., "source": ..., "origin": ..., "allow_pickle": ...,
-                   "installed": {"path": ..., "content": ..., "revision": ...} or null}, ...],
+                   "installed": {"path": ..., "content": ..., "revision": ...} or null, "refresh": ...}, ...],
      "removed": ["<name>", ...],
      "served": [["<name>", "<path>", "<content>"], ...],
      "check": "<SHA-256 of the rest>"}
 
+`refresh` says that a refresh was asked for and has not succeeded; earlier runtimes neither write nor read it.
 `removed` are adapters that are no longer wanted and that the engine may still have.
 `served` is what the engine's prefix cache may hold blocks of (`lora.prefix_cache`).
 Version 1 had neither `installed` nor `served`: its adapters lie in `path` itself.
@@ -138,6 +139,7 @@ def _encode(kept: Kept) -> bytes:
             "origin": one.origin.value,
             "allow_pickle": one.allow_pickle,
             "installed": _installed_row(one.installed),
+            "refresh": one.refresh,
         }
         for one in sorted(kept.wanted, key=lambda one: one.name)
     ]
@@ -168,6 +170,7 @@ def _wanted(row: dict[str, Any]) -> Wanted:
     return Wanted(
         row["name"], Path(row["path"]), row["source"], Origin(row["origin"]), bool(row["allow_pickle"]),
         Installed(Path(installed["path"]), installed["content"], installed["revision"]) if installed else None,
+        bool(row.get("refresh", False)),
     )  # fmt: skip
 
 

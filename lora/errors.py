@@ -5,6 +5,7 @@
     ├── UnknownAdapterError           unknown_adapter
     ├── DownloadFailedError           download_failed; the cause has the download's own code
     ├── EngineUnavailableError        engine_unavailable: no adapter's fault, tried again when the engine is back
+    ├── WithdrawnError                superseded
     └── EngineRefusedError            lora_disabled, lora_updating_disabled, engine_unauthorized, rank_too_large,
                                       name_taken, adapter_not_found, engine_refused
 
@@ -20,6 +21,7 @@ __all__ = [
     "InvalidAdapterError",
     "LoraError",
     "UnknownAdapterError",
+    "WithdrawnError",
 ]
 
 
@@ -65,6 +67,16 @@ class EngineUnavailableError(LoraError):
         """Say why."""
         super().__init__("engine_unavailable", message)
         self.is_down = is_down
+
+
+class WithdrawnError(LoraError):
+    """Something else is wanted by now, or the runtime ends."""
+
+    def __init__(self) -> None:
+        """Say so."""
+        super().__init__(
+            "superseded", "another request for this adapter came in between, or the runtime is shutting down"
+        )
 
 
 class EngineRefusedError(LoraError):

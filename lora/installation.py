@@ -53,12 +53,10 @@ class Extras:
     Attributes:
         config: Credentials and endpoints.
         max_workers: Concurrent requests.
-        refresh: Whether the source is resolved again although its adapter is loaded.
     """
 
     config: Config
     max_workers: int = 8
-    refresh: bool = False
 
 
 class Installation:
@@ -71,11 +69,16 @@ class Installation:
         self._contents = contents
         self._references = references
 
-    def loaded(self, wanted: Wanted, loaded: Wanted | None, extras: Extras | None) -> Installed | None:
-        """Return the files that the engine has already, where they are what is wanted."""
-        if wanted.source is None or loaded is None or not loaded.has_files_of(wanted):
+    def loaded(self, wanted: Wanted, loaded: Wanted | None) -> tuple[Installed, Facts] | None:
+        """Return the files that the engine has already, where they are what is wanted.
+
+        Raises:
+            InvalidAdapterError: They were damaged since.
+        """
+        if wanted.source is None or wanted.refresh or loaded is None or not loaded.has_files_of(wanted):
             return None
-        return None if extras and extras.refresh else loaded.installed
+        installed = loaded.installed
+        return (installed, inspect(installed.path, allow_pickle=wanted.allow_pickle)) if installed else None
 
     def on_disk(self, wanted: Wanted, extras: Extras | None) -> tuple[Installed, Facts] | None:
         """Return the files that need no download; `None` where there are none that are whole.
@@ -85,7 +88,7 @@ class Installation:
         """
         if wanted.source is None:
             return self._inspected(wanted, Installed(wanted.path, ""))
-        if extras is not None:  # a call wants the source as it is now
+        if wanted.refresh or extras is not None:  # a call wants the source as it is now
             return None
         for installed in self._candidates(wanted):
             try:
@@ -152,7 +155,7 @@ class Installation:
     def _download(self, wanted: Wanted, extras: Extras, job: Callable[[str | None], None]) -> Snapshot:
         request = DownloadRequest(
             str(wanted.source), str(wanted.path), config=extras.config, max_workers=extras.max_workers,
-            by_content=True, fresh=extras.refresh,
+            by_content=True, fresh=wanted.refresh,
         )  # fmt: skip
         try:
             snapshot = self._downloads.submit(request)

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from lora.adapter import Origin, State, Status, check_name
 from lora.contents import Contents
-from lora.errors import EngineUnavailableError, InvalidAdapterError, LoraError, UnknownAdapterError
+from lora.errors import EngineUnavailableError, InvalidAdapterError, LoraError, UnknownAdapterError, WithdrawnError
 from lora.housekeeping import Housekeeping
 from lora.installation import Installation
-from lora.keeping import Keeping
+from lora.keeping import Keeping, kept_of
 from lora.prefix_cache import PATIENCE_SECONDS, CacheObserver, PrefixCache
 from lora.reconciler import Reconciler, ReconcilerObserver
 from lora.references import References
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lora.adapter import Wanted
-    from lora.desired import Desired
+    from lora.desired import Desired, Kept
     from lora.engine import EngineClient, Models
     from lora.installation import Downloads, Extras
     from storage.config import Config
@@ -95,7 +95,7 @@ class Manager:
         """
         self._engine = engine
         self._cache = PrefixCache(engine, observer, patience=reset_patience, clock=clock)
-        self._keeping = Keeping(desired, self._cache.remembered)
+        self._keeping = Keeping(desired, self._kept)
         self._observer = observer
         self._cancel = cancel
         self._clock = clock
@@ -118,7 +118,9 @@ class Manager:
         self._cache.restore(kept.served)
         with self._changed:
             for wanted in kept.wanted:
-                self._slots[wanted.name] = Slot(wanted.name, Goal(wanted, kept=True), desired=wanted)
+                # From disk first: the source may be away. A refresh that is still wanted follows.
+                goal = Goal(replace(wanted, refresh=False), kept=True)
+                self._slots[wanted.name] = Slot(wanted.name, goal, desired=wanted)
             for name in kept.removed:
                 self._slots.setdefault(name, Slot(name, Goal(None, kept=True), leaving=True, state=State.UNLOADING))
             for slot in self._slots.values():
@@ -132,8 +134,9 @@ class Manager:
         with self._changed:
             self._stopped = True
             jobs = [slot.job for slot in self._slots.values() if slot.job]
+            for slot in self._slots.values():
+                slot.goal.withdrawn.set()
             self._changed.notify_all()
-        self._cache.stop()
         self._reconciler.stop()
         for job in jobs:
             self._cancel(job)
@@ -146,7 +149,7 @@ class Manager:
         self._reconciler.join(max(end - self._clock(), 0.0))
 
     def load(self, wanted: Wanted, *, kept: bool, extras: Extras | None = None) -> Goal:
-        """Want an adapter; the goal's `done` is set when it is loaded, or a try was in vain.
+        """Want an adapter; the goal's `done` is set when it is loaded, or a try failed.
 
         Args:
             wanted: What to load. The same as what is being loaded is no new goal.
@@ -161,17 +164,27 @@ class Manager:
         check_name(wanted.name)
         if not wanted.path.is_absolute():
             raise InvalidAdapterError("invalid_path", f"the directory must be absolute, not {wanted.path}")
-        with self._changed:
-            if kept:
-                self._keeping.first(self._slots.values(), wanted.name, wanted)
-            slot = self._slots.get(wanted.name)
-            refresh = extras is not None and extras.refresh
-            if slot is None or not slot.goal.is_under_way(wanted, refresh=refresh):
-                slot = self._aim(wanted.name, Goal(wanted, kept, extras))
-            if kept:
-                installed = slot.desired.installed if slot.desired and wanted.is_same(slot.desired) else None
-                slot.desired, slot.goal.kept = replace(wanted, installed=installed), True
+        if not kept:
+            return self._want(wanted, extras).goal
+        with self._keeping.promised(wanted.name, self._desired(wanted)), self._changed:
+            slot = self._want(wanted, extras)
+            slot.desired, slot.goal.kept = self._desired(wanted), True
             return slot.goal
+
+    def _want(self, wanted: Wanted, extras: Extras | None) -> Slot:
+        with self._changed:
+            slot = self._slots.get(wanted.name)
+            if slot is None or not slot.goal.is_under_way(wanted):
+                slot = self._aim(wanted.name, Goal(wanted, kept=False, extras=extras))
+            return slot
+
+    def _desired(self, wanted: Wanted) -> Wanted:
+        """Return an adapter with what is known of it, if it was desired before."""
+        slot = self._slots.get(wanted.name)
+        former = slot.desired if slot else None
+        if former is None or not wanted.is_same(former):
+            return wanted
+        return replace(wanted, installed=former.installed, refresh=wanted.refresh or former.refresh)
 
     def unload(self, name: str) -> Goal:
         """Want an adapter no more; the goal's `done` is set when the engine does not have it.
@@ -183,8 +196,7 @@ class Manager:
         check_name(name)
         if name not in self._slots and name not in self._engine.models().adapters:
             raise UnknownAdapterError(name)
-        with self._changed:
-            self._keeping.first(self._slots.values(), name, None)
+        with self._keeping.promised(name, None), self._changed:
             slot = self._slots.get(name)
             if slot is None or not slot.goal.is_under_way(None):
                 slot = self._aim(name, Goal(None, kept=True))
@@ -248,10 +260,13 @@ class Manager:
         return found
 
     def managed(self) -> list[Status]:
-        """Return how the adapters stand that we were asked for: asks nobody, and does not wait for a state directory."""
-        # One step of the interpreter, which no other thread comes between.
-        slots = list(self._slots.values())
-        return [slot.status() for slot in slots]
+        """Return how the adapters stand that we were asked for, without a request to the engine."""
+        with self._changed:
+            return [slot.status() for slot in self._slots.values()]
+
+    def _kept(self) -> Kept:
+        with self._changed:
+            return kept_of(self._slots.values(), self._cache.remembered())
 
     def _aim(self, name: str, goal: Goal) -> Slot:
         """Give a slot a new goal; called with the lock held."""
@@ -267,8 +282,9 @@ class Manager:
 
     def _withdraw(self, slot: Slot) -> None:
         """Tell those who wait for a slot's goal that another took its place."""
+        slot.goal.withdrawn.set()
         if not slot.goal.done.is_set():
-            slot.goal.error = LoraError("superseded", "another request for this adapter came in between")
+            slot.goal.error = WithdrawnError()
             slot.goal.done.set()
         slot.goal.extras = None
         if slot.job and not any(other.job == slot.job for other in self._slots.values() if other is not slot):
@@ -339,10 +355,14 @@ class Manager:
             slot.state, slot.error, slot.attempts, slot.retry_at = State.LOADED, None, 0, None
             goal.found, goal.possibly_stale = found, slot.possibly_stale
             if slot.goal is goal:
-                goal.extras = None
                 slot.settled, slot.leaving = True, False
-                self._keeping.desire(self._slots.values(), slot, found)
+                slot.desired = replace(found, refresh=_is_refresh_due(slot.desired, goal, found))
+                goal.wanted, goal.extras = found, None
+        self._keeping.write()
+        with self._changed:
             goal.done.set()
+            if slot.goal is goal and slot.desired and slot.desired.refresh:
+                self._aim(slot.name, Goal(slot.desired, kept=True))
         _log.info("adapter %s is loaded from %s", slot.name, found.engine_path)
 
     def _unloaded(self, slot: Slot, goal: Goal) -> None:
@@ -350,15 +370,15 @@ class Manager:
             if slot.goal is goal:
                 slot.settled = True
                 self._forget(slot)
-                self._keeping.write(self._slots.values())
-            goal.done.set()
+        self._keeping.write()
+        goal.done.set()
         _log.info("adapter %s is unloaded", slot.name)
 
     def _failed(self, slot: Slot, goal: Goal, error: LoraError) -> None:
-        _log.warning("adapter %s: %s", slot.name, error.message)
         with self._changed:
             if slot.goal is not goal:
                 return
+            _log.warning("adapter %s: %s", slot.name, error.message)
             goal.error = error
             slot.error, slot.attempts = error, slot.attempts + 1
             slot.state = State.LOADED if slot.loaded else State.FAILED
@@ -378,7 +398,7 @@ class Manager:
             self._forget(slot)
             return
         slot.goal = Goal(slot.desired, kept=True)
-        slot.settled = slot.desired is not None and slot.loaded is not None
+        slot.settled = slot.desired is not None and slot.loaded is not None and not slot.desired.refresh
         slot.error, slot.attempts = None, 0
         if slot.settled:
             slot.goal.done.set()
@@ -394,7 +414,6 @@ class Manager:
             self._cache.forget(models.adapters)
         self._cache.retry()
         with self._changed:
-            self._keeping.catch_up(self._slots.values())
             off = [slot for slot in self._slots.values() if self._is_off(slot, models, came_back=came_back)]
             for slot in off:
                 slot.settled = False
@@ -404,6 +423,7 @@ class Manager:
             for slot in self._slots.values():
                 slot.possibly_stale = self._cache.is_suspect(slot.name)
             slots = list(self._slots.values())
+        self._keeping.catch_up()
         self._housekeeping.tidy(slots, models if self._steps.engine_lists else None)
         return len(off)
 
@@ -425,3 +445,9 @@ class Manager:
 
     def _trusts_list(self, *, came_back: bool) -> bool:
         return self._steps.engine_lists or came_back or self._rounds % _UNLISTED_ROUNDS == 0
+
+
+def _is_refresh_due(desired: Wanted | None, goal: Goal, found: Wanted) -> bool:
+    """Tell whether a refresh is still wanted after a goal was reached."""
+    did_refresh = goal.wanted is not None and goal.wanted.refresh
+    return desired is not None and desired.refresh and not did_refresh and found.is_same(desired)

@@ -12,16 +12,17 @@ from __future__ import annotations
 import logging
 from enum import StrEnum
 from itertools import chain
-from threading import Event, Lock
+from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from lora.cache_key import CacheKey
-from lora.errors import LoraError
+from lora.errors import LoraError, WithdrawnError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
+    from threading import Event
 
     from lora.adapter import Installed
 
@@ -99,7 +100,6 @@ class PrefixCache:
         self._patience = patience
         self._clock = clock
         self._lock = Lock()
-        self._stopping = Event()
         self._served: dict[str, list[Served]] = {}  # by name, the newest last
         self._held: dict[str, Served] = {}
         self._key = CacheKey.NAME
@@ -118,10 +118,6 @@ class PrefixCache:
 
     def _all(self) -> Iterable[Served]:
         return chain.from_iterable(self._served.values())
-
-    def stop(self) -> None:
-        """Wait for no reset any more."""
-        self._stopping.set()
 
     def learn(self) -> None:
         """Find out what the engine as it runs now knows blocks by; before an adapter is loaded or adopted.
@@ -178,8 +174,12 @@ class PrefixCache:
         others = (one for one in self._served.get(mine.name, ()) if one.content != mine.content)
         return any(self._key is CacheKey.NAME or one.path == mine.path for one in others)
 
-    def make_way(self, name: str, installed: Installed) -> None:
-        """Get rid of blocks of other content before a load, or give up after some time."""
+    def make_way(self, name: str, installed: Installed, withdrawn: Event) -> None:
+        """Get rid of blocks of other content before a load, or give up after some time.
+
+        Raises:
+            WithdrawnError: `withdrawn` was set before the cache was reset: nothing may be loaded.
+        """
         mine = Served(name, str(installed.path), installed.content)
         end = self._clock() + self._patience
         while True:
@@ -189,7 +189,10 @@ class PrefixCache:
             outcome = self._reset()
             if outcome is Reset.DONE:
                 return
-            if outcome is Reset.UNSUPPORTED or self._clock() > end or self._stopping.wait(PAUSE_SECONDS):
+            gives_up = outcome is Reset.UNSUPPORTED or self._clock() > end
+            if withdrawn.wait(0.0 if gives_up else PAUSE_SECONDS):
+                raise WithdrawnError
+            if gives_up:
                 _log.warning("adapter %s: %s", name, WARNING)
                 return
 

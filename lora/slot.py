@@ -28,7 +28,8 @@ class Goal:
         kept: Whether it is tried again after a failure, until it is reached or withdrawn.
         extras: What the call brought for the download; dropped when it is reached or withdrawn.
         begun: Whether a thread has taken it up.
-        done: Set when it was reached, was tried in vain, or was withdrawn.
+        done: Set when it was reached, when a try failed, or when it was withdrawn.
+        withdrawn: Set when it must no longer be reached: another goal took its place, or the runtime ends.
         error: Why it was not reached.
         found: What the engine has, with its files, once it was reached.
         possibly_stale: Whether that may answer from weights that had its name before.
@@ -39,29 +40,27 @@ class Goal:
     extras: Extras | None = None
     begun: bool = False
     done: Event = field(default_factory=Event)
+    withdrawn: Event = field(default_factory=Event)
     error: LoraError | None = None
     found: Wanted | None = None
     possibly_stale: bool = False
 
     def again(self) -> Goal:
         """Return the same for another try."""
-        return replace(self, begun=False, done=Event(), error=None, found=None, possibly_stale=False)
+        return replace(self, begun=False, done=Event(), withdrawn=Event(), error=None, found=None, possibly_stale=False)
 
-    def is_under_way(self, wanted: Wanted | None, *, refresh: bool = False) -> bool:
-        """Tell whether it is still to be reached, and is what this asker wants, too.
+    def is_under_way(self, wanted: Wanted | None) -> bool:
+        """Tell whether it is still to be reached, and is what this caller wants, too.
 
-        One that refreshes has listed the source perhaps, once it has begun: who asks then wants what changed since.
+        Once a refresh has begun, it may have listed the source: a new caller wants what changed since.
         """
-        if self.done.is_set() or (refresh and (self.begun or not self.refreshes)):
+        if self.done.is_set():
             return False
         if wanted is None or self.wanted is None:
             return wanted is self.wanted
+        if wanted.refresh and (self.begun or not self.wanted.refresh):
+            return False
         return wanted.is_same(self.wanted) and wanted.origin is self.wanted.origin
-
-    @property
-    def refreshes(self) -> bool:
-        """Whether the source is resolved again, or the directory looked at again, whatever is loaded."""
-        return self.extras is not None and self.extras.refresh
 
 
 @dataclass(eq=False, slots=True)

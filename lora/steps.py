@@ -14,9 +14,8 @@ from time import time
 from typing import TYPE_CHECKING
 
 from lora.adapter import Installed, State
-from lora.errors import EngineRefusedError, InvalidAdapterError, LoraError
+from lora.errors import DownloadFailedError, EngineRefusedError, InvalidAdapterError, LoraError
 from lora.prefix_cache import UNKNOWN
-from lora.preflight import inspect
 from storage.generations import content_at
 
 if TYPE_CHECKING:
@@ -79,12 +78,12 @@ class Steps:
         self._cache.learn()
         listed = models.adapters.get(wanted.name)
         present = listed or (str(slot.loaded.engine_path) if slot.loaded else None)
-        found = self._adopted(slot, goal, wanted, Path(present)) if present else None
+        found = self._adopted(slot, wanted, Path(present)) if present else None
         if present and found is None:
-            found = self._replace(slot, wanted, Path(present))
+            found = self._replace(slot, goal, wanted, Path(present))
         elif listed is None:
-            found = self._load(slot, wanted)
-        return self._settle(slot, found or wanted, facts)
+            found = self._load(slot, goal, wanted)
+        return self._settle(slot, replace(found or wanted, refresh=False), facts)
 
     def unload(self, slot: Slot) -> None:
         """Make the engine not have the adapter.
@@ -101,23 +100,29 @@ class Steps:
     def _install(
         self, slot: Slot, goal: Goal, wanted: Wanted, job: Callable[[str | None], None]
     ) -> tuple[Installed, Facts]:
-        loaded = self._installation.loaded(wanted, slot.loaded, goal.extras)
-        if loaded:
-            return loaded, inspect(loaded.path, allow_pickle=wanted.allow_pickle)
-        found = self._installation.on_disk(wanted, goal.extras)
+        damage = ""
+        try:
+            found = self._installation.loaded(wanted, slot.loaded) or self._installation.on_disk(wanted, goal.extras)
+        except InvalidAdapterError as error:
+            found, damage = None, _damage(error, slot.loaded, wanted)
         if found:
             return found
         self._note(slot, State.DOWNLOADING)
-        return self._installation.fetch(wanted, goal.extras, job)
+        try:
+            return self._installation.fetch(wanted, goal.extras, job)
+        except DownloadFailedError as error:
+            if not damage:
+                raise
+            raise DownloadFailedError(error.code, f"{damage}; it cannot be fetched again: {error.message}") from error
 
-    def _adopted(self, slot: Slot, goal: Goal, wanted: Wanted, present: Path) -> Wanted | None:
+    def _adopted(self, slot: Slot, wanted: Wanted, present: Path) -> Wanted | None:
         """Return what the engine has if it is what is wanted, with the path that it has it from."""
         installed = wanted.installed
         if installed is None:
             return None
         if present == installed.path:
             known = self._known_content(slot, wanted.name, present)
-            is_same = known == installed.content or (known is None and not (goal.refreshes and wanted.source is None))
+            is_same = known == installed.content or (known is None and not (wanted.refresh and wanted.source is None))
             return wanted if is_same or wanted.source else None
         known = self._known_content(slot, wanted.name, present)
         is_known_other = known is not None and known != installed.content
@@ -132,33 +137,33 @@ class Steps:
         found = self._cache.last_content(name, path)
         return None if found == UNKNOWN else found
 
-    def _load(self, slot: Slot, wanted: Wanted) -> Wanted:
-        if not self._bring(wanted):
+    def _load(self, slot: Slot, goal: Goal, wanted: Wanted) -> Wanted:
+        if not self._bring(goal, wanted):
             return wanted
         # It was there already: another client loaded it after it was listed, or it is a SGLang that does not list it.
         present = self._engine.models().adapters.get(wanted.name)
         self.engine_lists = present is not None
         if present is not None and present != str(wanted.engine_path):
-            return self._replace(slot, wanted, Path(present))
+            return self._replace(slot, goal, wanted, Path(present))
         return wanted
 
-    def _bring(self, wanted: Wanted) -> bool:
+    def _bring(self, goal: Goal, wanted: Wanted) -> bool:
         """Load an adapter that is not loaded; return whether the engine says that it was."""
         if wanted.installed:
-            self._cache.make_way(wanted.name, wanted.installed)
+            self._cache.make_way(wanted.name, wanted.installed, goal.withdrawn)
         return self._engine.load(wanted.name, wanted.engine_path)
 
-    def _replace(self, slot: Slot, wanted: Wanted, former: Path) -> Wanted:
+    def _replace(self, slot: Slot, goal: Goal, wanted: Wanted, former: Path) -> Wanted:
         loaded, slot.loaded = slot.loaded, None
         if loaded is None or loaded.engine_path != former:
             content = self._cache.last_content(wanted.name, former) or _found_at(former).content
-            loaded = replace(wanted, path=former, source=None, installed=Installed(former, content))
+            loaded = replace(wanted, path=former, source=None, installed=Installed(former, content), refresh=False)
         self._engine.unload(wanted.name)
         self._cache.unloaded(wanted.name, _found_at(former))
         try:
-            self._bring(wanted)
+            self._bring(goal, wanted)
         except EngineRefusedError as error:
-            self._bring(loaded)
+            self._bring(goal, loaded)
             self._settle(slot, loaded, slot.facts)
             raise RolledBackError(error.code, f"{error.message}; the former adapter is loaded again") from error
         return wanted
@@ -172,6 +177,20 @@ class Steps:
         slot.loaded_since = time() if is_new or slot.loaded_since is None else slot.loaded_since
         slot.possibly_stale = self._cache.is_suspect(found.name)
         return found
+
+
+def _damage(error: InvalidAdapterError, loaded: Wanted | None, wanted: Wanted) -> str:
+    """Return what is wrong with a loaded adapter's files that can be fetched again.
+
+    Raises:
+        InvalidAdapterError: They cannot, or it is not the loaded adapter.
+    """
+    if loaded is None or not loaded.has_files_of(wanted) or error.code != "invalid_adapter":
+        raise error
+    if wanted.source is None:
+        advice = "the engine still has what it read before: restore the directory, then load the adapter again"
+        raise InvalidAdapterError(error.code, f"{error.message}; {advice}") from error
+    return error.message
 
 
 def _found_at(path: Path) -> Installed:

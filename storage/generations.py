@@ -11,7 +11,11 @@
     └── a90b…/
 
     generations.json
-    {"version": 1, "sources": {"s3://adapters/sql": [{"content": "3f1c…", "revision": ""}, …]}}
+    {"version": 1, "sources": {"s3://adapters/sql": [{"content": "3f1c…", "revision": ""}, …]}, "spared": ["a90b…", …]}
+
+`spared` are directories that were there before the record. They may belong to a
+record that was lost or damaged, so they are never removed. A damaged record is
+kept as `generations.damaged`.
 
 The name is `content_of`: a SHA-256 over the sorted paths and SHA-256 digests of
 the files. New content never appears under the name of old content, so a reader
@@ -25,11 +29,13 @@ first generation of its source, and is left as it is.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -39,15 +45,19 @@ from storage.manifest import Manifest, read_manifest, write_manifest
 from storage.names import OWN_DIRECTORY, make_parents
 from storage.plan import Digest
 from storage.publication import staged
+from storage.records import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from storage.changes import Changes
     from storage.manifest import Entry
     from storage.plan import RemoteFile
 
 __all__ = ["Generation", "Generations", "GenerationsLayout", "content_at", "content_of", "is_content"]
+
+_log: Final = logging.getLogger(__name__)
 
 RECORD: Final = f"{OWN_DIRECTORY}/generations.json"
 VERSION: Final = 1
@@ -56,6 +66,7 @@ NAME_LENGTH: Final = 32
 
 _NAME: Final = re.compile(f"[0-9a-f]{{{NAME_LENGTH}}}")
 _SHA256: Final = Digest("sha256", "")
+_MAX_BYTES: Final = 32 << 20
 
 
 def content_of(digests: Mapping[str, str]) -> str:
@@ -91,6 +102,16 @@ class Generation:
     revision: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Record:
+    sources: Mapping[str, Sequence[Generation]] = field(default_factory=dict)
+    spared: AbstractSet[str] = frozenset()
+
+
+class _UnreadableError(Exception):
+    """The record is damaged, of a later version, or cannot be read."""
+
+
 class Generations:
     """The record of a base directory; only a worker that holds the base's lock writes it."""
 
@@ -103,7 +124,7 @@ class Generations:
 
     def of(self, source: str) -> list[Generation]:
         """Return the generations of a source that are on disk, the newest last."""
-        known = [one for one in self._read().get(source, []) if (self._base / one.content).is_dir()]
+        known = [one for one in self._read().sources.get(source, ()) if (self._base / one.content).is_dir()]
         manifest = read_manifest(self._base)
         if manifest and manifest.source == source:
             known.insert(0, Generation("", manifest.revision))
@@ -117,41 +138,74 @@ class Generations:
     def kept(self) -> set[str] | None:
         """Return the contents that are always kept, each source's newest two; `None` while the record cannot be read."""
         record = self._read()
-        return {one.content for source in record for one in self.of(source)[-2:]} if record else None
+        return {one.content for source in record.sources for one in self.of(source)[-2:]} if record.sources else None
 
     def contents(self) -> set[str]:
-        """Return all contents that downloads have put here. Other directories may have such names, too."""
-        return {one.content for generations in self._read().values() for one in generations}
+        """Return all contents that downloads are known to have put here. Other directories may have such names, too."""
+        record = self._read()
+        return {one.content for generations in record.sources.values() for one in generations} - record.spared
 
     def add(self, source: str, generation: Generation) -> None:
         """Make a generation the newest of its source, once its directory is there."""
-        record = {other: self.of(other) for other in self._read()}
-        others = [one for one in self.of(source) if one.content and one.content != generation.content]
-        record[source] = [*others, generation]
-        self._write(record)
-
-    def _read(self) -> dict[str, list[Generation]]:
         try:
-            data: Any = json.loads((self._base / RECORD).read_bytes())
+            record = self._load()
+        except _UnreadableError:
+            self._put_aside()
+            record = None
+        spared = record.spared if record else {path.name for path in self._base.iterdir() if is_content(path.name)}
+        sources = {other: self.of(other) for other in (record.sources if record else ())}
+        others = [one for one in self.of(source) if one.content and one.content != generation.content]
+        sources[source] = [*others, generation]
+        self._write(_Record(sources, {name for name in spared if (self._base / name).is_dir()}))
+
+    def _read(self) -> _Record:
+        """Return the record; an empty one while there is none that can be read."""
+        try:
+            return self._load() or _Record()
+        except _UnreadableError:
+            return _Record()
+
+    def _load(self) -> _Record | None:
+        """Return the record; `None` when there is none.
+
+        Raises:
+            _UnreadableError: There is one, and it cannot be read.
+        """
+        try:
+            data: Any = json.loads(read_record(self._base / RECORD, _MAX_BYTES))
             if data["version"] != VERSION:
-                return {}
-            return {
+                raise _UnreadableError
+            sources = {
                 str(source): [Generation(_checked(row["content"]), str(row["revision"])) for row in rows]
                 for source, rows in data["sources"].items()
             }
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return {}
+            return _Record(sources, {_checked(name) for name in data.get("spared", ())})
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise _UnreadableError from error
 
-    def _write(self, record: Mapping[str, Iterable[Generation]]) -> None:
+    def _put_aside(self) -> None:
+        path = self._base / RECORD
+        names = (path.with_suffix(f".damaged{f'-{number}' if number > 1 else ''}") for number in count(1))
+        aside = next(name for name in names if not name.exists())
+        path.replace(aside)
+        _log.warning(
+            "%s is damaged, and is kept as %s: the directories of contents that are in %s now are never removed, "
+            "because it may have listed them; remove by hand those that no engine needs",
+            path, aside.name, self._base,
+        )  # fmt: skip
+
+    def _write(self, record: _Record) -> None:
         rows = {
             source: [{"content": one.content, "revision": one.revision} for one in generations if one.content]
-            for source, generations in record.items()
+            for source, generations in record.sources.items()
         }
         path = self._base / RECORD
         draft = path.with_suffix(".draft")
         draft.unlink(missing_ok=True)
         with draft.open("x") as file:
-            json.dump({"version": VERSION, "sources": rows}, file, indent=1)
+            json.dump({"version": VERSION, "sources": rows, "spared": sorted(record.spared)}, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)

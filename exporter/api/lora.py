@@ -19,7 +19,7 @@ from lora.errors import EngineUnavailableError, InvalidAdapterError, LoraError
 from lora.installation import Extras
 from lora.prefix_cache import WARNING
 from storage.config import Config
-from storage.source import parse_source
+from storage.source import HubSource, parse_source
 from storage.targets import check_target
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ class LoadResource:
             self._load(form, resp)
 
     def _load(self, form: LoadForm, resp: Response) -> None:
-        wanted, extras = self._wanted(form), self._extras(form)
+        caller = Config.from_mapping(form.config) if form.config else Config()
+        wanted, extras = self._wanted(form, caller), self._extras(form, caller)
         if form.async_download:
             self._manager.load(wanted, kept=True, extras=extras)
             resp.status = falcon.code_to_http_status(HTTPStatus.ACCEPTED)
@@ -110,7 +111,7 @@ class LoadResource:
         }
         return answer | ({"warning": WARNING} if goal.possibly_stale else {})
 
-    def _wanted(self, form: LoadForm) -> Wanted:
+    def _wanted(self, form: LoadForm, caller: Config) -> Wanted:
         name = check_name(form.lora_name)
         if form.lora_path and (form.source or form.output_dir):
             raise InvalidAdapterError(
@@ -122,16 +123,26 @@ class LoadResource:
         if form.source is None:
             if not directory:
                 raise InvalidAdapterError("invalid_source", "give a source, or the output_dir where the adapter is")
-            return Wanted(name, Path(directory), allow_pickle=form.allow_pickle)
-        source = parse_source(form.source).uri
-        path = Path(directory) if directory else self._lora_dir / sha256(source.encode()).hexdigest()[:32]
-        return Wanted(name, check_target(str(path), self._write_roots), form.source, allow_pickle=form.allow_pickle)
+            return Wanted(name, Path(directory), allow_pickle=form.allow_pickle, refresh=form.refresh)
+        # One directory for all revisions that come from `config`: equal content is then not loaded again.
+        derived = self._lora_dir / sha256(parse_source(form.source).uri.encode()).hexdigest()[:32]
+        return Wanted(
+            name, check_target(directory or str(derived), self._write_roots), _pinned(form.source, caller),
+            allow_pickle=form.allow_pickle, refresh=form.refresh,
+        )  # fmt: skip
 
-    def _extras(self, form: LoadForm) -> Extras:
+    def _extras(self, form: LoadForm, caller: Config) -> Extras:
         if not 1 <= form.max_workers <= MOST_WORKERS:
             raise falcon.HTTPBadRequest(description=f"max_workers must be from 1 to {MOST_WORKERS}.")
-        caller = Config.from_mapping(form.config) if form.config else Config()
-        return Extras(self._config.for_caller(caller), form.max_workers, form.refresh)
+        return Extras(self._config.for_caller(caller), form.max_workers)
+
+
+def _pinned(text: str, caller: Config) -> str:
+    """Return a source with the revision that the caller's configuration asks for: another revision is another source."""
+    source = parse_source(text)
+    if isinstance(source, HubSource) and not source.revision and caller.hf_revision:
+        return parse_source(f"{source.uri}@{caller.hf_revision}").uri
+    return text
 
 
 class UnloadResource:

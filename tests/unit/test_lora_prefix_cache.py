@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Event
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -51,7 +52,6 @@ class Loads(RuleBasedStateMachine):
         super().__init__()
         self.engine = CachedEngine()
         self.cache = PrefixCache(self.engine, Ignored(), patience=0.0, clock=self.tick)
-        self.cache.stop()  # so that a refused reset does not wait
         self.now = 0.0
 
     def tick(self) -> float:
@@ -81,7 +81,7 @@ class Loads(RuleBasedStateMachine):
         self.unload(name)
         installed = Installed(Path(path), content)
         self.cache.learn()
-        self.cache.make_way(name, installed)
+        self.cache.make_way(name, installed, Event())
         self.engine.loaded[name] = (path, content)
         self.cache.loaded(name, installed)
 
@@ -104,7 +104,6 @@ class Loads(RuleBasedStateMachine):
         """The state file brings the memory back; what the engine has is adopted."""
         remembered = self.cache.remembered()
         self.cache = PrefixCache(self.engine, Ignored(), patience=0.0, clock=self.tick)
-        self.cache.stop()
         self.cache.restore(remembered)
         self.cache.learn()
         for name, (path, content) in self.engine.loaded.items():

@@ -27,9 +27,9 @@ def base(tmp_path: Path) -> Path:
     """Four contents of one source, the newest last."""
     (tmp_path / ".kthena").mkdir()
     for name in NAMES:
+        Generations(tmp_path).add(SOURCE, Generation(name, ""))
         (tmp_path / name).mkdir()
         write_manifest(tmp_path / name, Manifest(SOURCE, "", ()))
-        Generations(tmp_path).add(SOURCE, Generation(name, ""))
     return tmp_path
 
 
