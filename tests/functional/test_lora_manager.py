@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING
 
 import pytest
 
 from lora.adapter import State, Wanted
-from lora.errors import LoraError, UnknownAdapterError
+from lora.desired import StateFile
+from lora.errors import UnknownAdapterError
 from tests.peers.adapters import make_adapter
 from tests.peers.engine import Engine
 from tests.peers.lora_running import Recorder, error_of, managed, wait_for_rest
-from tests.peers.waiting import wait_until
+from tests.peers.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
-    from threading import Condition
+    from lora.desired import Kept
 
 each_engine = pytest.mark.parametrize("flavour", ["vllm", "sglang"])
 
@@ -251,30 +253,65 @@ def test_one_bad_adapter_does_not_hold_up_another(tmp_path: Path) -> None:
         assert bad.next_retry is not None
 
 
-def test_a_state_directory_that_hangs_holds_up_no_scrape(tmp_path: Path) -> None:
-    """How the adapters stand is told while their set is being written; a pipe that nobody reads stands for the disk."""
-    (tmp_path / "state").mkdir()
-    with Engine() as engine, managed(engine, tmp_path / "state") as manager, ThreadPoolExecutor(2) as callers:
-        error_of(manager.load(Wanted("first", make_adapter(tmp_path / "first")), kept=True))
-        os.mkfifo(tmp_path / "state" / "lora-adapters.new")
+class HungState(StateFile):
+    """A state file on a volume whose server can be gone."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.is_reached, self.answers = Event(), Event()
+        self.answers.set()
+
+    def write(self, kept: Kept) -> None:
+        if not self.answers.is_set():
+            self.is_reached.set()
+            assert self.answers.wait(PATIENCE)
+        super().write(kept)
+
+
+def test_a_state_directory_that_hangs_holds_up_no_reader(tmp_path: Path) -> None:
+    """Whatever is asked is answered while the set is being written, and the runtime can be stopped."""
+    state, folder = HungState(tmp_path / "state"), make_adapter(tmp_path / "first")
+    with Engine() as engine, managed(engine, state) as manager, ThreadPoolExecutor(8) as callers:
+        assert error_of(manager.load(Wanted("first", folder), kept=True)) is None
+        state.answers.clear()
         load = callers.submit(manager.load, Wanted("second", make_adapter(tmp_path / "second")), kept=True)
-        wait_until(lambda: is_held(manager._changed), "the set is being written")
+        assert state.is_reached.wait(PATIENCE)
+        try:
+            shown = [callers.submit(ask).result(timeout=20) for ask in (manager.managed, manager.statuses)]
+            assert [[status.name for status in statuses] for statuses in shown] == [["first"]] * 2
+            assert callers.submit(manager.status, "first").result(timeout=20).state is State.LOADED
+            assert callers.submit(manager.holds, folder).result(timeout=20)
+            callers.submit(manager.stop).result(timeout=20)
+        finally:
+            state.answers.set()
+        load.result(timeout=20)
+    assert [wanted.name for wanted in StateFile(tmp_path / "state").read().wanted] == ["first", "second"]
 
-        told = callers.submit(manager.managed).result(timeout=20)
 
-        assert [status.name for status in told] == ["first"]
-        (tmp_path / "state" / "lora-adapters.new").open("rb").close()
-        with pytest.raises(LoraError):
-            load.result(timeout=20)
-        (tmp_path / "state" / "lora-adapters.new").unlink()
+def test_writes_of_many_callers_keep_their_order(tmp_path: Path) -> None:
+    """At rest the file has what is wanted, however loads and unloads of four callers met."""
+    folder = make_adapter(tmp_path / "sql")
+    with Engine() as engine, managed(engine, tmp_path / "state") as manager, ThreadPoolExecutor(4) as callers:
+
+        def load_and_unload(number: int) -> None:
+            manager.load(Wanted(f"sql-{number % 3}", folder), kept=True)
+            manager.load(Wanted(f"kept-{number}", folder), kept=True)
+            with suppress(UnknownAdapterError):  # another caller has unloaded it
+                manager.unload(f"sql-{number % 3}")
+
+        list(callers.map(load_and_unload, range(12)))
+        wait_until(lambda: len(engine.adapters.loaded) == 12, "all are loaded or unloaded")
+        wait_until(lambda: {status.state for status in manager.managed()} == {State.LOADED}, "nothing is left to do")
+        names = sorted(status.name for status in manager.managed())
+
+        assert names == sorted(f"kept-{number}" for number in range(12))
+        wait_until(lambda: written_in(tmp_path / "state") == (names, ()), "the file has them")
 
 
-def is_held(lock: Condition) -> bool:
-    """Tell whether another thread has the lock."""
-    if lock.acquire(blocking=False):
-        lock.release()
-        return False
-    return True
+def written_in(state: Path) -> tuple[list[str], tuple[str, ...]]:
+    """Return the names that a state file has as wanted, and as on their way out."""
+    kept = StateFile(state).read()
+    return [wanted.name for wanted in kept.wanted], kept.removed
 
 
 def test_an_engine_without_lora_says_what_to_do(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ class Recorder:
 @contextmanager
 def managed(
     engine: Engine,
-    state: Path,
+    state: Path | StateFile,
     *,
     flavour: str = "vllm",
     observer: Recorder | None = None,
@@ -59,7 +59,7 @@ def managed(
     manager = Manager(
         EngineClient(engine.url, APIS[flavour]),
         supervisor,
-        StateFile(state),
+        state if isinstance(state, StateFile) else StateFile(state),
         observer or Recorder(),
         config=Config(),
         pod=pod,

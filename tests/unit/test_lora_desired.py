@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pytest
 
 SQL = Wanted("lora-sql", Path("/models/a"), "s3://bucket/a")
-LOCAL = Wanted("org/local", Path("/models/b"), None, Origin.MODEL, allow_pickle=True)
+LOCAL = Wanted("org/local", Path("/models/b"), None, Origin.MODEL, allow_pickle=True, refresh=True)
 KEPT = Kept((SQL, LOCAL), ("gone",))
 
 

@@ -163,6 +163,36 @@ def test_a_record_that_cannot_be_read(base: Path, text: str | None) -> None:
     assert names_in(base) == "abcd"
 
 
+@pytest.mark.parametrize("text", ["", "{", '{"version": 3, "sources": {}}', "directory"])
+def test_a_damaged_record_is_kept_aside(base: Path, caplog: pytest.LogCaptureFixture, text: str) -> None:
+    """What it may have listed is never removed, also when a download brings it again; what comes later is."""
+    record = base / ".kthena" / "generations.json"
+    record.unlink()
+    record.write_text(text) if text != "directory" else record.mkdir()
+    for name in (NAMES[0], *(letter * 32 for letter in "123")):
+        Generations(base).add(SOURCE, Generation(name, ""))
+        (base / name).mkdir(exist_ok=True)
+
+    References("pod-0").sweep(base, ())
+
+    assert sorted(path.name[0] for path in base.iterdir() if path.name != ".kthena") == list("23abcd")
+    aside = record.with_suffix(".damaged")
+    assert aside.is_dir() if text == "directory" else aside.read_text() == text
+    (line,) = [line for line in caplog.messages if "damaged" in line]
+    assert (str(record) in line, aside.name in line, "never removed" in line) == (True, True, True)
+
+
+def test_a_record_that_is_gone(base: Path) -> None:
+    """The next one knows nothing of the directories that are there."""
+    (base / ".kthena" / "generations.json").unlink()
+    for name in NAMES:
+        Generations(base).add(SOURCE, Generation(name, ""))
+
+    References("pod-0").sweep(base, ())
+
+    assert names_in(base) == "abcd"
+
+
 def test_a_download_is_under_way(base: Path) -> None:
     """It may be about to publish what is there, so the sweep is put off."""
     with Lock(base / ".kthena" / "work"):
