@@ -8,12 +8,23 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["GATHERED_BYTES", "GATHERED_REPLIES", "MAX_PAYLOAD", "RUN_BYTES", "USUAL_PAYLOAD", "queue_length"]
+__all__ = [
+    "GATHERED_BYTES",
+    "GATHERED_REPLIES",
+    "MAX_PAYLOAD",
+    "MOST_FRAMES",
+    "RUN_BYTES",
+    "USUAL_PAYLOAD",
+    "queue_length",
+]
 
 # Four hundred thousand tokens in one batch.
 MAX_PAYLOAD: Final = 2 * 1024 * 1024
 # Nearly all batches have less.
 USUAL_PAYLOAD: Final = 32 * 1024
+# Of a message that are kept: one more than the longest message of an engine has, a replay's reply. ZeroMQ itself has no
+# such limit, and gives a message away only when it has all of its frames.
+MOST_FRAMES: Final = 5
 # Of messages that were received and not yet read, of all ranks together.
 QUEUE_BYTES: Final = 48 * 1024 * 1024
 # Of messages that are taken off a socket before they are worked on.

@@ -75,9 +75,9 @@ def test_what_is_no_secret(path: Path, content: bytes, problem: str) -> None:
 def test_what_is_no_file(tmp_path: Path) -> None:
     """A pipe, a directory and nothing at all are errors at the start, and none of them is waited for."""
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ValueError, match="regular file"):
+    with pytest.raises(OSError, match="regular file"):
         SecretFile(tmp_path / "pipe")
-    with pytest.raises(ValueError, match="regular file"):
+    with pytest.raises(OSError, match="regular file"):
         SecretFile(tmp_path)
     with pytest.raises(FileNotFoundError):
         SecretFile(tmp_path / "missing")
