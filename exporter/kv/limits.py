@@ -22,8 +22,8 @@ __all__ = [
 MAX_PAYLOAD: Final = 2 * 1024 * 1024
 # Nearly all batches have less.
 USUAL_PAYLOAD: Final = 32 * 1024
-# Of a message that are kept: one more than the longest message of an engine has, a replay's reply. ZeroMQ itself has no
-# such limit, and gives a message away only when it has all of its frames.
+# Of a message that are kept: one more than a reply of a replay has, the longest message of an engine. ZeroMQ itself
+# limits the size of a frame but not their number, and holds a message until it is whole.
 MOST_FRAMES: Final = 5
 # Of messages that were received and not yet read, of all ranks together.
 QUEUE_BYTES: Final = 48 * 1024 * 1024

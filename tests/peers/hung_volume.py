@@ -39,7 +39,8 @@ _LET_GO_ON: Final = 1
 _LONGEST_PATH: Final = 4096
 _WHAT_TO_DO: Final = (
     "a hung volume takes seccomp's user notifications: Linux 5.5 or later, and a container whose own seccomp profile "
-    "allows seccomp(2) and has no listener itself, as Docker's default profile does"
+    "allows seccomp(2) and has no listener itself, as Docker's default profile does; and this process must be allowed "
+    "to read the memory of its children (/proc/PID/mem)"
 )
 
 
@@ -48,6 +49,7 @@ class HungVolume:
 
     Attributes:
         folder: Where it is.
+        is_blind: Whether it may not see which path a program names.
         waiting: The threads whose calls have met the volume, each once.
     """
 
@@ -60,6 +62,7 @@ class HungVolume:
         self._end, self._end_asked = os.pipe()
         self._listeners: list[int] = []
         self._thread = Thread(target=self._serve, daemon=True)
+        self.is_blind = False
         self.waiting: set[int] = set()
 
     def confine(self, command: list[str]) -> list[str]:
@@ -121,7 +124,10 @@ class HungVolume:
         try:
             path = _text(thread, arguments[0 if kind in first else 1])
             base = Path(f"/proc/{thread}/cwd").readlink()
-        except OSError:
+        except PermissionError:
+            self.is_blind = True
+            return False
+        except OSError:  # it has ended
             return False
         return bool(path) and Path(os.path.realpath(base / path)).is_relative_to(self.folder)
 
@@ -149,7 +155,7 @@ def hung_volume(folder: Path) -> Iterator[HungVolume]:
     volume.start()
     try:
         tried = subprocess.run(volume.confine(["/bin/true"]), capture_output=True, text=True, check=False, timeout=60)
-        if tried.returncode:
+        if tried.returncode or volume.is_blind:
             pytest.fail(f"{_WHAT_TO_DO}; {tried.stderr.strip()}")
         yield volume
     finally:
