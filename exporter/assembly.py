@@ -7,6 +7,7 @@ be started and stopped.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
@@ -17,6 +18,8 @@ from exporter.config import KV_ENGINES, ConfigError
 from exporter.metrics.download_telemetry import DownloadTelemetry
 from exporter.metrics.kv_telemetry import KvLabels, KvTelemetry, enabled_family
 from exporter.metrics.lora_telemetry import LoraTelemetry
+from exporter.metrics.volumes import Volumes
+from exporter.patience import in_time
 from exporter.secret_file import SecretFile, reason
 from lora.adapter import Origin, State
 from lora.desired import Forgetful, StateFile
@@ -25,6 +28,7 @@ from lora.manager import Manager
 from lora.model_source import ModelSource
 from lora.prefix_cache import WARNING
 from storage.jobs import Limits, Supervisor
+from storage.regular import check_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -145,6 +149,26 @@ def _add_kv(parts: Parts, settings: Settings, telemetry: Telemetry) -> None:
     parts.running.append(kv)
 
 
+class _Measuring:
+    """The measurement of the volumes as a part."""
+
+    def __init__(self, volumes: Volumes, write_roots: tuple[str, ...]) -> None:
+        self._volumes = volumes
+        self._write_roots = write_roots
+
+    def start(self) -> None:
+        """Measure the write roots."""
+        self._volumes.follow(self._write_roots)
+
+    def stop(self) -> None:
+        """Measure no more."""
+        self._volumes.follow(())
+
+    def join(self) -> None:
+        """Wait for volumes that answer."""
+        self._volumes.join()
+
+
 class _Downloads:
     """The supervisor as a part."""
 
@@ -163,7 +187,8 @@ class _Downloads:
 
 
 def _add_downloads(parts: Parts, settings: Settings, telemetry: Telemetry) -> Supervisor:
-    observer = DownloadTelemetry()
+    volumes = Volumes()
+    observer = DownloadTelemetry(volumes, settings.write_roots)
     limits = Limits(
         write_roots=settings.write_roots,
         stall_timeout=settings.stall_timeout,
@@ -171,10 +196,10 @@ def _add_downloads(parts: Parts, settings: Settings, telemetry: Telemetry) -> Su
         worker_nice=settings.worker_nice,
     )
     supervisor = Supervisor(limits, observer=observer)
-    telemetry.add(lambda: observer.families(settings.write_roots))
+    telemetry.add(observer.families)
     parts.resources["/v1/downloads"] = DownloadsResource(supervisor)
     parts.resources["/v1/downloads/{download}"] = DownloadResource(supervisor)
-    parts.running.append(_Downloads(supervisor))
+    parts.running += [_Measuring(volumes, settings.write_roots), _Downloads(supervisor)]
     return supervisor
 
 
@@ -245,6 +270,7 @@ def _add_lora(
     )
     source = None
     if settings.model_config:
+        _check_model_config(settings.model_config)
         source = ModelSource(
             settings.model_config, backend=settings.backend, lora_dir=settings.lora_dir, manager=manager
         )
@@ -260,9 +286,18 @@ def _add_lora(
     return manager
 
 
+def _check_model_config(path: Path) -> None:
+    """Refuse what can never be a Model file; one that is not there yet may come."""
+    try:
+        in_time(partial(check_regular, path))
+    except OSError as error:
+        message = f"--model-config {path}: {error.strerror}"
+        raise ConfigError(message) from None
+
+
 def _desired(state_dir: Path | None) -> Forgetful | StateFile:
     try:
-        return StateFile(state_dir) if state_dir else Forgetful()
+        return in_time(partial(StateFile, state_dir)) if state_dir else Forgetful()
     except OSError as error:
         message = f"--state-dir {state_dir}: {error.strerror}"
         raise ConfigError(message) from None

@@ -8,11 +8,11 @@ thread, and a request for a moment, once.
 from __future__ import annotations
 
 import logging
-import os
-import stat
 from threading import Condition, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+from storage.regular import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -168,18 +168,10 @@ def read_secret(path: Path) -> str:
         OSError: It cannot be read.
         ValueError: There is no such line in it.
     """
-    # Opening a pipe waits for a writer without O_NONBLOCK.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ValueError("it is not a regular file")
-        content = os.read(descriptor, _MOST_BYTES + 1)
-    finally:
-        os.close(descriptor)
-    text = content.decode().strip()
+    text = read_regular(path, _MOST_BYTES).decode().strip()
     if not text:
         raise ValueError("the file is empty")
-    if len(content) > _MOST_BYTES or not text.isprintable():
+    if not text.isprintable():
         raise ValueError("it is not one line of text")
     return text
 

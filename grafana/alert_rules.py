@@ -36,8 +36,8 @@ _BUDGET: Final = 0.01
 _FAST_BURN: Final = f"{14.4 * _BUDGET:.3f}"
 _SLOW_BURN: Final = f"{6 * _BUDGET:.2f}"
 
-# What leaves the index wrong. The other reasons are nobody's loss.
-_LOSSES: Final = one_of("lost", "too_large", "frames", "sequence", "payload", "invalid")
+# What leaves the index wrong. Nothing is lost with the other reasons.
+_LOSSES: Final = one_of("lost", "too_large", "frames", "sequence", "payload", "invalid", "full")
 _RESYNCS: Final = one_of("emptied", "restarted", "engine_restart")
 
 _POD: Final = "var-namespace={{ $labels.namespace | urlquery }}&var-pod={{ $labels.pod | urlquery }}"

@@ -29,6 +29,7 @@ from typing import Any, Final, Protocol
 
 from lora.adapter import Installed, Origin, Wanted
 from lora.prefix_cache import Served
+from storage.regular import read_regular
 
 __all__ = ["Desired", "Forgetful", "Kept", "StateFile"]
 
@@ -37,6 +38,8 @@ _log: Final = logging.getLogger(__name__)
 FILE: Final = "lora-adapters.json"
 VERSION: Final = 2
 _VERSIONS: Final = (1, VERSION)
+# Of a hundred thousand adapters.
+_MOST_BYTES: Final = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,7 @@ class StateFile:
         """Return the set; a file that is not whole, or cannot be read, counts as none, and is not lost."""
         self._stranger = False
         try:
-            text = self._path.read_bytes()
+            text = read_regular(self._path, _MOST_BYTES)
         except FileNotFoundError:
             return Kept()
         except OSError as error:

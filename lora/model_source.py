@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from lora.errors import LoraError
 from lora.model_yaml import ModelFileError, adapters_of
+from storage.regular import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,9 +61,7 @@ class ModelSource:
         return self.problem is None
 
     def start(self) -> None:
-        """Take the file as it is, and begin to follow it."""
-        self._read = self._load()
-        self._apply(self._read)
+        """Begin to follow the file."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -70,11 +69,20 @@ class ModelSource:
         self._stopping.set()
 
     def _follow(self) -> None:
-        while not self._stopping.wait(POLL_SECONDS):
+        look = self._begin
+        while True:
             try:
-                self._look()
+                look()
             except Exception:  # noqa: BLE001 - the outermost frame of a thread, which must go on
                 _log.exception("following the Model failed: a defect of the runtime")
+            if self._stopping.wait(POLL_SECONDS):
+                return
+            look = self._look
+
+    def _begin(self) -> None:
+        """Take the file as it is."""
+        self._read = self._load()
+        self._apply(self._read)
 
     def _look(self) -> None:
         text = self._load()
@@ -84,14 +92,9 @@ class ModelSource:
 
     def _load(self) -> bytes | None:
         try:
-            with self._path.open("rb") as file:
-                text = file.read(_MAX_BYTES + 1)
+            return read_regular(self._path, _MAX_BYTES)
         except OSError as error:
             self._report(f"{self._path} cannot be read: {error.strerror}")
-        else:
-            if len(text) <= _MAX_BYTES:
-                return text
-            self._report(f"{self._path} has more than {_MAX_BYTES} bytes")
         self._applied = None  # looked at again when it is back
         return None
 

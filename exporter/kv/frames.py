@@ -12,7 +12,7 @@ from typing import Final
 
 import zmq
 
-from exporter.kv.limits import RUN_BYTES
+from exporter.kv.limits import MOST_FRAMES, RUN_BYTES
 
 __all__ = ["receive"]
 
@@ -20,7 +20,7 @@ _RUN: Final = 256
 
 
 def receive(socket: zmq.Socket[bytes]) -> list[list[bytes]]:
-    """Return the frames of each message that is there, up to a run of messages."""
+    """Return the frames of each message that is there, up to a run of messages; of a message with too many the first."""
     messages: list[list[bytes]] = []
     left = RUN_BYTES
     with suppress(zmq.Again):
@@ -28,9 +28,11 @@ def receive(socket: zmq.Socket[bytes]) -> list[list[bytes]]:
             # A third quicker than recv_multipart, which asks the socket for what the frame knows.
             frame = socket.recv(zmq.NOBLOCK, copy=False)
             frames = [frame.bytes]
+            left -= len(frame)
             while frame.more:
                 frame = socket.recv(zmq.NOBLOCK, copy=False)
-                frames.append(frame.bytes)
+                left -= len(frame)
+                if len(frames) < MOST_FRAMES:
+                    frames.append(frame.bytes)
             messages.append(frames)
-            left -= sum(map(len, frames))
     return messages

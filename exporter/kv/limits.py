@@ -8,12 +8,23 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["GATHERED_BYTES", "GATHERED_REPLIES", "MAX_PAYLOAD", "RUN_BYTES", "USUAL_PAYLOAD", "queue_length"]
+__all__ = [
+    "GATHERED_BYTES",
+    "GATHERED_REPLIES",
+    "MAX_PAYLOAD",
+    "MOST_FRAMES",
+    "RUN_BYTES",
+    "USUAL_PAYLOAD",
+    "queue_length",
+]
 
 # Four hundred thousand tokens in one batch.
 MAX_PAYLOAD: Final = 2 * 1024 * 1024
 # Nearly all batches have less.
 USUAL_PAYLOAD: Final = 32 * 1024
+# Of a message that are kept: one more than a reply of a replay has, the longest message of an engine. ZeroMQ itself
+# limits the size of a frame but not their number, and holds a message until it is whole.
+MOST_FRAMES: Final = 5
 # Of messages that were received and not yet read, of all ranks together.
 QUEUE_BYTES: Final = 48 * 1024 * 1024
 # Of messages that are taken off a socket before they are worked on.

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from functools import lru_cache
-from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
@@ -14,9 +11,10 @@ from exporter.metrics.instruments import Histogram, Value
 from storage.snapshot import FINAL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from exporter.metrics.families import TextFamily
+    from exporter.metrics.volumes import Usage, Volumes
     from storage.snapshot import Snapshot
 
 __all__ = ["DownloadTelemetry"]
@@ -29,8 +27,10 @@ _BUCKETS: Final = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600
 class DownloadTelemetry:
     """Counters of jobs and bytes, and gauges of those that run."""
 
-    def __init__(self) -> None:
-        """Start everything at 0."""
+    def __init__(self, volumes: Volumes, write_roots: Sequence[str] = ()) -> None:
+        """Start everything at 0; `volumes` measures the write roots, or the directories of running jobs without any."""
+        self._volumes = volumes
+        self._write_roots = write_roots
         self._lock = Lock()
         self._running: dict[str, Snapshot] = {}
         self._outcomes = Value(names.DOWNLOADS)
@@ -47,6 +47,7 @@ class DownloadTelemetry:
         """Note a job."""
         with self._lock:
             self._running[job.id] = job
+            self._follow()
 
     def download_progress(self, job: Snapshot, fetched: int) -> None:
         """Count bytes."""
@@ -63,19 +64,24 @@ class DownloadTelemetry:
         """Count an end."""
         with self._lock:
             self._running.pop(job.id, None)
+            self._follow()
         self._outcomes.add(job.scheme, job.state.value)
         if job.started is not None and job.finished is not None:
             self._duration.observe(job.scheme, value=job.finished - job.started)
 
-    def families(self, write_roots: Iterable[str]) -> Iterator[TextFamily]:
+    def _follow(self) -> None:
+        if not self._write_roots:
+            self._volumes.follow({job.output_dir for job in self._running.values()})
+
+    def families(self) -> Iterator[TextFamily]:
         """Yield the families as they are now."""
         with self._lock:
             running = tuple(self._running.values())
         yield from _job_families(tuple((job.id, job.scheme, job.bytes_planned, job.bytes_done) for job in running))
         for instrument in (self._outcomes, self._bytes, self._duration, self._retries):
             yield instrument.family()
-        for root in _storage(write_roots, {job.output_dir for job in running}):
-            yield root.family()
+        for usage in _storage(self._volumes.usages()):
+            yield usage.family()
 
 
 @lru_cache(maxsize=4)  # mostly there is none
@@ -92,20 +98,9 @@ def _job_families(jobs: tuple[tuple[str, str, int | None, int], ...]) -> tuple[T
     return in_progress.family(), expected.family(), completed.family()
 
 
-def _storage(write_roots: Iterable[str], used: set[str]) -> tuple[Value, Value]:
-    """Measure the file systems of the write roots, or of the directories written to just now where there are none."""
+def _storage(usages: Mapping[str, Usage]) -> tuple[Value, Value]:
     free, size = Value(names.STORAGE_FREE), Value(names.STORAGE_SIZE)
-    for root in sorted(set(write_roots) or used):
-        try:
-            usage = shutil.disk_usage(_existing(Path(root)))
-        except OSError:
-            continue
+    for root, usage in usages.items():
         free.set(root, value=float(usage.free))
         size.set(root, value=float(usage.total))
     return free, size
-
-
-def _existing(path: Path) -> Path:
-    while not os.path.exists(path) and path != path.parent:  # noqa: PTH110 - cheaper, on the scrape path
-        path = path.parent
-    return path

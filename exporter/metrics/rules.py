@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import resources
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
@@ -30,7 +31,9 @@ import msgspec
 
 from exporter.metrics.grammar import series_names
 from exporter.metrics.rule_yaml import InvalidYamlError, read_yaml
+from exporter.patience import in_time
 from exporter.suggestions import did_you_mean
+from storage.regular import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -55,6 +58,7 @@ KINDS: Final = get_args(Kind)
 # What kthena's controller calls a vLLM that splits prefill and decode.
 ENGINE_ALIASES: Final = {"vllmdisaggregated": "vllm"}
 
+_MOST_BYTES: Final = 4 << 20
 _METRIC_NAME: Final = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _OWN_PREFIX: Final = "kthena_runtime_"
 
@@ -230,7 +234,7 @@ def _read_builtin(engine: str) -> _FileForm:
 
 def _read_file(path: Path) -> _FileForm:
     try:
-        return _decode(path.read_bytes(), str(path))
+        return _decode(in_time(partial(read_regular, path, _MOST_BYTES)), str(path))
     except OSError as error:
         message = f"cannot read metric rules {path}: {error.strerror}"
         raise RuleError(message) from None

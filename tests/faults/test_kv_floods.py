@@ -142,6 +142,14 @@ def test_a_large_batch_costs_only_itself(redis: RedisServer) -> None:
         publish_until_taken(publisher, redis, 2)
 
 
+def test_a_message_of_very_many_frames(redis: RedisServer) -> None:
+    """One is counted once and costs what ZeroMQ needs for it; what comes after it is taken."""
+    with KvPublisher(WIRE) as publisher, confined(publisher, redis) as runtime:
+        publisher.send(*[bytes(16)] * 200_000)
+        publish_until_taken(publisher, redis, 0)
+        assert dropped(runtime, "frames") == 1
+
+
 def array(count: int) -> bytes:
     return b"\xdd" + count.to_bytes(4, "big")
 

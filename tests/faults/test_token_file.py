@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.peers.hung_volume import HungVolume
+
 FLAGS: Final = ("--api-token-file", "--engine-api-key-file")
 IDENTITY: Final = ("-E", "vllm", "-I", "pod-0.default", "-N", "test-model", "--port", "0")
 NOWHERE: Final = "http://127.0.0.1:9"
@@ -37,14 +39,10 @@ def token(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def hung(tmp_path: Path) -> Iterator[Path]:
-    """A file on a volume that hangs."""
-    folder = tmp_path / "volume"
-    folder.mkdir()
-    with hung_volume(folder) as is_there:
-        if not is_there:
-            pytest.skip("no FUSE file system may be mounted here")
-        yield folder / "token"
+def volume(tmp_path: Path) -> Iterator[HungVolume]:
+    """A volume that hangs."""
+    with hung_volume(tmp_path / "volume") as volume:
+        yield volume
 
 
 def place(link: Path, target: Path) -> None:
@@ -69,12 +67,12 @@ def test_a_pipe_is_refused_at_the_start(tmp_path: Path, flag: str) -> None:
 
 
 @pytest.mark.parametrize("flag", FLAGS)
-def test_a_file_that_hangs_is_refused_at_the_start(hung: Path, flag: str) -> None:
+def test_a_file_that_hangs_is_refused_at_the_start(volume: HungVolume, flag: str) -> None:
     """The runtime waits some seconds, and ends."""
-    ended = run_to_end(*IDENTITY, flag, str(hung))
+    ended = run_to_end(*IDENTITY, flag, str(volume.folder / "token"), group=volume)
 
     assert ended.returncode == 2
-    assert f"{flag} {hung}: it was not read within 5 s" in ended.stderr
+    assert f"{flag} {volume.folder}/token: it was not read within 5 s" in ended.stderr
 
 
 def test_a_token_that_cannot_be_read_lets_no_one_in(token: Path, tmp_path: Path) -> None:
@@ -97,11 +95,11 @@ def test_a_token_that_cannot_be_read_lets_no_one_in(token: Path, tmp_path: Path)
     assert runtime.log.count("a secret file cannot be read") == 1
 
 
-def test_a_token_on_a_volume_that_hangs(token: Path, hung: Path) -> None:
+def test_a_token_on_a_volume_that_hangs(token: Path, volume: HungVolume) -> None:
     """The last token counts for some seconds, then none does; no request waits for the volume for long."""
-    with Runtime(NOWHERE, "--api-token-file", str(token)) as runtime:
+    with Runtime(NOWHERE, "--api-token-file", str(token), group=volume) as runtime:
         assert status(runtime) == 200
-        place(token, hung)
+        place(token, volume.folder / "token")
         started = monotonic()
         with ThreadPoolExecutor(CALLERS) as callers:
             answers = [callers.submit(status, runtime) for _ in range(CALLERS)]

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from threading import Thread
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import requests
 
@@ -19,8 +19,6 @@ from tests.peers.waiting import PATIENCE, wait_until
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Self
-
-    from tests.peers.memory import Group
 
 __all__ = ["SCRIPT", "Runtime", "run_to_end"]
 
@@ -38,11 +36,22 @@ def environment(variables: Mapping[str, str] | None = None) -> dict[str, str]:
     return {name: os.environ[name] for name in keep if name in os.environ} | dict(variables or {})
 
 
-def run_to_end(*arguments: str, variables: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def run_to_end(
+    *arguments: str, variables: Mapping[str, str] | None = None, group: Confinement | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run the console script with exactly these arguments until it ends."""
+    command = [str(SCRIPT), *arguments]
     return subprocess.run(
-        [SCRIPT, *arguments], env=environment(variables), capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
+        group.confine(command) if group else command,
+        env=environment(variables), capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+
+
+class Confinement(Protocol):
+    """Where programs are started: a group with a memory limit, or with a volume that hangs."""
+
+    def confine(self, command: list[str]) -> list[str]:
+        """Return the command that runs `command` there."""
 
 
 class Runtime:
@@ -54,7 +63,7 @@ class Runtime:
         *arguments: str,
         engine: str = "vllm",
         variables: Mapping[str, str] | None = None,
-        group: Group | None = None,
+        group: Confinement | None = None,
     ) -> None:
         base = (
             "--engine",

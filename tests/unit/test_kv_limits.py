@@ -8,6 +8,7 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -15,6 +16,7 @@ from redis.exceptions import InvalidResponse, ReadOnlyError, RedisError, Respons
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from exporter.kv.decode import Cleared, Drop, Removed, Stored, decode
+from exporter.kv.frames import receive
 from exporter.kv.large import LARGE
 from exporter.kv.ledger import Ledger
 from exporter.kv.limits import MAX_PAYLOAD, QUEUE_BYTES, queue_length
@@ -295,3 +297,15 @@ def test_adapters_have_a_bound() -> None:
     refused = sum(ledger.apply(0, [Stored([number], [number], f"lora-{number}")]) for number in range(5000))
 
     assert (refused, ledger.size) == (5000 - 4096, 4096)
+
+
+@pytest.mark.parametrize("frames", [5, 1000])
+def test_a_message_of_many_frames_is_cut(frames: int) -> None:
+    """More frames than any message of an engine has are kept, so that it is dropped; the next message is whole."""
+    with zmq.Context() as context, context.socket(zmq.PUSH) as push, context.socket(zmq.PULL) as pull:
+        push.bind("inproc://frames")
+        pull.connect("inproc://frames")
+        push.send_multipart([b"x"] * frames)
+        push.send_multipart([b"a", b"b", b"c"])
+
+        assert receive(pull) == [[b"x"] * 5, [b"a", b"b", b"c"]]
