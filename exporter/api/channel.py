@@ -4,6 +4,9 @@ Waitress answers pipelined requests into its buffers, and keeps a thread waiting
 for room in there: a few clients that ask and do not read took every thread.
 Here the thread that made an answer also sends it, while the loop goes on
 listening for the next request; it is woken only when there is more to do.
+
+Waitress also parses all that has come as soon as it comes. Here the bytes wait:
+`parse` makes one request of them, when the answer to the last one has left.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ from typing import Any, Final
 
 from waitress.buffers import OverflowableBuffer
 from waitress.channel import ClientDisconnected, HTTPChannel
+
+from exporter.api.heads import RequestParser
 
 __all__ = ["Channel", "Standing"]
 
@@ -47,6 +52,7 @@ class Channel(HTTPChannel):
         quiet_since: When the last answer had been sent, or the connection was made.
     """
 
+    parser_class = RequestParser
     # Waitress's types have other ones for these, or leave them out.
     adj: Any
     server: Any
@@ -68,15 +74,15 @@ class Channel(HTTPChannel):
         self._progress = 0.0
         self._is_new = True
         self._is_served = False
-        # All three are set with the loop woken, or by itself: it never waits on what it has not seen.
-        self._later: list[Any] = []
+        # What came and is not parsed: at most one read's worth.
+        self._unread = b""
+        # Both are set with the loop woken, or by itself: it never waits on what it has not seen.
         self._is_behind = False
         self._is_ended = False
 
     def readable(self) -> bool:
         """Tell whether the loop is to wait for more from the client."""
-        is_full = self._later or len(self.requests) > 1
-        return not (is_full or self._is_behind or self._is_ended or self.will_close or self.close_when_flushed)
+        return not (self._unread or self._is_behind or self._is_ended or self.will_close or self.close_when_flushed)
 
     def writable(self) -> bool:
         """Tell whether the loop is to send, or to close."""
@@ -94,20 +100,31 @@ class Channel(HTTPChannel):
             self.handle_close()
             return
         if data:
-            self.received(data)
+            self._unread = data
             return
         with self.requests_lock:
             self._is_ended = bool(self.requests)
         if not self._is_ended:
             self.handle_close()
 
-    def received(self, data: bytes) -> bool:
-        """Take bytes of requests, and note when the one that is not complete began."""
-        request = self.request
-        is_taken = bool(super().received(data))
-        if self.request is not request:
-            self._request_since = monotonic()
-        return is_taken
+    @property
+    def unread(self) -> int:
+        """How many bytes `parse` would take now; none while an answer is under way."""
+        is_held_up = self.requests or self.total_outbufs_len or self.will_close or self.close_when_flushed
+        return 0 if is_held_up else len(self._unread)
+
+    def parse(self) -> None:
+        """Read one request from what came, or a part of one; in the loop's thread only."""
+        with self.requests_lock:
+            while self.unread:
+                if self.request is None and not self._begin():
+                    return
+                taken = self.request.received(self._unread)
+                self._unread = self._unread[taken:]
+                if self.request.completed:
+                    self._queue()
+                elif self.request.expect_continue and self.request.headers_finished and not self.sent_continue:
+                    self.send_continue()
 
     def service(self) -> None:
         """Answer the first request and send the answer; in one of the server's threads."""
@@ -130,13 +147,10 @@ class Channel(HTTPChannel):
             self.server.pull_trigger()
 
     def proceed(self, now: float) -> int:
-        """Go on with the next request, or return how much of the answer is left; in the loop's thread only."""
+        """Note how far the answer is, and return how many bytes of it are left; in the loop's thread only."""
         unsent = self.total_outbufs_len
-        if not unsent:
-            if self._is_behind:
-                self._is_behind, self.quiet_since = False, now
-            if self._later or self.request is not None:
-                self._next()
+        if not unsent and self._is_behind:
+            self._is_behind, self.quiet_since = False, now
         if unsent != self.unsent:
             self._progress = now
             self.unsent_since = self.unsent_since if self.unsent else now
@@ -147,7 +161,7 @@ class Channel(HTTPChannel):
         """Return what it does, and since when."""
         if self._is_served:
             return Standing.SERVED, self.quiet_since
-        if self.requests or self._later:
+        if self.requests:
             return Standing.QUEUED, self.quiet_since
         if self.unsent:
             return Standing.SENDING, self.unsent_since
@@ -161,7 +175,7 @@ class Channel(HTTPChannel):
         """Tell whether the client has had its time: for the answer, a request's head, its body, or another request."""
         if self.unsent:
             return now - self._progress > STALL_SECONDS
-        if self.standing()[0] is not Standing.IDLE:
+        if self.standing()[0] is not Standing.IDLE or self._unread:
             return False
         request = self.request
         if request is not None:
@@ -172,10 +186,9 @@ class Channel(HTTPChannel):
 
     def held(self) -> int:
         """Return how many bytes of requests it keeps."""
-        if self.request is None and not self.requests and not self._later:
-            return 0
-        requests = [*self.requests, *self._later, self.request]
-        return sum([one.header_bytes_received + one.body_bytes_received for one in requests if one is not None])
+        requests = [one for one in (*self.requests, self.request) if one is not None]
+        sizes: list[int] = [one.header_bytes_received + one.body_bytes_received for one in requests]
+        return len(self._unread) + sum(sizes)
 
     def _flush_some(self, do_close: bool = True) -> bool:  # noqa: FBT001, FBT002 - Waitress's signature
         """Send what the client takes; buffers keep what was sent, so that they go with the last byte."""
@@ -198,22 +211,25 @@ class Channel(HTTPChannel):
     def _finish(self, *, is_last: bool) -> bool:
         """Be done with the first request; returns whether the loop has to see to this connection."""
         with self.requests_lock:
-            self._later, self.requests = self.requests[1:], []
+            self.requests = []
             self._is_served = self._is_new = False
             self.quiet_since = monotonic()
-            if is_last or (self._is_ended and not self._later):
+            if is_last or (self._is_ended and not self._unread):
                 self.close_when_flushed = True
             self._is_behind = self.total_outbufs_len > 0
             is_open = self.request is not None
-            return bool(self._is_behind or self._later or is_open or self.will_close or self.close_when_flushed)
+            return bool(self._is_behind or self._unread or is_open or self.will_close or self.close_when_flushed)
 
-    def _next(self) -> None:
-        with self.requests_lock:
-            if self.requests or self.will_close or self.close_when_flushed:
-                return
-            if self._later:
-                self.requests, self._later = self._later, []
-                self.server.add_task(self)
-            elif self.request.expect_continue and self.request.headers_finished and not self.sent_continue:
-                # It came while another was answered.
-                self.send_continue()
+    def _begin(self) -> bool:
+        """Begin a request, unless all that came is the blank lines that may precede one."""
+        self._unread = self._unread.lstrip()
+        if self._unread:
+            self.request = self.parser_class(self.adj)
+            self._request_since = monotonic()
+        return bool(self._unread)
+
+    def _queue(self) -> None:
+        """Leave the request that is complete to a thread."""
+        self.requests, self.request = [self.request], None
+        self.sent_continue = False
+        self.server.add_task(self)

@@ -20,6 +20,7 @@ from waitress.adjustments import Adjustments
 from waitress.server import TcpWSGIServer
 
 from exporter.api.channel import Channel, Standing
+from exporter.api.heads import MAX_HEAD_BYTES
 
 if TYPE_CHECKING:
     import socket
@@ -47,6 +48,7 @@ _OPTIONS: Final = {
     # and small sends were most of the cost (docs/benchmarks.md).
     "outbuf_overflow": 256 * 1024 * 1024,
     "send_bytes": 1024 * 1024,
+    "max_request_header_size": MAX_HEAD_BYTES,
     "max_request_body_size": 1024 * 1024,
     # Bodies stay in memory, too: a disk that hangs must not hold up the loop.
     "inbuf_overflow": 2 * 1024 * 1024,

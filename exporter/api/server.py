@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from operator import attrgetter
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,8 +17,10 @@ from exporter.api.places import SHARES, Budget, Lane
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from threading import Event
+
+    from exporter.api.channel import Channel
 
 __all__ = ["THREADS", "HttpServer"]
 
@@ -26,6 +29,9 @@ _log: Final = logging.getLogger(__name__)
 THREADS: Final = sum(share.threads for share in SHARES.values())
 # Longer than a scrape takes that Prometheus still waits for is of no use to anyone.
 DRAIN_SECONDS: Final = 4.0
+# The loop parses requests for this long, and then looks for new clients and bytes again: a short request, such as that
+# for /health, does not wait for many long ones.
+PARSE_SECONDS: Final = 0.02
 
 
 class HttpServer:
@@ -95,14 +101,26 @@ class HttpServer:
 
     def _loop_once(self, timeout: float) -> None:
         wasyncore.loop(timeout=timeout, use_poll=True, map=self._map, count=1)
-        self._server.take_clients()
-        now = monotonic()
         channels = self._server.channels
+        now = monotonic()
         unsent = sum([channel.proceed(now) for channel in channels])
-        self._patience = min(self._limits.enforce(channels, unsent, now), self._server.pause())
+        is_done = _parse(channels, now + PARSE_SECONDS)
+        # After those that are there were looked at: one of them may have to go.
+        self._server.take_clients()
+        patience = self._limits.enforce(self._server.channels, unsent, monotonic())
+        self._patience = min(patience, self._server.pause()) if is_done else 0.0
 
     def _is_busy(self) -> bool:
         return any(channel.requests or channel.total_outbufs_len for channel in self._server.channels)
+
+
+def _parse(channels: Sequence[Channel], until: float) -> bool:
+    """Parse what clients have sent, the shortest first, up to a moment; return whether nothing is left."""
+    for channel in sorted([one for one in channels if one.unread], key=attrgetter("unread")):
+        if monotonic() > until:
+            return False
+        channel.parse()
+    return True
 
 
 def _lane(channel: Any, lane_of: Callable[[str], Lane]) -> Lane:  # noqa: ANN401 - Waitress's types leave requests out

@@ -79,7 +79,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 @pytest.fixture(scope="module")
 def view(cluster: Cluster) -> View:
     """The last seconds, with a burst of requests in them: as many bursts came as it takes to provoke each alert."""
-
     provoked = [alert for alert in ALL_ALERTS if alert.name in PROVOKED]
 
     def after_a_burst() -> View | None:
