@@ -16,6 +16,8 @@ __all__ = ["read_body"]
 
 _CHUNK: Final = 1 << 16
 _COMPRESSED: Final = frozenset({"gzip", "x-gzip", "deflate"})
+# Bodies are one member. Each takes a decompressor, and a copy of what comes behind it.
+_MOST_MEMBERS: Final = 1000
 _GZIP_OR_ZLIB: Final = zlib.MAX_WBITS | 32
 
 
@@ -56,6 +58,7 @@ def _bounded(pieces: Iterable[bytes], limit: int) -> Iterator[bytes]:
 def _decompress(pieces: Iterable[bytes]) -> Iterator[bytes]:
     """Decompress bit by bit, so that a small body never becomes a large one unseen."""
     unpacker = zlib.decompressobj(_GZIP_OR_ZLIB)
+    members = 1
     for piece in pieces:
         packed = piece
         while packed:
@@ -64,6 +67,9 @@ def _decompress(pieces: Iterable[bytes]) -> Iterator[bytes]:
                 packed = packed.lstrip(b"\x00")
                 if not packed:
                     break
+                members += 1
+                if members > _MOST_MEMBERS:
+                    raise ScrapeError(Reason.ENCODING, f"the body is compressed in more than {_MOST_MEMBERS} pieces")
                 unpacker = zlib.decompressobj(_GZIP_OR_ZLIB)
             yield unpacker.decompress(packed, _CHUNK)
             packed = unpacker.unconsumed_tail or unpacker.unused_data

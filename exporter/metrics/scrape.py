@@ -18,6 +18,7 @@ from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from exporter.metrics.answer import Answer
 from exporter.metrics.body import read_body
+from exporter.metrics.cost import check_lines
 from exporter.metrics.deadline import Deadline, DeadlineSocket, DeadlineTLSSocket
 from exporter.metrics.errors import Reason, ScrapeError
 from exporter.values import shown
@@ -230,6 +231,7 @@ class EngineClient:
             reason = Reason.LOOP if response.status == _LOOP_STATUS else Reason.HTTP_STATUS
             raise ScrapeError(reason, f"{shown(self.url)} answered {response.status}")
         body = read_body(response, self._max_bytes)
+        check_lines(body)
         if response.will_close:
             self.close()
         return Fetched(body, openmetrics=response.getheader("Content-Type", "").startswith(_OPENMETRICS))

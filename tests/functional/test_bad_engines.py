@@ -70,9 +70,11 @@ ROWS: Final = (
     Row("big", arguments=("--max-scrape-bytes", "40Mi"), memory=120 * MB),
     Row("big", "too_large", memory=70 * MB),
     Row("endless", "too_large", memory=150 * MB),
+    Row("long_line", "too_large"),
     Row("gzip"),
     # 200 MB in 200 kB.
     Row("gzip_bomb", "too_large", memory=150 * MB),
+    Row("gzip_of_many", "encoding"),
     Row("gzip_broken", "encoding"),
     Row("chunked"),
     Row("chunked_cut", "truncated"),

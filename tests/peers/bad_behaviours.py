@@ -78,12 +78,20 @@ def _endless(exchange: Exchange, _: int) -> None:
         exchange.send(pages.chunk(piece))
 
 
+def _long_line(exchange: Exchange, size: int) -> None:
+    exchange.send(response(b'a{b="' + b"x" * size + b'"} 1\n'))
+
+
 def _gzip(exchange: Exchange, _: int) -> None:
     exchange.send(response(pages.gzipped(pages.PAGE), headers={"Content-Encoding": "gzip"}))
 
 
 def _gzip_bomb(exchange: Exchange, size: int) -> None:
     exchange.send(response(pages.gzip_bomb(size), headers={"Content-Encoding": "gzip"}))
+
+
+def _gzip_of_many(exchange: Exchange, size: int) -> None:
+    exchange.send(response(pages.gzip_of_many(size), headers={"Content-Encoding": "gzip"}))
 
 
 def _gzip_broken(exchange: Exchange, _: int) -> None:
@@ -135,8 +143,10 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "empty": _serves("has nothing on its page", b""),
     "big": Behaviour("has a valid page of many megabytes", _big, size=20_000_000),
     "endless": Behaviour("has a page that never ends, and sends it fast", _endless),
+    "long_line": Behaviour("sends a line that is as long as a book", _long_line, size=2_000_000),
     "gzip": Behaviour("compresses unasked", _gzip),
     "gzip_bomb": Behaviour("compresses very much into very little", _gzip_bomb, size=200_000_000),
+    "gzip_of_many": Behaviour("compresses nothing, very often, and then the page", _gzip_of_many, size=100_000),
     "gzip_broken": Behaviour("compresses, and damages the stream", _gzip_broken),
     "chunked": Behaviour("sends a good page in chunks that split lines", _chunked),
     "chunked_cut": Behaviour("closes without the last chunk", _chunked_cut),

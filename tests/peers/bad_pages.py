@@ -137,6 +137,11 @@ def gzipped(body: bytes) -> bytes:
     return gzip.compress(body, mtime=0)
 
 
+def gzip_of_many(members: int) -> bytes:
+    """Return a gzip stream of the page, behind so many members without content."""
+    return gzip.compress(b"", mtime=0) * members + gzipped(PAGE)
+
+
 def gzip_broken() -> bytes:
     """Return a gzip stream that begins well and is noise from the middle on."""
     whole = gzipped(PAGE)
