@@ -28,6 +28,7 @@ from typing import Any, Final, Protocol
 
 from lora.adapter import Installed, Origin, Wanted
 from lora.prefix_cache import Served
+from storage.records import read_record
 
 __all__ = ["Desired", "Forgetful", "Kept", "StateFile"]
 
@@ -35,6 +36,7 @@ _log: Final = logging.getLogger(__name__)
 
 FILE: Final = "lora-adapters.json"
 VERSION: Final = 2
+_MAX_BYTES: Final = 32 << 20
 _VERSIONS: Final = (1, VERSION)
 
 
@@ -85,9 +87,11 @@ class StateFile:
         """Return the set; a file that is not whole, or cannot be read, counts as none, and is not lost."""
         self._stranger = False
         try:
-            text = self._path.read_bytes()
+            text = read_record(self._path, _MAX_BYTES)
         except FileNotFoundError:
             return Kept()
+        except ValueError:
+            text = b""  # larger than any that was written
         except OSError as error:
             # It may be read the next time: it stays, until there is another set to keep.
             self._stranger = True

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from lora.errors import LoraError
 from lora.model_yaml import ModelFileError, adapters_of
+from storage.records import open_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -85,7 +86,7 @@ class ModelSource:
 
     def _load(self) -> bytes | None:
         try:
-            with self._path.open("rb") as file:
+            with open_record(self._path, follow=True) as file:
                 text = file.read(_MAX_BYTES + 1)
         except OSError as error:
             self._report(f"{self._path} cannot be read: {error.strerror}")

@@ -39,6 +39,7 @@ from storage.manifest import Manifest, read_manifest, write_manifest
 from storage.names import OWN_DIRECTORY, make_parents
 from storage.plan import Digest
 from storage.publication import staged
+from storage.records import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -56,6 +57,8 @@ NAME_LENGTH: Final = 32
 
 _NAME: Final = re.compile(f"[0-9a-f]{{{NAME_LENGTH}}}")
 _SHA256: Final = Digest("sha256", "")
+# Room for 10,000 contents. The runtime reads it, too, and decoded it takes up to twenty times as much.
+_MAX_BYTES: Final = 1 << 20
 
 
 def content_of(digests: Mapping[str, str]) -> str:
@@ -132,7 +135,7 @@ class Generations:
 
     def _read(self) -> dict[str, list[Generation]]:
         try:
-            data: Any = json.loads((self._base / RECORD).read_bytes())
+            data: Any = json.loads(read_record(self._base / RECORD, _MAX_BYTES))
             if data["version"] != VERSION:
                 return {}
             return {
