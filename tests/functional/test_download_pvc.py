@@ -301,3 +301,16 @@ def test_verify_tells_the_source_from_the_copy(downloader: Downloader, volume: P
 
     assert run.code == 7, run.stderr
     assert f"config.json {'is gone' if how == 'gone' else 'has changed'} [source_changed]" in run.stderr
+
+
+def test_a_directory_gives_the_terminal_no_orders(downloader: Downloader, volume: Path, tmp_path: Path) -> None:
+    """Neither in an error nor in other lines."""
+    strange = tmp_path / "\x1b[31mred"
+
+    run = downloader.run(f"pvc:/{volume}", strange, "--dry-run")
+    refused = downloader.run(f"pvc:/{volume}/nothing\x9b", strange)
+
+    assert run.code == 0, run.stderr
+    assert (r"\x1b[31mred" in run.stdout, "\x1b" in run.stdout + run.stderr) == (True, False)
+    assert refused.code in {2, 3}
+    assert "\x9b" not in refused.stderr
