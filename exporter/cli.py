@@ -15,6 +15,7 @@ from exporter import __version__
 from exporter.config import OPTIONS, ConfigError, resolve
 from exporter.suggestions import did_you_mean
 from exporter.values import shown
+from storage.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -110,5 +111,5 @@ def _help(option: Option) -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    sys.stderr.write(f"{PROGRAM}: error: {' '.join(message.split())}\n")
+    sys.stderr.write(f"{PROGRAM}: error: {printable(' '.join(message.split()))}\n")
     return code

@@ -8,12 +8,13 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from lora.errors import InvalidAdapterError
+from storage.sizes import excess
 from storage.source import parse_source
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Facts", "Installed", "Origin", "State", "Status", "Wanted", "check_name"]
+__all__ = ["Facts", "Installed", "Origin", "State", "Status", "Wanted", "check_directory", "check_name"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*")
 _LONGEST_NAME: Final = 255
@@ -159,9 +160,26 @@ def check_name(name: str) -> str:
     Raises:
         InvalidAdapterError: It has other characters, is too long, or climbs.
     """
-    if len(name) > _LONGEST_NAME or not _NAME.fullmatch(name) or {".", ".."} & set(name.split("/")):
+    if len(name) > _LONGEST_NAME:
+        raise InvalidAdapterError("invalid_name", f"lora_name has {len(name):,} letters; the limit is {_LONGEST_NAME}")
+    if not _NAME.fullmatch(name) or {".", ".."} & set(name.split("/")):
         raise InvalidAdapterError(
             "invalid_name",
             "an adapter's name is 1 to 255 letters, digits, '.', '_', '-', with '/' between parts that are not '.' or '..'",
         )
     return name
+
+
+def check_directory(path: str, field: str) -> str:
+    """Return a directory that an adapter may lie in.
+
+    Raises:
+        InvalidAdapterError: It is not absolute, or too long; the message names `field`.
+    """
+    if problem := excess(path):
+        raise InvalidAdapterError("invalid_path", f"{field} {problem}")
+    if "\x00" in path:
+        raise InvalidAdapterError("invalid_path", f"{field} must not contain NUL")
+    if not path.startswith("/"):
+        raise InvalidAdapterError("invalid_path", f"the directory must be absolute, not {path!r}")
+    return path

@@ -37,9 +37,8 @@ _log: Final = logging.getLogger(__name__)
 
 FILE: Final = "lora-adapters.json"
 VERSION: Final = 2
+_MAX_BYTES: Final = 32 << 20
 _VERSIONS: Final = (1, VERSION)
-# Of a hundred thousand adapters.
-_MOST_BYTES: Final = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +88,7 @@ class StateFile:
         """Return the set; a file that is not whole, or cannot be read, counts as none, and is not lost."""
         self._stranger = False
         try:
-            text = read_regular(self._path, _MOST_BYTES)
+            text = read_regular(self._path, _MAX_BYTES)
         except FileNotFoundError:
             return Kept()
         except OSError as error:

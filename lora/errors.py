@@ -14,6 +14,8 @@ Codes are stable: clients branch on them. Messages are for people and say what t
 
 from __future__ import annotations
 
+from storage.errors import clipped
+
 __all__ = [
     "DownloadFailedError",
     "EngineRefusedError",
@@ -35,9 +37,9 @@ class LoraError(Exception):
 
     def __init__(self, code: str, message: str) -> None:
         """Keep both."""
-        super().__init__(message)
         self.code = code
-        self.message = message
+        self.message = clipped(message)
+        super().__init__(self.message)
 
 
 class InvalidAdapterError(LoraError):

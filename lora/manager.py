@@ -24,6 +24,7 @@ from lora.keeping import Keeping, kept_of
 from lora.prefix_cache import PATIENCE_SECONDS, CacheObserver, PrefixCache
 from lora.reconciler import Reconciler, ReconcilerObserver
 from lora.references import References
+from lora.room import Room
 from lora.slot import Goal, Slot
 from lora.steps import RolledBackError, Steps
 
@@ -96,6 +97,7 @@ class Manager:
         self._engine = engine
         self._cache = PrefixCache(engine, observer, patience=reset_patience, clock=clock)
         self._keeping = Keeping(desired, self._kept)
+        self._room = Room(config)
         self._observer = observer
         self._cancel = cancel
         self._clock = clock
@@ -159,11 +161,13 @@ class Manager:
 
         Raises:
             InvalidAdapterError: Its name or path cannot be.
-            LoraError: The desired set cannot be kept.
+            LoraError: The desired set cannot be kept, or has no room for another adapter.
         """
         check_name(wanted.name)
         if not wanted.path.is_absolute():
             raise InvalidAdapterError("invalid_path", f"the directory must be absolute, not {wanted.path}")
+        with self._changed:
+            self._room.check(self._slots.values(), wanted, extras)
         if not kept:
             return self._want(wanted, extras).goal
         with self._keeping.promised(wanted.name, self._desired(wanted)), self._changed:

@@ -26,7 +26,8 @@ __all__ = ["ModelSource", "Wants"]
 _log: Final = logging.getLogger(__name__)
 
 POLL_SECONDS: Final = 1.0
-_MAX_BYTES: Final = 4 << 20
+# As much as a ConfigMap holds.
+_MAX_BYTES: Final = 1 << 20
 
 
 class Wants(Protocol):

@@ -23,19 +23,25 @@ from urllib.parse import urlsplit
 import msgspec
 import yaml
 
-from lora.adapter import Origin, Wanted, check_name
+from lora.adapter import Origin, Wanted, check_directory, check_name
 from lora.errors import InvalidAdapterError
-from storage.errors import SourceError
+from lora.model_cost import problem_of
+from storage.errors import SourceError, clipped
 from storage.source import parse_source
 
 __all__ = ["ModelFileError", "adapters_of", "cache_path"]
 
 _YamlLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# Letters of a name that a message shows: names that are refused can have any length.
+_SHOWN: Final = 300
 _KINDS: Final = ("Model", "ModelBooster")
 
 
 class ModelFileError(ValueError):
     """The file is no Model that can be used; the message says why."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(clipped(message))
 
 
 class _Adapter(msgspec.Struct):
@@ -81,7 +87,8 @@ def adapters_of(text: bytes, *, backend: str | None, lora_dir: Path) -> list[Wan
 
 def _models(text: bytes) -> _Model:
     try:
-        documents = list(yaml.load_all(text, Loader=_YamlLoader))
+        problem = problem_of(text)
+        documents = [] if problem else list(yaml.load_all(text, Loader=_YamlLoader))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         message = f"not valid YAML{f', line {mark.line + 1}' if mark else ''}"
@@ -89,6 +96,8 @@ def _models(text: bytes) -> _Model:
     except (ValueError, RecursionError):  # a date or number that is none; too deep
         message = "not valid YAML: a value is not what it looks like"
         raise ModelFileError(message) from None
+    if problem:
+        raise ModelFileError(problem)
     found = [one for one in documents if isinstance(one, dict) and one.get("kind") in _KINDS]
     if not found:
         message = f"no document of kind {' or '.join(_KINDS)}"
@@ -123,7 +132,7 @@ def _wanted(backend: _Backend, adapter: _Adapter, lora_dir: Path) -> Wanted:
         name = check_name(adapter.name)
         parse_source(adapter.artifactURL)
     except (InvalidAdapterError, SourceError) as error:
-        message = f"adapter {adapter.name!r}: {error}"
+        message = f"adapter {adapter.name[:_SHOWN]!r}: {error}"
         raise ModelFileError(message) from None
     base = _cache_of(backend) or lora_dir
     digest = md5(adapter.artifactURL.encode(), usedforsecurity=False).hexdigest()
@@ -132,7 +141,9 @@ def _wanted(backend: _Backend, adapter: _Adapter, lora_dir: Path) -> Wanted:
 
 def _cache_of(backend: _Backend) -> Path | None:
     try:
-        return cache_path(backend.cacheURI) if backend.cacheURI else None
+        return Path(check_directory(str(cache_path(backend.cacheURI)), "cacheURI")) if backend.cacheURI else None
+    except InvalidAdapterError as error:
+        raise ModelFileError(error.message) from None
     except ValueError:
         message = f"cacheURI {backend.cacheURI!r} is no URI"
         raise ModelFileError(message) from None

@@ -27,6 +27,7 @@ from storage.errors import LockedError
 from storage.generations import Generations
 from storage.lock import Lock
 from storage.names import OWN_DIRECTORY
+from storage.records import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -38,6 +39,7 @@ _log: Final = logging.getLogger(__name__)
 RENEW_SECONDS: Final = 3600.0
 DEAD_SECONDS: Final = 24 * 3600.0
 _REFS: Final = f"{OWN_DIRECTORY}/refs"
+_MAX_BYTES: Final = 1 << 20
 _LEAVING: Final = "leaving-"
 _GONE: Final = "gone-"
 
@@ -191,7 +193,7 @@ def _generations(path: Path) -> set[str]:
         OSError: It cannot be read: nothing is known, so nothing may be removed.
     """
     try:
-        data: Any = json.loads(path.read_bytes())
+        data: Any = json.loads(read_record(path, _MAX_BYTES))
         return {str(name) for name in data["generations"]}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise OSError(0, "a reference that cannot be read", str(path)) from error

@@ -100,7 +100,7 @@ class Child:
 
     def terminate(self) -> None:
         """Ask it to end; `events` kills it when it does not soon. May be called by a signal handler."""
-        self._deadline = self._clock() + GRACE_SECONDS
+        self._deadline = min(self._deadline, self._clock() + GRACE_SECONDS)
         self._process.terminate()
 
     def kill(self) -> None:

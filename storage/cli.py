@@ -35,6 +35,7 @@ from storage.errors import ConfigError, StorageError, UsageError
 from storage.job import Job
 from storage.jobs import Limits, Silent
 from storage.memory import memory_size
+from storage.printable import printable
 from storage.process import start as start_worker
 from storage.request import Action, DownloadRequest
 from storage.source import parse_source
@@ -261,5 +262,5 @@ def _cancel_on_signals(job: Job) -> list[int]:
 
 
 def _fail(error: StorageError) -> int:
-    sys.stderr.write(f"{PROGRAM}: error: {' '.join(error.message.split())} [{error.code}]\n")
+    sys.stderr.write(f"{PROGRAM}: error: {printable(' '.join(error.message.split()))} [{error.code}]\n")
     return error.exit_code

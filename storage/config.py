@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from storage.errors import ConfigError
+from storage.sizes import MOST_VALUE_BYTES, excess
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -143,6 +144,11 @@ class Config:
             result = replace(result, hf_token=caller.hf_token)
         return result
 
+    def bytes_beyond(self, other: Config) -> int:
+        """Return how long the values are that `other` does not have: what they cost."""
+        values, known = self.to_wire(), other.to_wire()
+        return sum(len(str(value)) for key, value in values.items() if value != known[key])
+
     def to_wire(self) -> dict[str, Any]:
         """Return what goes to the worker's standard input, secrets in clear: never log it."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}
@@ -215,6 +221,8 @@ def _parse(key: str, value: object, origin: str) -> Any:  # noqa: ANN401 - a fie
         return boolean(value, origin)
     if not isinstance(value, str):
         raise ConfigError(f"{origin} must be a text")
+    if problem := excess(value, MOST_VALUE_BYTES):
+        raise ConfigError(f"{origin} {problem}")
     text = value.strip()
     if key in _SECRETS:
         return _secret(text, origin)

@@ -9,6 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
 
 from storage.errors import listed
+from storage.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -96,7 +97,7 @@ class _Log:
             return
         line = describe(event)
         if line:
-            self._stderr.write(f"kthena-downloader: {line}\n")
+            self._stderr.write(f"kthena-downloader: {printable(line)}\n")
             self._stderr.flush()
 
     def close(self) -> None:
@@ -123,7 +124,7 @@ class _Bar:
             self.close()
         line = describe(event)
         if line and self._pace.is_due(event) and (kind not in _VERBOSE or self._verbose):
-            self._tqdm.write(line, file=self._stderr)
+            self._tqdm.write(printable(line), file=self._stderr)
         if kind == "planned":
             self._begin(event)
 
@@ -139,7 +140,7 @@ class _Bar:
 
     def _move(self, event: Mapping[str, Any]) -> None:
         if self._bar is not None:
-            self._bar.set_postfix_str(str(event["file"])[-40:], refresh=False)
+            self._bar.set_postfix_str(printable(str(event["file"]))[-40:], refresh=False)
             # A copy is read, and so may be what it was made of.
             self._bar.update(min(event[self._counts], event["total"]) - self._bar.n)
 

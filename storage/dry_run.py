@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from storage.display import size_text
+from storage.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,4 +31,4 @@ def dry_run_text(plan: Mapping[str, Any], removals: Sequence[Mapping[str, Any]],
         f"to remove or overwrite: {len(removals)} files, {sum(each['size'] for each in removals)} bytes",
         *(f"  {'overwrite' if each['overwritten'] else 'remove'} {each['file']}" for each in removals),
     ]
-    return "".join(f"{line}\n" for line in lines)
+    return "".join(f"{printable(line)}\n" for line in lines)

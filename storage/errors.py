@@ -57,6 +57,7 @@ __all__ = [
     "UnsafeNameError",
     "UsageError",
     "WorkerError",
+    "clipped",
     "listed",
     "of_code",
 ]
@@ -64,6 +65,11 @@ __all__ = [
 # Servers choose much of what errors quote; an event has to fit in a line, and a log line on a screen.
 _MAX_MESSAGE: Final = 2000
 _SHOWN: Final = 10
+
+
+def clipped(message: str) -> str:
+    """Return a message, cut where it is too long: what it quotes may have any length."""
+    return message if len(message) <= _MAX_MESSAGE else f"{message[:_MAX_MESSAGE]}…"
 
 
 class StorageError(Exception):
@@ -79,7 +85,7 @@ class StorageError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str) -> None:
-        self.message = message if len(message) <= _MAX_MESSAGE else f"{message[:_MAX_MESSAGE]}…"
+        self.message = clipped(message)
         super().__init__(self.message)
 
     def fields(self) -> Mapping[str, Any]:

@@ -66,7 +66,8 @@ NAME_LENGTH: Final = 32
 
 _NAME: Final = re.compile(f"[0-9a-f]{{{NAME_LENGTH}}}")
 _SHA256: Final = Digest("sha256", "")
-_MAX_BYTES: Final = 32 << 20
+# Room for 10,000 contents. The runtime reads it, too, and decoded it takes up to twenty times as much.
+_MAX_BYTES: Final = 1 << 20
 
 
 def content_of(digests: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Final
 
 from storage.child import Child, Stalled
-from storage.errors import CancelledError, StalledError, StorageError, WorkerError, listed, of_code
+from storage.errors import CancelledError, StalledError, StorageError, WorkerError, clipped, listed, of_code
 from storage.process import start as start_worker
 from storage.reporter import NAMED
 from storage.snapshot import Snapshot, State
@@ -31,6 +31,8 @@ _log: Final = logging.getLogger(__name__)
 
 FIRST_PAUSE_SECONDS: Final = 0.5
 LONGEST_PAUSE_SECONDS: Final = 30.0
+# Letters of removed files' names that are remembered.
+NAMED_LETTERS: Final = 4096
 # Seconds that the rate is taken over.
 RATE_SECONDS: Final = 10.0
 
@@ -49,7 +51,7 @@ class Job:
         on_event: Callable[[Mapping[str, Any]], None] = lambda _event: None,
     ) -> None:
         self.id = job_id
-        self._request = request
+        self._request: DownloadRequest | None = request  # until it ends: ended jobs are remembered for long
         self._limits = limits
         self._observer = observer
         self._start = start
@@ -68,11 +70,11 @@ class Job:
 
     def does(self, request: DownloadRequest) -> bool:
         """Whether this job, not ended yet, is what a request asks for."""
-        if self._snapshot.is_final or self._cancelled.is_set():
+        mine = self._request
+        if mine is None or self._snapshot.is_final or self._cancelled.is_set():
             return False
         if request.fresh and self._snapshot.started is not None:
             return False
-        mine = self._request
         names = ("output_dir", "action", "include", "exclude", "config", "replace", "by_content")
         same_source = mine.source.strip().removeprefix("hf://") == request.source.strip().removeprefix("hf://")
         return same_source and all(getattr(mine, name) == getattr(request, name) for name in names)
@@ -106,6 +108,7 @@ class Job:
 
     def _run_worker(self) -> tuple[StorageError | None, bool]:
         """Run one worker to its end; return its error, and whether another may do better."""
+        assert self._request is not None  # noqa: S101 - the job has not ended
         try:
             process = self._start()
         except OSError as failure:
@@ -139,7 +142,7 @@ class Job:
             handle(self, event)
 
     def _on_waiting(self, event: Mapping[str, Any]) -> None:
-        self._change(state=State.WAITING, detail=f"waits for {event.get('holder')}, who has the directory")
+        self._change(state=State.WAITING, detail=clipped(f"waits for {event.get('holder')}, who has the directory"))
 
     def _on_planned(self, event: Mapping[str, Any]) -> None:
         self._fetched_before = self._snapshot.bytes_fetched
@@ -174,7 +177,7 @@ class Job:
         return max(count / seconds, 0.0) if seconds else 0.0
 
     def _on_retry(self, event: Mapping[str, Any]) -> None:
-        self._change(retries=self._snapshot.retries + 1, detail=str(event.get("detail", "")))
+        self._change(retries=self._snapshot.retries + 1, detail=clipped(str(event.get("detail", ""))))
         self._observer.download_retry(self._snapshot, str(event.get("reason", "")))
 
     def _on_verified(self, _event: Mapping[str, Any]) -> None:
@@ -185,8 +188,9 @@ class Job:
 
     def _on_removed(self, event: Mapping[str, Any]) -> None:
         before = self._snapshot
-        removed = before.removed + ((str(event.get("file", "")),) if len(before.removed) < NAMED else ())
-        self._change(files_removed=before.files_removed + 1, removed=removed)
+        removed = (*before.removed, str(event.get("file", "")))
+        is_short = len(removed) <= NAMED and sum(map(len, removed)) <= NAMED_LETTERS
+        self._change(files_removed=before.files_removed + 1, removed=removed if is_short else before.removed)
 
     def cancel(self) -> None:
         """Ask the worker to end; it is killed when it does not. Returns at once, and may be called by a signal handler."""
@@ -211,6 +215,7 @@ class Job:
         planned = self._snapshot.bytes_planned
         done = planned if state is State.DONE and planned is not None else self._snapshot.bytes_done
         self._change(state=state, finished=time(), error=error, rate=0.0, eta=None, current_file="", bytes_done=done)
+        self._request = None
         self._log_removed()
         self._observer.download_finished(self._snapshot)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from stat import S_ISREG
 from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
@@ -11,13 +13,20 @@ if TYPE_CHECKING:
 __all__ = ["open_record", "read_record"]
 
 
-def open_record(path: Path) -> BinaryIO:
-    """Open a file for reading, following no link, and without waiting for a pipe.
+def open_record(path: Path, *, follow: bool = False) -> BinaryIO:
+    """Open a file for reading, without waiting for a pipe.
+
+    Args:
+        path: The file.
+        follow: Whether it may be a link.
 
     Raises:
-        OSError: It cannot be opened.
+        OSError: It cannot be opened, or is not a file.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
+    if not S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     return open(descriptor, "rb")  # noqa: PTH123 - the flags need a descriptor
 
 

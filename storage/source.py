@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
 
 from storage.errors import SourceError
+from storage.sizes import excess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -82,6 +83,8 @@ def parse_source(text: str) -> Source:
     Raises:
         SourceError: The text breaks a rule; the message names both.
     """
+    if problem := excess(text):
+        raise SourceError(f"the source {problem}: {_shown(text)!r}")
     stripped = text.strip()
     scheme, separator, rest = stripped.partition("://")
     if not separator:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from storage.errors import DeniedError, NotFoundError, TargetError
 from storage.names import OWN_DIRECTORY, is_own
+from storage.sizes import excess
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,6 +49,8 @@ def check_target(path: str, write_roots: Sequence[str] = ()) -> Path:
     """
     if not path or "\x00" in path:
         raise TargetError("the output directory must be named")
+    if problem := excess(path):
+        raise TargetError(f"the output directory {problem}")
     try:
         target = Path(path).expanduser().absolute().resolve()
         is_other = target.exists() and not target.is_dir()

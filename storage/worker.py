@@ -51,10 +51,12 @@ def main() -> int:
     # Not in the terminal's foreground: what it writes there must not stop it.
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     say = _writer()
-    signal.signal(signal.SIGTERM, _end)
-    signal.signal(signal.SIGINT, _end)
     try:
-        _run(sys.stdin.readline(), say)
+        try:
+            _on_signals(_end)
+            _run(sys.stdin.readline(), say)
+        finally:  # from here on it only says how it ended
+            _on_signals(signal.SIG_IGN)
     except StorageError as error:
         return _fail(error, say)
     except OSError as error:
@@ -107,7 +109,13 @@ def _fail(error: StorageError, say: Callable[[dict[str, Any]], None]) -> int:
     return error.exit_code
 
 
+def _on_signals(action: Callable[[int, FrameType | None], object] | signal.Handlers) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, action)
+
+
 def _end(_number: int, _frame: FrameType | None) -> NoReturn:
+    _on_signals(signal.SIG_IGN)  # once is enough: the next one would cut short what this one begins
     raise CancelledError("the download was cancelled; what has arrived stays for the next run")
 
 

@@ -1,8 +1,8 @@
-"""Request bodies: decoded into structs, or refused with the path of the field."""
+"""Request bodies: decoded into structs, or refused with the path of the field, or with their size."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import falcon
 import msgspec
@@ -10,7 +10,10 @@ import msgspec
 if TYPE_CHECKING:
     from falcon import Request
 
-__all__ = ["decode"]
+__all__ = ["MOST_BYTES", "decode"]
+
+# A request without credentials has some hundred bytes; decoded, each can cost a hundred times as much.
+MOST_BYTES: Final = 64 * 1024
 
 _T = TypeVar("_T")
 
@@ -20,10 +23,16 @@ def decode(req: Request, form: type[_T]) -> _T:
 
     Raises:
         falcon.HTTPBadRequest: It is no JSON, or not of this form.
+        falcon.HTTPContentTooLarge: It is longer than any request needs to be.
     """
+    body = req.bounded_stream.read()
+    if len(body) > MOST_BYTES:
+        raise falcon.HTTPContentTooLarge(description=f"The body has {len(body):,} bytes; the limit is {MOST_BYTES:,}.")
     try:
-        return msgspec.json.decode(req.bounded_stream.read(), type=form)
+        return msgspec.json.decode(body, type=form)
     except msgspec.ValidationError as error:
         raise falcon.HTTPBadRequest(description=f"The body does not fit: {error}") from None
+    except RecursionError:
+        raise falcon.HTTPBadRequest(description="The body is nested too deeply.") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise falcon.HTTPBadRequest(description="The body must be a JSON object.") from None

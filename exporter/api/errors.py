@@ -33,6 +33,7 @@ _log: Final = logging.getLogger(__name__)
 # Codes are part of the interface; the rest are named after their status.
 _CODES: Final = {
     HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "body_too_large",
     HTTPStatus.LOOP_DETECTED: "scrape_loop",
     HTTPStatus.INTERNAL_SERVER_ERROR: "internal",
 }
@@ -47,6 +48,7 @@ _STATUSES: Final[Mapping[str, HTTPStatus]] = {
     "gated": HTTPStatus.FORBIDDEN,
     "no_credentials": HTTPStatus.FORBIDDEN,
     "name_taken": HTTPStatus.CONFLICT,
+    "too_many_adapters": HTTPStatus.CONFLICT,
     "superseded": HTTPStatus.CONFLICT,
     "locked": HTTPStatus.CONFLICT,
     "target_holds_other": HTTPStatus.CONFLICT,

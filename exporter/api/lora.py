@@ -14,7 +14,7 @@ import msgspec
 
 from exporter.api.bodies import decode
 from exporter.api.places import Lane
-from lora.adapter import Wanted, check_name
+from lora.adapter import Wanted, check_directory, check_name
 from lora.errors import EngineUnavailableError, InvalidAdapterError, LoraError
 from lora.installation import Extras
 from lora.prefix_cache import WARNING
@@ -118,8 +118,8 @@ class LoadResource:
                 "invalid_path", "lora_path is for an adapter that is there: leave source and output_dir out"
             )
         directory = form.lora_path or form.output_dir
-        if directory and not Path(directory).is_absolute():
-            raise InvalidAdapterError("invalid_path", f"the directory must be absolute, not {directory!r}")
+        if directory:
+            check_directory(directory, "lora_path" if form.lora_path else "output_dir")
         if form.source is None:
             if not directory:
                 raise InvalidAdapterError("invalid_source", "give a source, or the output_dir where the adapter is")

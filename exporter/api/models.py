@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import falcon
 import msgspec
@@ -12,8 +12,9 @@ import msgspec
 from exporter.api.bodies import decode
 from exporter.api.places import Lane
 from storage.config import Config
-from storage.errors import TargetError
+from storage.errors import TargetError, UsageError
 from storage.request import DownloadRequest
+from storage.sizes import excess
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from storage.jobs import Supervisor
 
 __all__ = ["DownloadModelResource", "DownloadResource", "DownloadsResource"]
+
+
+MOST_PATTERNS: Final = 1024
+MOST_PATTERN_BYTES: Final = 1024
 
 
 class DownloadForm(msgspec.Struct, forbid_unknown_fields=True):
@@ -83,8 +88,8 @@ class DownloadModelResource:
             form.output_dir,
             config=self._config.for_caller(Config.from_mapping(form.config) if form.config else Config()),
             max_workers=form.max_workers,
-            include=tuple(form.allow_patterns or ()),
-            exclude=tuple(form.ignore_patterns or ()),
+            include=_patterns("allow_patterns", form.allow_patterns),
+            exclude=_patterns("ignore_patterns", form.ignore_patterns),
             replace=self._replace if form.replace is None else form.replace,
         )
         if form.async_download:
@@ -97,6 +102,16 @@ class DownloadModelResource:
         if job.error:
             raise job.error
         resp.media = {"status": "success", "download": job.to_json()}
+
+
+def _patterns(field: str, patterns: list[str] | None) -> tuple[str, ...]:
+    found = tuple(patterns or ())
+    if len(found) > MOST_PATTERNS:
+        raise UsageError(f"{field} has {len(found):,} patterns; the limit is {MOST_PATTERNS:,}")
+    problem = next(filter(None, (excess(one, MOST_PATTERN_BYTES) for one in found)), None)
+    if problem:
+        raise UsageError(f"a pattern of {field} {problem}")
+    return found
 
 
 class DownloadsResource:

@@ -19,6 +19,7 @@ import hashlib
 import os
 from collections import deque
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from threading import Event
@@ -46,6 +47,8 @@ STEP_BYTES: Final = 64 << 20
 _UNSUPPORTED: Final = frozenset((
     errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTTY, errno.EPERM, errno.EBADF, errno.ETXTBSY,
 ))  # fmt: skip
+# What becomes of a name when the source is changed meanwhile. It says nothing of the target.
+_CHANGED: Final = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP))
 _MAX_COPIERS: Final = 8
 
 
@@ -79,12 +82,24 @@ class PvcCopier:
         Raises:
             NotFoundError: It is not there.
             UnsafeNameError: Something in it cannot be copied safely.
+            ChangedError: It is changed meanwhile.
         """
         if not self._root.exists():
             raise NotFoundError(f"{self._source.path} does not exist: is the volume mounted there?")
-        if self._root.is_file():
-            return Listing(self._source.uri, "", (_file(self._root.name, self._root),))
-        return gather(self._source.uri, "", self._walk(self._root, "", (self._root,)), self._memory)
+        with self._reading():
+            if self._root.is_file():
+                return Listing(self._source.uri, "", (_file(self._root.name, self._root),))
+            return gather(self._source.uri, "", self._walk(self._root, "", (self._root,)), self._memory)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Say of the source what goes wrong with it: the caller cannot tell which side an error of the system is about."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in _CHANGED:
+                raise
+            raise ChangedError(f"{error.filename or self._source.path} changed: {error.strerror}") from error
 
     def _walk(self, directory: Path, prefix: str, above: Sequence[Path]) -> Iterator[RemoteFile]:
         for entry in os.scandir(directory):
@@ -141,7 +156,8 @@ class PvcCopier:
 
     def _copy(self, file: RemoteFile, staging: Staging) -> None:
         path = make_parents(staging.tree, file.path)
-        source = os.open(self._inside(file), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with self._reading():
+            source = os.open(self._inside(file), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             target = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
             try:
@@ -161,9 +177,10 @@ class PvcCopier:
     def _inside(self, file: RemoteFile) -> Path:
         """Return where a file is, once more: a link may have been turned since the listing.
 
-        A file out of a manifest has only its name, which is relative to the source.
+        A file out of a manifest has only its name, which is relative to the source, or to the folder of a single file.
         """
-        path = (self._root / file.origin).resolve()
+        folder = self._root.parent if self._root.is_file() else self._root
+        path = Path(os.path.realpath(folder / file.origin))  # unlike resolve, leaves a loop of links to the system
         if not path.is_relative_to(self._root):
             raise UnsafeNameError(f"{self._source.path}/{file.path} leads out of {self._source.path}")
         return path
@@ -188,11 +205,15 @@ class PvcCopier:
 
     def find_digest(self, file: RemoteFile) -> Digest | None:
         """Read a file of the volume."""
-        return Digest("sha256", _sha256(self._inside(file), lambda _: None).hex())
+        return Digest("sha256", self._sha256(file, lambda _: None).hex())
 
     def same_content(self, file: RemoteFile, copy: Path, on_bytes: Callable[[int], None]) -> bool:
         """Whether a copy has the bytes of the source."""
-        return _sha256(self._inside(file), on_bytes) == _sha256(copy, on_bytes)
+        return self._sha256(file, on_bytes) == _sha256(copy, on_bytes)
+
+    def _sha256(self, file: RemoteFile, on_bytes: Callable[[int], None]) -> bytes:
+        with self._reading():
+            return _sha256(self._inside(file), on_bytes)
 
 
 def _file(name: str, path: Path) -> RemoteFile:

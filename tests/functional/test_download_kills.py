@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 from contextlib import suppress
 from pathlib import Path
 from threading import Event
@@ -12,6 +13,9 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from storage.config import Config
+from storage.process import start
+from storage.request import DownloadRequest
 from tests.peers.bad_proxy import BadProxy
 from tests.peers.downloader import contents, pod
 from tests.peers.proxy_faults import holds, stalls, throttles
@@ -181,6 +185,24 @@ def test_it_is_asked_to_end_at_once(downloader: Downloader, bucket: Bucket, targ
     assert ended.code in {128 + number, -number}, ended.stderr
     wait_until(lambda: not [pid for pid in family if Path(f"/proc/{pid}").exists()], "the worker has gone")
     assert "failed" not in ended.stdout + ended.stderr
+
+
+def test_a_worker_is_asked_to_end_again_and_again(bucket: Bucket, s3_proxy: BadProxy, target: Path) -> None:
+    """It ends in order: with the code of the first signal, one event that says so, no lock, and no traceback."""
+    s3_proxy.misbehave(stalls(after=0), BIG)
+    config = Config.from_environ(pod(s3_proxy.url, OWNER))
+    request = DownloadRequest(bucket.uri("model"), str(target), config=config)
+    with start() as process:
+        process.stdin.write(request.to_json().encode() + b"\n")
+        process.stdin.flush()
+        s3_proxy.wait_for(1, BIG)
+        while process.poll() is None:
+            process.send_signal(random.choice((signal.SIGTERM, signal.SIGINT)))
+        events = [json.loads(line) for line in process.stdout]
+
+    assert process.returncode == 130
+    assert [event["code"] for event in events if event["event"] == "failed"] == ["cancelled"]
+    assert not list(target.parent.rglob("lock-*"))
 
 
 def test_two_at_once_download_once(downloader: Downloader, bucket: Bucket, s3_proxy: BadProxy, target: Path) -> None:

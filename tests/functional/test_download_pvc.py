@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from stat import S_IMODE
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from storage.errors import ChangedError
+from storage.fetch.pvc import PvcCopier
+from storage.source import parse_source
 from tests.peers.downloader import contents
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
     from tests.peers.downloader import Downloader
 
@@ -59,6 +63,42 @@ def test_a_single_file_is_copied(downloader: Downloader, volume: Path, target: P
 
     assert run.code == 0, run.stderr
     assert contents(target) == {"config.json": MODEL["config.json"]}
+
+
+def test_the_copy_of_a_single_file_is_verified(downloader: Downloader, volume: Path, target: Path) -> None:
+    """With its source; a copy that was damaged is found out."""
+    source = f"pvc:/{volume}/config.json"
+    assert downloader.run(source, target).code == 0
+    good = downloader.run(source, target, "--verify")
+    (target / "config.json").write_bytes(MODEL["config.json"][::-1])
+    bad = downloader.run(source, target, "--verify")
+    (volume / "config.json").unlink()
+    gone = downloader.run(source, target, "--verify")
+
+    assert good.code == 0, good.stderr
+    assert (bad.code, gone.code) == (7, 3), (bad.stderr, gone.stderr)
+
+
+TURNS: Final[dict[str, Callable[[Path], object]]] = {
+    "folder": Path.mkdir,
+    "file": Path.touch,
+    "loop": lambda path: path.symlink_to(path),
+    "nothing": lambda path: path,
+}
+
+
+@pytest.mark.parametrize("turn", TURNS.values(), ids=TURNS)
+def test_a_source_that_changes_is_no_mistake_of_the_target(
+    volume: Path, target: Path, turn: Callable[[Path], object]
+) -> None:
+    """Whatever the folder of a file turns into between the listing and the copy."""
+    copier = PvcCopier(parse_source(f"pvc:/{volume}"), target)
+    file = next(file for file in copier.listing().files if file.path.startswith("weights/"))
+    (volume / "weights").rename(volume / "weights.old")
+    turn(volume / "weights")
+
+    with pytest.raises(ChangedError, match=f"{volume}/weights"):
+        copier.find_digest(file)
 
 
 def test_a_second_run_copies_nothing(downloader: Downloader, volume: Path, target: Path) -> None:
@@ -261,3 +301,16 @@ def test_verify_tells_the_source_from_the_copy(downloader: Downloader, volume: P
 
     assert run.code == 7, run.stderr
     assert f"config.json {'is gone' if how == 'gone' else 'has changed'} [source_changed]" in run.stderr
+
+
+def test_a_directory_gives_the_terminal_no_orders(downloader: Downloader, volume: Path, tmp_path: Path) -> None:
+    """Neither in an error nor in other lines."""
+    strange = tmp_path / "\x1b[31mred"
+
+    run = downloader.run(f"pvc:/{volume}", strange, "--dry-run")
+    refused = downloader.run(f"pvc:/{volume}/nothing\x9b", strange)
+
+    assert run.code == 0, run.stderr
+    assert (r"\x1b[31mred" in run.stdout, "\x1b" in run.stdout + run.stderr) == (True, False)
+    assert refused.code in {2, 3}
+    assert "\x9b" not in refused.stderr

@@ -261,3 +261,11 @@ def test_a_runtime_that_is_killed_takes_up_what_was_wanted(start_runtime: Start,
 
         wait_until(lambda: engine.adapters.loaded == {"sql": str(folder)}, "it is loaded again")
         assert second.get(ADAPTERS).json()["adapters"][0]["managed"] is True
+
+
+def test_what_a_caller_writes_gives_the_terminal_no_orders(runtime: Runtime) -> None:
+    """The log shows control characters as in Python."""
+    post(runtime, LOAD, {"lora_name": "red", "lora_path": "/nowhere/\x1b[31m\nred"})
+
+    assert "\x1b" not in runtime.log
+    assert r"/nowhere/\x1b[31m\nred" in runtime.log

@@ -186,7 +186,7 @@ BAD: Final = {
         "invalid_config",
     ),
     "a config without end": (
-        {"source": "s3://bucket/c", "output_dir": "{root}/a", "config": "[" * 100_000},
+        {"source": "s3://bucket/c", "output_dir": "{root}/a", "config": "[" * 60_000},
         400,
         "invalid_config",
     ),

@@ -284,7 +284,7 @@ def test_each_problem_has_its_status() -> None:
         name: status_of(name) for name in domain
     }
     assert set(shown) - domain == {
-        "bad_request", "unauthorized", "method_not_allowed", "service_unavailable", "token_unavailable", "scrape_loop",
+        "bad_request", "body_too_large", "unauthorized", "method_not_allowed", "service_unavailable", "token_unavailable", "scrape_loop",
     }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,3 +90,15 @@ def test_what_cannot_be_read_is_kept_aside(tmp_path: Path) -> None:
         assert state.read() == KEPT
         assert (tmp_path / aside).is_dir()
         assert len(list(tmp_path.glob("*.damaged*"))) == number
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    """It counts as a file that cannot be read, and is kept aside when there is a set to keep."""
+    os.mkfifo(tmp_path / "lora-adapters.json")
+    file = StateFile(tmp_path)
+
+    assert file.read() == Kept()
+    file.write(Kept(removed=("a",)))
+
+    assert file.read() == Kept(removed=("a",))
+    assert (tmp_path / "lora-adapters.damaged").is_fifo()

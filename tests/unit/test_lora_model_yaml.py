@@ -116,3 +116,39 @@ def test_a_file_that_is_no_model_says_why(text: str, problem: str) -> None:
     with pytest.raises(ModelFileError) as caught:
         read(text)
     assert problem in str(caught.value)
+
+
+NESTED = "".join(f"a{number + 1}: &a{number + 1} [{', '.join([f'*a{number}'] * 10)}]\n" for number in range(9))
+LARGE = {
+    "values": (f"{MODEL}x: [{'[],' * 50_000}]\n", "more than 50,000 values"),
+    "values by aliases": (f"a0: &a0 [x, x]\n{NESTED}{MODEL}", "more than 50,000 values"),
+    "depth": (f"{MODEL}x: {'[' * 101}{']' * 101}\n", "nested more than 100 deep"),
+    "a name": (MODEL.replace("lora-sql", "x" * 100_000), "lora_name has 100,000 letters; the limit is 255"),
+    "a source": (MODEL.replace(SQL, f"{SQL}{'x' * 2048}"), f"source has {len(SQL) + 2048:,} bytes; the limit is 2,048"),
+    "a cache": (MODEL.replace("/tmp/test", f"/{'x' * 2048}"), "cacheURI has 2,049 bytes; the limit is 2,048"),
+}
+
+
+@pytest.mark.parametrize(("text", "words"), LARGE.values(), ids=LARGE)
+def test_what_is_too_large_is_named(text: str, words: str) -> None:
+    """With its size and its limit where it has them; the message is short."""
+    with pytest.raises(ModelFileError, match=words) as caught:
+        read(text)
+
+    assert len(str(caught.value)) < 2100
+
+
+def test_aliases_are_read() -> None:
+    """As long as they stand for little."""
+    text = MODEL.replace("env: [", "env: &env [") + "    - {name: two, env: *env}\n"
+
+    assert read(text, "one") == read(MODEL)
+
+
+def test_very_many_adapters_are_read() -> None:
+    """More than there is room for in the engine."""
+    rows = "".join(
+        f"        - {{name: a{number}, artifactURL: s3://bucket/adapters/{number}}}\n" for number in range(3000)
+    )
+
+    assert len(read(MODEL + rows)) == 3001

@@ -1,0 +1,51 @@
+"""How many adapters there may be: each is remembered until it is unloaded, so what they cost together has a limit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from lora.errors import LoraError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from lora.adapter import Wanted
+    from lora.installation import Extras
+    from lora.slot import Slot
+    from storage.config import Config
+
+__all__ = ["MOST_BYTES", "Room"]
+
+# Room for about 3,000 adapters whose names, directories and sources have usual lengths.
+MOST_BYTES: Final = 2 << 20
+# What an adapter takes besides its texts.
+_EACH: Final = 512
+
+
+class Room:
+    """What all adapters may cost together."""
+
+    def __init__(self, config: Config) -> None:
+        """Count no value of the pod's own `config`: adapters share those."""
+        self._config = config
+
+    def check(self, slots: Iterable[Slot], wanted: Wanted, extras: Extras | None) -> None:
+        """Refuse another adapter when there is no room for it; one that takes its place under a name does not add to it.
+
+        Raises:
+            LoraError: There is no room.
+        """
+        others = [slot for slot in slots if slot.name != wanted.name]
+        known = sum(max(self._cost(slot.goal.wanted, slot.goal.extras), self._cost(slot.desired)) for slot in others)
+        total = known + self._cost(wanted, extras)
+        if total > MOST_BYTES:
+            raise LoraError(
+                "too_many_adapters",
+                f"there are {len(others):,} adapters, and with {wanted.name!r} their names, directories, sources and "
+                f"configurations would take {total:,} bytes; the limit is {MOST_BYTES:,}: unload some first",
+            )
+
+    def _cost(self, wanted: Wanted | None, extras: Extras | None = None) -> int:
+        texts = (wanted.name, str(wanted.path), wanted.source or "") if wanted else ()
+        config = extras.config.bytes_beyond(self._config) if extras else 0
+        return _EACH + sum(len(text.encode(errors="surrogatepass")) for text in texts) + config

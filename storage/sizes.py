@@ -1,0 +1,18 @@
+"""How long the texts of a request may be: requests are remembered and shown, so each byte costs memory until they end."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["MOST_BYTES", "MOST_VALUE_BYTES", "excess"]
+
+# Of a source or directory: twice the longest object key, half of the longest path that a system takes.
+MOST_BYTES: Final = 2048
+# Of a credential or another value of a configuration: as much as web servers take in a header.
+MOST_VALUE_BYTES: Final = 8192
+
+
+def excess(text: str, most: int = MOST_BYTES) -> str | None:
+    """Return how a text exceeds its limit, as the end of a sentence that begins with its name; `None` if it does not."""
+    size = len(text.encode(errors="surrogatepass"))
+    return f"has {size:,} bytes; the limit is {most:,}" if size > most else None
