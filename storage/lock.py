@@ -35,7 +35,9 @@ LEASE_SECONDS: Final = 20.0
 RENEW_SECONDS: Final = 4.0
 POLL_SECONDS: Final = 0.25
 
-_NAME: Final = re.compile(r"lock-(\d{1,18})")
+_NAME: Final = re.compile(r"lock-([0-9]{1,18})")
+# No lock is taken over so often. A lock file with this number has no next one: it is removed instead.
+_LAST_NUMBER: Final = 10**18 - 1
 _MAX_BYTES: Final = 4096
 
 
@@ -132,6 +134,9 @@ class Lock:
         self._path = newest
         if not self._is_dead(newest):
             return False
+        if _number(newest) == _LAST_NUMBER:
+            newest.unlink(missing_ok=True)
+            return False
         return self._claim(_next(newest), over=newest)
 
     def _is_dead(self, path: Path) -> bool:
@@ -181,7 +186,11 @@ def _newest(directory: Path) -> Path | None:
 
 
 def _next(path: Path) -> Path:
-    return path.with_name(f"lock-{int(path.name.removeprefix('lock-')) + 1}")
+    return path.with_name(f"lock-{_number(path) + 1}")
+
+
+def _number(path: Path) -> int:
+    return int(path.name.removeprefix("lock-"))
 
 
 def _read(path: Path) -> Holder:
