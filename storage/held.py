@@ -7,19 +7,21 @@ come: of that, the files count that have arrived.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from storage.manifest import Manifest, UnreadableError, load_manifest, read_manifest
+from storage.manifest import NAME, Manifest, UnreadableError, load_manifest, read_manifest
+from storage.names import OWN_DIRECTORY
 from storage.source import same_source
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from storage.manifest import Entry
 
-__all__ = ["Held", "find_held"]
+__all__ = ["Held", "find_held", "is_replacing", "record_places"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +45,30 @@ class Held:
         return self.is_known and all(same_source(each, source) for each in self.sources)
 
 
-def find_held(target: Path, work: Path, tree: Path) -> Held:
-    """Read the manifests of a target, of the copy that is being replaced, and of the one that is to come."""
+def record_places(target: Path) -> tuple[Path, Path]:
+    """Return where records of a replacement that was cut short may lie: in the target, or beside it."""
+    return target / OWN_DIRECTORY / "work", target.with_name(f".{target.name}{OWN_DIRECTORY}")
+
+
+def is_replacing(place: Path) -> bool:
+    """Whether a manifest lies there: of a copy whose replacement was cut short, or of the one that was to come."""
+    return os.path.lexists(place / NAME) or os.path.lexists(place / "tree" / NAME)
+
+
+def find_held(target: Path, places: Sequence[Path]) -> Held:
+    """Read the manifests of a target, of the copy that is being replaced, and of the one that is to come.
+
+    Args:
+        target: The directory.
+        places: Where manifests of a replacement may lie; the first that has any counts.
+    """
     try:
         published = load_manifest(target)
-        former = published or load_manifest(work)
+        place = next((place for place in places if is_replacing(place)), places[0])
+        former = published or load_manifest(place)
     except UnreadableError:
         return Held(None, (), {}, is_known=False)
-    coming = None if published else read_manifest(tree)
+    coming = None if published else read_manifest(place / "tree")
     arrived = [entry for entry in coming.entries if entry.is_untouched(target)] if coming else []
     sources = ([former.source] if former else []) + ([coming.source] if coming and arrived else [])
     entries = [*(former.entries if former else ()), *arrived]

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING
 
 from storage.digests import matches
 from storage.errors import NoSpaceError
-from storage.held import find_held
+from storage.held import find_held, is_replacing
 from storage.manifest import NAME, Entry
 from storage.names import OWN_DIRECTORY, is_real, make_directory
 
@@ -107,7 +107,7 @@ class Layout:
 
     def held(self) -> Held:
         """Return what manifests say of the target."""
-        return find_held(self.target, self.work, self.tree)
+        return find_held(self.target, (self.work,))
 
     def compare(
         self,
@@ -195,7 +195,7 @@ class Layout:
 
     def is_replacing(self) -> bool:
         """Whether a manifest lies with the work: of a copy whose replacement was cut short."""
-        return os.path.lexists(self.work / NAME) or os.path.lexists(self.tree / NAME)
+        return is_replacing(self.work)
 
     def clean(self) -> None:
         """Remove work, after a success."""

@@ -448,3 +448,101 @@ def test_a_refused_download_leaves_an_unfinished_one_alone(
 
     assert (refused.code, run.code) == (9, 0), refused.stderr + run.stderr
     assert s3_proxy.sent("*/llama/new-*.bin") == 1
+
+
+OTHER: Final = {"config.json": b'{"other": 1}', "w.bin": b"other" * 10}
+
+
+class Nested:
+    """A source with a directory, and another source that was downloaded into that directory."""
+
+    def __init__(self, made: Target, *, kind: str = "") -> None:
+        self.made = made
+        self.bucket = made.bucket
+        for name, files in {"outer": {"x": b"x"}, "outer/llama": SUB, "inner": OTHER}.items():
+            self.bucket.put_many(files, prefix=f"{name}/")
+        self.bucket.put_many(SUB if kind == "adopted" else OTHER, prefix="inner/")
+        self.inner = Target(made.downloader, made.bucket, made.path / "llama")
+        assert made.bring("outer").code == 0
+        run = self.inner.bring("inner", "--replace")
+        assert run.code == 0, run.stderr
+
+
+SUB: Final = {"config.json": b'{"outer": 1}', "w.bin": b"outer" * 10, "more.bin": b"more"}
+
+
+@pytest.fixture
+def made(downloader: Downloader, bucket: Bucket, target: Path) -> Target:
+    """A target that is not there yet."""
+    return Target(downloader, bucket, target)
+
+
+@pytest.mark.parametrize("kind", ["fetched", "adopted"])
+@pytest.mark.parametrize("change", ["removed", "changed"])
+def test_an_update_spares_a_copy_below(made: Target, change: str, kind: str) -> None:
+    """Its files were put there, or taken over, for another source. What is named by no other manifest is updated."""
+    nested = Nested(made, kind=kind)
+    before = contents(made.path)
+    if change == "removed":
+        nested.bucket.delete("outer/llama/w.bin")
+    else:
+        nested.bucket.put("outer/llama/w.bin", b"new" * 10)
+
+    dry = made.bring("outer", "--dry-run")
+    refused = made.bring("outer")
+    found = contents(made.path)
+    allowed = made.bring("outer", "--replace")
+
+    assert refused.code == 9, refused.stderr
+    for word in (nested.bucket.uri("inner"), str(nested.inner.path), "llama/w.bin"):
+        assert word in refused.stderr
+    assert f" {'remove' if change == 'removed' else 'overwrite'} llama/w.bin\n" in dry.stdout
+    assert found == before
+    assert allowed.code == 0, allowed.stderr
+    assert contents(made.path).get("llama/w.bin") == (None if change == "removed" else b"new" * 10)
+
+
+def test_an_update_changes_its_own_files_beside_a_copy_below(made: Target) -> None:
+    """Files that the copy below does not name need no permission, in its directory too."""
+    nested = Nested(made)
+    nested.bucket.put_many({"outer/x": b"new", "outer/llama/more.bin": b"new"})
+
+    run = made.bring("outer", "--exclude", "llama/config.json", "--exclude", "llama/w.bin")
+
+    assert run.code == 0, run.stderr
+    outer = {"x": b"new", "llama/more.bin": b"new"}
+    assert contents(made.path) == {f"llama/{name}": data for name, data in OTHER.items()} | outer | {
+        "llama/.kthena/manifest.json": (nested.inner.path / MANIFEST).read_bytes()
+    }
+
+
+def test_an_update_spares_a_copy_above(made: Target) -> None:
+    """Whose download has taken the files back, with permission."""
+    nested = Nested(made)
+    assert made.bring("outer", "--replace").code == 0
+    nested.bucket.delete("inner/w.bin")
+
+    refused = nested.inner.bring("inner")
+
+    assert refused.code == 9, refused.stderr
+    for word in (nested.bucket.uri("outer"), str(made.path), "w.bin"):
+        assert word in refused.stderr
+    assert contents(made.path)["llama/w.bin"] == SUB["w.bin"]
+    nested.bucket.put("outer/llama/w.bin", b"new")
+    assert made.bring("outer").code == 0
+    assert contents(made.path)["llama/w.bin"] == b"new"
+
+
+def test_an_update_spares_a_copy_below_that_nothing_is_known_of(made: Target) -> None:
+    """Its manifest cannot be read: what is not as the update's own manifest has it may belong to that copy."""
+    nested = Nested(made)
+    (nested.inner.path / MANIFEST).write_bytes(b"{")
+    nested.bucket.put("outer/llama/more.bin", b"new")
+
+    refused = made.bring("outer")
+    update = made.bring("outer", "--include", "llama/more.bin")
+
+    assert refused.code == 9, refused.stderr
+    assert "llama/w.bin" in refused.stderr
+    assert update.code == 0, update.stderr
+    assert contents(made.path)["llama/w.bin"] == OTHER["w.bin"]
