@@ -18,6 +18,7 @@ import os
 from dataclasses import dataclass
 from stat import S_ISDIR, S_ISLNK
 from typing import TYPE_CHECKING
+from unicodedata import normalize
 
 from storage.errors import HoldsOtherError, TargetError, listed
 from storage.names import is_real, make_directory, parents_of
@@ -143,10 +144,10 @@ def _overwritten(
     target: Path, held: Held, wanted: Iterable[RemoteFile], claims: Mapping[str, str], *, is_same: bool
 ) -> Iterator[Removal]:
     present = {file.path: status for file in wanted if (status := _status(target, file.path))}
-    own = _inodes(target, held) if present.keys() - held.entries.keys() else set()
+    own = _spellings(target, held) if present.keys() - held.entries.keys() else set()
     for path, status in present.items():
         entry = held.entries.get(path)
-        is_own = entry is not None or _inode(status) in own or S_ISLNK(status.st_mode)
+        is_own = entry is not None or _spelling(path, status) in own or S_ISLNK(status.st_mode)
         is_update = is_same and entry and entry.is_untouched(target) and path not in claims
         if S_ISDIR(status.st_mode) or is_update:
             continue
@@ -154,13 +155,15 @@ def _overwritten(
         yield Removal(path, status.st_size, overwritten=True, needs_consent=needs_consent)
 
 
-def _inodes(target: Path, held: Held) -> set[tuple[int, int]]:
-    """Return which files those of the manifests are: not every file system tells `A` from `a`."""
-    return {_inode(status) for path in held.entries if (status := _status(target, path))}
+def _spellings(target: Path, held: Held) -> set[tuple[str, int, int]]:
+    """Return which files those of the manifests are, under any spelling: not every file system tells `A` from `a`."""
+    return {_spelling(path, status) for path in held.entries if (status := _status(target, path))}
 
 
-def _inode(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
+def _spelling(path: str, status: os.stat_result) -> tuple[str, int, int]:
+    """Return what two spellings of one file have in common. Another link to the file has another name."""
+    name = normalize("NFD", normalize("NFD", path).casefold())  # Unicode's canonical caseless match
+    return name, status.st_dev, status.st_ino
 
 
 def _status(target: Path, path: str) -> os.stat_result | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -246,6 +247,22 @@ def test_a_file_of_others_is_not_overwritten(downloader: Downloader, bucket: Buc
     assert allowed.code == 0, allowed.stderr
     assert contents(target) == LLAMA
     assert "removed or overwritten: 1 (config.json" in allowed.stderr
+
+
+def test_a_hard_link_is_a_file_of_others(llama: Target) -> None:
+    """The last link to content that the source no longer has is not overwritten."""
+    os.link(llama.path / "model-1.safetensors", llama.path / "backup.bin")
+    llama.bucket.put_many({"llama/model-1.safetensors": b"new", "llama/backup.bin": b"theirs"})
+
+    refused = llama.bring("llama")
+    found = contents(llama.path)
+    allowed = llama.bring("llama", "--replace")
+
+    assert refused.code == 9, refused.stderr
+    assert "(backup.bin)" in refused.stderr
+    assert found == LLAMA | {"backup.bin": LLAMA["model-1.safetensors"]}
+    assert allowed.code == 0, allowed.stderr
+    assert "removed or overwritten: 1 (backup.bin" in allowed.stderr
 
 
 def test_a_new_name_at_the_source_is_not_brought_over_a_file_of_others(llama: Target) -> None:

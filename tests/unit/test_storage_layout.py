@@ -314,6 +314,18 @@ def test_a_file_under_another_spelling_is_ours(layout):
     assert tree(layout.target) == {".kthena/manifest.json", "a/hello", "CONFIG.json"}
 
 
+@pytest.mark.parametrize("name", ["backup.json", "a/config.json", "config.jsonl"])
+def test_another_link_to_a_file_is_not_ours(layout, name):
+    """A user made it, to keep the content."""
+    publish(layout)
+    os.link(layout.target / "config.json", layout.target / name)
+    changed, new = replace(CONFIG, validator="v2"), RemoteFile(name, 2, "v1", "k2")
+
+    with pytest.raises(HoldsOtherError, match=name):
+        bring(layout, replace(LISTING, files=(HELLO, changed, new)))
+    assert (layout.target / name).samefile(layout.target / "config.json")
+
+
 def test_two_names_that_the_volume_takes_for_one_are_an_error(layout):
     """Before anything is published."""
     layout.prepare()
