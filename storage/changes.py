@@ -10,6 +10,7 @@
 | … with the name of one to fetch                  | is replaced only when that is allowed                   |
 | a link with such a name                          | is replaced; what it leads to stays                     |
 | a directory with such a name                     | is an error, unless all in it is removed                |
+| a manifest that cannot be read                   | keeps files from being added, unless that is allowed    |
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from stat import S_ISDIR, S_ISLNK
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 from unicodedata import normalize
 
 from storage.errors import HoldsOtherError, TargetError, listed
@@ -66,6 +67,7 @@ class Changes:
         leave: Files of the manifest that go.
         removals: All whose content will be gone, by name.
         others: Copies below or above the target whose files are among the removals.
+        added: How many files are to be fetched.
     """
 
     target: Path
@@ -76,6 +78,7 @@ class Changes:
     leave: tuple[Entry, ...]
     removals: tuple[Removal, ...]
     others: tuple[str, ...] = ()
+    added: int = 0
 
     def check_allowed(self) -> None:
         """Make sure that nothing goes but what the source itself has given up.
@@ -85,10 +88,15 @@ class Changes:
         """
         names = [each.path for each in self.removals if each.needs_consent]
         if names:
-            raise HoldsOtherError(
-                f"{self.target} {self._contents()}: {self.listing.source} would remove or overwrite {len(names)} of its files "
-                f'({listed(names)}); choose another directory, or allow it with --replace or "replace": true'
-            )
+            self._refuse(f"remove or overwrite {len(names)} of its files ({listed(names)})")
+        if self.added and not self.held.is_known:
+            self._refuse(f"add {self.added} files")
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise HoldsOtherError(
+            f"{self.target} {self._contents()}: {self.listing.source} would {what}; "
+            'choose another directory, or allow it with --replace or "replace": true'
+        )
 
     def _contents(self) -> str:
         if not self.held.is_known:
@@ -123,7 +131,7 @@ def find_changes(target: Path, held: Held, listing: Listing, local: Local, is_ch
     overwritten = _overwritten(target, held, local.wanted, claims, is_same=is_same)
     removals = tuple(sorted([*removed, *overwritten], key=lambda removal: removal.path))
     others = tuple(sorted({claims[removal.path] for removal in removals if removal.path in claims}))
-    return Changes(target, held, listing, local.kept, tuple(stay), tuple(leave), removals, others)
+    return Changes(target, held, listing, local.kept, tuple(stay), tuple(leave), removals, others, len(local.wanted))
 
 
 def _claims(target: Path, held: Held, source: str, files: Iterable[RemoteFile]) -> Mapping[str, str]:

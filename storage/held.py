@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from storage.manifest import NAME, Manifest, UnreadableError, load_manifest, read_manifest
+from storage.manifest import NAME, Manifest, UnreadableError, load_manifest
 from storage.names import OWN_DIRECTORY
 from storage.source import same_source
 
@@ -62,14 +62,25 @@ def find_held(target: Path, places: Sequence[Path]) -> Held:
         target: The directory.
         places: Where manifests of a replacement may lie; the first that has any counts.
     """
+    if _is_empty(target):
+        return Held(None, (), {})
+    place = next((place for place in places if is_replacing(place)), places[0])
     try:
         published = load_manifest(target)
-        place = next((place for place in places if is_replacing(place)), places[0])
         former = published or load_manifest(place)
+        coming = None if published else load_manifest(place / "tree")
     except UnreadableError:
         return Held(None, (), {}, is_known=False)
-    coming = None if published else read_manifest(place / "tree")
     arrived = [entry for entry in coming.entries if entry.is_untouched(target)] if coming else []
     sources = ([former.source] if former else []) + ([coming.source] if coming and arrived else [])
     entries = [*(former.entries if former else ()), *arrived]
     return Held(published, tuple(sources), {entry.file.path: entry for entry in entries})
+
+
+def _is_empty(target: Path) -> bool:
+    try:
+        return not any(target.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False

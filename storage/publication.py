@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from storage.errors import UnsafeNameError
@@ -82,11 +83,23 @@ def _retire(layout: Layout, changes: Changes) -> None:
     """Put what is known of the former files where the next run finds it, and readers do not."""
     held = changes.held
     published = layout.target / NAME
-    if os.path.lexists(published):
+    if not held.is_known:
+        _put_aside(layout)
+    elif os.path.lexists(published):
         make_directory(layout.work / OWN_DIRECTORY)
         published.replace(layout.work / NAME)
     elif held.entries:  # cut short before: one manifest names the files of both copies from now on
         write_manifest(layout.work, Manifest(held.sources[0], "", tuple(held.entries.values())))
+
+
+def _put_aside(layout: Layout) -> None:
+    """Keep manifests that say more than this version can read: they are the only record of what was there."""
+    own = layout.target / OWN_DIRECTORY
+    make_directory(own)
+    for path in (root / NAME for root in (layout.target, layout.work, layout.tree)):
+        if os.path.lexists(path):
+            names = (own / f"manifest.unreadable-{number}.json" for number in count(1))
+            path.replace(next(name for name in names if not os.path.lexists(name)))
 
 
 def _replace(layout: Layout, new: Sequence[Entry], changes: Changes, on_removed: Callable[[Removal], None]) -> None:

@@ -56,6 +56,12 @@ class Target:
 
 
 @pytest.fixture
+def made(downloader: Downloader, bucket: Bucket, target: Path) -> Target:
+    """A target that is not there yet."""
+    return Target(downloader, bucket, target)
+
+
+@pytest.fixture
 def llama(downloader: Downloader, bucket: Bucket, target: Path) -> Target:
     """A copy of `llama`."""
     made = Target(downloader, bucket, target)
@@ -353,6 +359,7 @@ def test_a_manifest_that_cannot_be_read(llama: Target, text: bytes) -> None:
     assert found == LLAMA
     assert same.code == 0, same.stderr
     assert llama.is_llama()
+    assert kept_aside(llama.path) == [text]
 
 
 def test_a_manifest_that_cannot_be_read_names_nothing_to_remove(llama: Target) -> None:
@@ -363,6 +370,63 @@ def test_a_manifest_that_cannot_be_read_names_nothing_to_remove(llama: Target) -
 
     assert run.code == 0, run.stderr
     assert contents(llama.path) == LLAMA | SQL
+    assert kept_aside(llama.path) == [b"{"]
+
+
+def kept_aside(target: Path) -> list[bytes]:
+    """Return the manifests that could not be read."""
+    return [path.read_bytes() for path in sorted((target / ".kthena").glob("manifest.unreadable-*.json"))]
+
+
+@pytest.mark.parametrize("text", DAMAGED.values(), ids=DAMAGED)
+def test_nothing_is_added_to_what_is_unknown(llama: Target, text: bytes) -> None:
+    """Two models in one directory are none, whatever their names. With permission the manifest is kept."""
+    llama.bucket.put_many({"weights/z": b"z", "weights/y": b"y"})
+    (llama.path / MANIFEST).write_bytes(text)
+
+    dry = llama.bring("weights", "--dry-run")
+    refused = llama.bring("weights")
+    found = contents(llama.path), (llama.path / MANIFEST).read_bytes()
+    allowed = llama.bring("weights", "--replace")
+
+    assert (dry.code, refused.code) == (9, 9), refused.stderr
+    assert "would add 2 files" in refused.stderr
+    assert found == (LLAMA, text)
+    assert allowed.code == 0, allowed.stderr
+    assert contents(llama.path) == LLAMA | {"z": b"z", "y": b"y"}
+    assert kept_aside(llama.path) == [text]
+
+
+@pytest.mark.parametrize("place", ["", "tree/"], ids=["former", "coming"])
+def test_a_manifest_of_a_replacement_that_cannot_be_read(llama: Target, place: str) -> None:
+    """What has arrived of the new copy is unknown then, and so is all."""
+    work = llama.path.with_name(".target.kthena")
+    (work / "tree" / ".kthena").mkdir(parents=True)
+    (work / ".kthena").mkdir()
+    (llama.path / MANIFEST).rename(work / MANIFEST)
+    (work / place / MANIFEST).write_bytes(b"{")
+    llama.bucket.put("llama/config.json", b"new")
+
+    refused = llama.bring("llama")
+    allowed = llama.bring("llama", "--replace")
+
+    assert refused.code == 9, refused.stderr
+    assert "manifest" in refused.stderr
+    assert allowed.code == 0, allowed.stderr
+    assert b"{" in kept_aside(llama.path)
+    assert contents(llama.path) == LLAMA | {"config.json": b"new"}
+
+
+def test_an_unreadable_record_of_an_empty_target_is_in_no_way(made: Target) -> None:
+    """There is nothing to lose."""
+    work = made.path.with_name(".target.kthena")
+    (work / ".kthena").mkdir(parents=True)
+    (work / MANIFEST).write_bytes(b"{")
+
+    run = made.bring("llama")
+
+    assert run.code == 0, run.stderr
+    assert contents(made.path) == LLAMA
 
 
 def test_a_manifest_of_the_first_version(llama: Target) -> None:
@@ -486,12 +550,6 @@ class Nested:
 
 
 SUB: Final = {"config.json": b'{"outer": 1}', "w.bin": b"outer" * 10, "more.bin": b"more"}
-
-
-@pytest.fixture
-def made(downloader: Downloader, bucket: Bucket, target: Path) -> Target:
-    """A target that is not there yet."""
-    return Target(downloader, bucket, target)
 
 
 @pytest.mark.parametrize("kind", ["fetched", "adopted"])
