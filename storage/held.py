@@ -1,8 +1,8 @@
 """What a target holds, as far as manifests say.
 
 A copy whose replacement was cut short has no manifest of its own any more. Its
-former one lies with the work, and beside it the one of the copy that was to
-come: of that, the files count that have arrived.
+former one lies in `.kthena/work`, with the one of the copy that was to come: of
+that, the files count that have arrived.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Held:
 
 
 def record_places(target: Path) -> tuple[Path, Path]:
-    """Return where records of a replacement that was cut short may lie: in the target, or beside it."""
+    """Return where manifests of a replacement may lie: in the target, or beside it, where version 0.1 kept them."""
     return target / OWN_DIRECTORY / "work", target.with_name(f".{target.name}{OWN_DIRECTORY}")
 
 
