@@ -30,7 +30,7 @@ class Held:
 
     Attributes:
         published: The manifest of a finished copy; `None` when there is none, or it cannot be read.
-        sources: Where files of manifests come from: none, one, or two while one source replaces another.
+        sources: Where files of manifests come from: none, one, or several while one source replaces another.
         entries: The files of manifests by their path.
         is_known: Whether every manifest there could be read.
     """
@@ -72,7 +72,9 @@ def find_held(target: Path, places: Sequence[Path]) -> Held:
     except UnreadableError:
         return Held(None, (), {}, is_known=False)
     arrived = [entry for entry in coming.entries if entry.is_untouched(target)] if coming else []
-    sources = ([former.source] if former else []) + ([coming.source] if coming and arrived else [])
+    sources = [former.source, *former.others] if former else []
+    if coming and arrived and not any(same_source(each, coming.source) for each in sources):
+        sources.append(coming.source)
     entries = [*(former.entries if former else ()), *arrived]
     return Held(published, tuple(sources), {entry.file.path: entry for entry in entries})
 

@@ -103,8 +103,9 @@ def _retire(layout: Layout, changes: Changes) -> None:
     elif os.path.lexists(published):
         make_directory(layout.inside / OWN_DIRECTORY)
         published.replace(layout.inside / NAME)
-    elif held.entries:  # cut short before: one manifest names the files of both copies from now on
-        write_manifest(layout.inside, Manifest(held.sources[0], "", tuple(held.entries.values())))
+    elif held.entries:  # cut short before: one manifest names the files of all copies from now on
+        first, *others = held.sources
+        write_manifest(layout.inside, Manifest(first, "", tuple(held.entries.values()), tuple(others)))
 
 
 def _put_aside(layout: Layout) -> None:

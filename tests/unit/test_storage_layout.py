@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -196,6 +197,25 @@ def test_a_switch_that_was_cut_short_holds_both_sources(layout):
     assert publish(again, OTHER) == []
     assert tree(again.target) == {".kthena/manifest.json", "config.json", "b/new"}
     assert read_manifest(again.target).source == "s3://models/other"
+
+
+THIRD: Final = Listing("s3://models/third", "", (replace(CONFIG, validator="t"),))
+
+
+@pytest.mark.parametrize("again", [THIRD, LISTING], ids=["a third source", "the first one, allowed"])
+def test_two_switches_that_were_cut_short_forget_no_source(layout, again):
+    """Files of two sources may be there: each of the two needs permission to change those of the other."""
+    publish(layout)
+    switched = cut_short(layout, OTHER, 1)
+
+    both = cut_short(switched, again, 0)
+
+    assert both.held().sources == ("s3://models/m", "s3://models/other")
+    with pytest.raises(HoldsOtherError, match="s3://models/m and s3://models/other"):
+        bring(both)
+    assert publish(both, OTHER) == ["b/new"]
+    assert tree(both.target) == {".kthena/manifest.json", "config.json", "b/new"}
+    assert read_manifest(both.target).others == ()
 
 
 def test_files_of_an_update_that_was_cut_short_are_ours(layout):
