@@ -79,6 +79,7 @@ class _Download:
         self._target = target
         self._reporter = reporter
         self._layout = layout
+        self._locks: list[Lock] = []
 
     def fetcher(self) -> Fetcher:
         return _open(self._source, self._request, self._target)
@@ -86,20 +87,36 @@ class _Download:
     def download(self) -> None:
         """Make the copy what the source is."""
         fetcher = self.fetcher()
+        if self._layout.work == self._layout.inside:
+            self._lock(self._layout.beside).wait_for_others()
         self._layout.prepare()
         with ExitStack() as stack:
             stack.callback(self._layout.leave)
-            lock = stack.enter_context(
-                Lock(self._layout.work, timeout=self._request.lock_timeout, on_wait=self._reporter.waiting)
-            )
+            self._locks.append(stack.enter_context(self._lock(self._layout.work)))
             self._layout.prepare()
+            self._lock_target(stack)
             journal = Journal(self._layout.journal)
             stack.callback(self._leave_nothing_empty)
             stack.callback(journal.close)
             stack.push(_make_room)
-            self._download(fetcher, journal, lock)
+            self._download(fetcher, journal, stack)
 
-    def _download(self, fetcher: Fetcher, journal: Journal, lock: Lock) -> None:
+    def _lock(self, directory: Path) -> Lock:
+        return Lock(directory, timeout=self._request.lock_timeout, on_wait=self._reporter.waiting)
+
+    def _lock_target(self, stack: ExitStack) -> None:
+        """Lock the target too, as soon as it holds files: other processes may keep their work elsewhere.
+
+        The lock of the work always comes first, so that no two wait for each other.
+        """
+        layout = self._layout
+        if not layout.is_in_place:
+            layout.is_in_place = layout.is_occupied()
+        is_locked = layout.work == layout.inside or len(self._locks) > 1
+        if layout.is_in_place and not is_locked and layout.prepare_inside():
+            self._locks.append(stack.enter_context(self._lock(layout.inside)))
+
+    def _download(self, fetcher: Fetcher, journal: Journal, stack: ExitStack) -> None:
         listing = self._listing(fetcher)
         held = self._layout.held()
         local = self._layout.compare(listing, held, fetcher.find_digest, self._reporter.on_hashed)
@@ -107,7 +124,9 @@ class _Download:
         self._layout.sweep(local.wanted)
         self._plan(listing, local, journal)
         fetched = self._fetch(fetcher, local.wanted, journal)
-        lock.check()
+        self._lock_target(stack)
+        for lock in self._locks:
+            lock.check()
         # Once more: a long download leaves others time to put files there.
         changes = self._changes(listing, self._layout.held(), local)
         self._check_allowed(changes)
@@ -167,7 +186,7 @@ class _Download:
         except FileNotFoundError:
             return
         if is_empty and not self._layout.is_replacing():
-            self._layout.clean()
+            self._layout.discard()
 
     def look(self) -> None:
         """Say what a download would do, and write nothing."""

@@ -243,6 +243,9 @@ class GenerationsLayout(Layout):
         super().prepare()
         self._choose_target()
 
+    def _places(self) -> Sequence[Path]:
+        return (self.work,)
+
     def sweep(self, wanted: Iterable[RemoteFile]) -> None:
         """Also remove links to a generation's files, which a killed worker left: to write there would change them."""
         super().sweep(wanted)

@@ -4,12 +4,15 @@
     ├── .llama.kthena/                work, while /models/llama is being made
     │   ├── lock-1                    who makes it (storage.lock)
     │   ├── parts                     which bytes are there (storage.journal)
-    │   ├── .kthena/manifest.json     of the copy whose files are being replaced
     │   └── tree/                     the files, growing in place
-    │       ├── .kthena/manifest.json     of the copy that is to come, written when all of them are right
     │       └── model.safetensors
     └── llama/                        a copy: whole, or not there
-        ├── .kthena/manifest.json     what it is made of (storage.manifest)
+        ├── .kthena/
+        │   ├── manifest.json         what it is made of (storage.manifest)
+        │   └── work/                 only while files are replaced
+        │       ├── lock-1                    who replaces them
+        │       ├── .kthena/manifest.json     of the copy whose files are being replaced
+        │       └── tree/.kthena/manifest.json    of the copy that is to come
         └── model.safetensors
 
 A new copy appears by one rename of `tree`. Into a directory that holds files
@@ -17,8 +20,14 @@ already, changed files are renamed one by one (storage.publication). What may
 be removed or overwritten there is decided in storage.changes.
 
 Where the target is a mount point, the write root itself, or has a parent that
-cannot be written to, work lies in `.kthena/work` inside the target instead, and files are
-renamed one by one there too, largest first and `config.json` at the end.
+cannot be written to, all work lies in `.kthena/work` inside the target
+instead, and files are renamed one by one there too, largest first and
+`config.json` at the end.
+
+Where work lies therefore depends on the process that asks: on its mounts, its
+rights and its write roots. What protects the files of a target does not: its
+lock and the manifests of a replacement always lie in the target itself.
+Version 0.1 kept those with the work; manifests are still found there.
 
 After a success nothing but the copy is left. After a failure work stays, and
 the next run goes on from it.
@@ -36,7 +45,7 @@ from typing import TYPE_CHECKING
 
 from storage.digests import matches
 from storage.errors import NoSpaceError
-from storage.held import find_held
+from storage.held import find_held, is_replacing, record_places
 from storage.manifest import NAME, Entry
 from storage.names import OWN_DIRECTORY, is_real, make_directory
 
@@ -65,13 +74,14 @@ class Local:
 
 
 def work_directory(target: Path, write_roots: Sequence[str] = ()) -> Path:
-    """Return where a download into `target` keeps its work; the same for all who ask."""
+    """Return where a download into `target` keeps its work: inside, or beside it."""
+    inside, beside = record_places(target)
     parent = target.parent
     roots = {Path(root).absolute().resolve() for root in write_roots}
     existing = next(path for path in (parent, *parent.parents) if path.exists())
     if target in roots or os.path.ismount(target) or not os.access(existing, os.W_OK | os.X_OK):
-        return target / OWN_DIRECTORY / "work"
-    return parent / f".{target.name}{OWN_DIRECTORY}"
+        return inside
+    return beside
 
 
 class Layout:
@@ -79,13 +89,17 @@ class Layout:
 
     Attributes:
         target: Where the copy is published.
-        work: Where everything else lies; the lock guards it.
-        tree: Where files grow.
+        work: Where files grow; its lock guards it.
+        tree: The files themselves.
+        inside: Where the lock and the manifests of a replacement lie.
+        is_in_place: Whether files are renamed one by one, because the target holds some.
     """
 
     def __init__(self, target: Path, write_roots: Sequence[str] = (), *, work: Path | None = None) -> None:
         self.target = target
+        self.inside, self.beside = record_places(target)
         self.work = work or work_directory(target, write_roots)
+        self.is_in_place = self.work == self.inside
         self.tree = self.work / "tree"
         self.journal = self.work / "parts"
 
@@ -96,7 +110,7 @@ class Layout:
             TargetError: A link stands where one of them should.
         """
         own = self.target / OWN_DIRECTORY
-        is_inside = self.work.is_relative_to(own)
+        is_inside = self.work == self.inside
         (self.target if is_inside else self.work.parent).mkdir(parents=True, exist_ok=True)
         if is_inside or os.path.lexists(own):
             make_directory(own)
@@ -104,10 +118,27 @@ class Layout:
             make_directory(directory)
         if not is_inside and self.target.exists():
             _take_after(self.target, self.tree)
+        self.is_in_place = is_inside or self.is_occupied()
+
+    def prepare_inside(self) -> bool:
+        """Make the directory for the lock and the manifests of a replacement, where this process may change the target.
+
+        Raises:
+            TargetError: A link stands where it should be.
+        """
+        own = self.inside.parent
+        if not os.access(own if own.exists() else self.target, os.W_OK | os.X_OK):
+            return False
+        make_directory(own)
+        make_directory(self.inside)
+        return True
 
     def held(self) -> Held:
         """Return what manifests say of the target."""
-        return find_held(self.target, self.work, self.tree)
+        return find_held(self.target, self._places())
+
+    def _places(self) -> Sequence[Path]:
+        return self.inside, self.beside
 
     def compare(
         self,
@@ -186,27 +217,33 @@ class Layout:
                     path.unlink()
 
     def is_occupied(self) -> bool:
-        """Whether the target cannot simply be replaced: it holds files, or the work."""
-        if self.work.is_relative_to(self.target):
-            return True
+        """Whether the target cannot simply be replaced: something is in it."""
         with suppress(FileNotFoundError):
             return any(self.target.iterdir())
         return False
 
     def is_replacing(self) -> bool:
-        """Whether a manifest lies with the work: of a copy whose replacement was cut short."""
-        return os.path.lexists(self.work / NAME) or os.path.lexists(self.tree / NAME)
+        """Whether a manifest of a copy is left whose replacement was cut short."""
+        return any(is_replacing(place) for place in self._places())
 
     def clean(self) -> None:
-        """Remove work, after a success."""
+        """Remove work, after a success; where files were replaced, the target is still locked."""
+        self.discard()
+        if self.is_in_place:
+            shutil.rmtree(self.inside / "tree", ignore_errors=True)
+            shutil.rmtree(self.inside / OWN_DIRECTORY, ignore_errors=True)
+
+    def discard(self) -> None:
+        """Remove what lies with the work."""
         shutil.rmtree(self.tree, ignore_errors=True)
         shutil.rmtree(self.work / OWN_DIRECTORY, ignore_errors=True)
         self.journal.unlink(missing_ok=True)
 
     def leave(self) -> None:
-        """Remove the work directory if it is empty, after the lock was released."""
-        with suppress(OSError):
-            self.work.rmdir()
+        """Remove the directories for work if they are empty, after their locks were released."""
+        for directory in (self.work, self.inside, self.inside.parent):
+            with suppress(OSError):
+                directory.rmdir()
 
 
 def _take_after(old: Path, new: Path) -> None:

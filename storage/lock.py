@@ -35,7 +35,9 @@ LEASE_SECONDS: Final = 20.0
 RENEW_SECONDS: Final = 4.0
 POLL_SECONDS: Final = 0.25
 
-_NAME: Final = re.compile(r"lock-(\d{1,18})")
+_NAME: Final = re.compile(r"lock-([0-9]{1,18})")
+# No lock is taken over so often. A lock file with this number has no next one: it is removed instead.
+_LAST_NUMBER: Final = 10**18 - 1
 _MAX_BYTES: Final = 4096
 
 
@@ -98,16 +100,27 @@ class Lock:
         self._since = 0.0
 
     def __enter__(self) -> Self:
+        self._wait(self._try)
+        self._renewer.start()
+        return self
+
+    def wait_for_others(self) -> None:
+        """Wait until no other process holds the directory; nothing is written there.
+
+        Raises:
+            LockedError: That takes longer than the timeout.
+        """
+        self._wait(self._is_free)
+
+    def _wait(self, is_done: Callable[[], bool]) -> None:
         started = self._clock()
-        while not self._try():
+        while not is_done():
             waited = self._clock() - started
             holder = _read(self._path)
             if self._timeout is not None and waited >= self._timeout:
                 raise LockedError(f"{self._directory} is locked by {holder}, for longer than {self._timeout:g} s")
             self._on_wait(holder, waited)
             self._stopping.wait(POLL_SECONDS)
-        self._renewer.start()
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._stopping.set()
@@ -132,7 +145,17 @@ class Lock:
         self._path = newest
         if not self._is_dead(newest):
             return False
+        if _number(newest) == _LAST_NUMBER:
+            newest.unlink(missing_ok=True)
+            return False
         return self._claim(_next(newest), over=newest)
+
+    def _is_free(self) -> bool:
+        newest = _newest(self._directory)
+        if newest is None:
+            return True
+        self._path = newest
+        return self._is_dead(newest)
 
     def _is_dead(self, path: Path) -> bool:
         try:
@@ -175,13 +198,17 @@ class Lock:
 def _newest(directory: Path) -> Path | None:
     try:
         names = [match for match in (_NAME.fullmatch(path.name) for path in directory.iterdir()) if match]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return None
     return directory / max(names, key=lambda match: int(match[1]))[0] if names else None
 
 
 def _next(path: Path) -> Path:
-    return path.with_name(f"lock-{int(path.name.removeprefix('lock-')) + 1}")
+    return path.with_name(f"lock-{_number(path) + 1}")
+
+
+def _number(path: Path) -> int:
+    return int(path.name.removeprefix("lock-"))
 
 
 def _read(path: Path) -> Holder:

@@ -11,7 +11,8 @@
     }
 
 While a copy is being replaced there is no manifest; without one nothing is
-taken for a model. `digest` is `null` where the source gives none.
+taken for a model. The former manifest then also names the files that arrived in
+earlier replacements, and in "others" the further sources that they came from. `digest` is `null` where the source gives none.
 
 A manifest that lies there and cannot be read, because it is damaged or of a
 later version, is not the same as none: what the directory holds is unknown.
@@ -64,11 +65,19 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a published copy is made of."""
+    """What a published copy is made of.
+
+    Attributes:
+        source: Where the files come from.
+        revision: What the source was resolved to.
+        entries: The files.
+        others: Further sources of the files: a replacement that was cut short left files of several.
+    """
 
     source: str
     revision: str
     entries: tuple[Entry, ...]
+    others: tuple[str, ...] = ()
 
 
 def read_manifest(root: Path) -> Manifest | None:
@@ -90,7 +99,8 @@ def load_manifest(root: Path) -> Manifest | None:
         data: Any = json.loads(read_record(root / NAME, _MAX_BYTES), object_hook=_value)
         if data["version"] != VERSION or not all(isinstance(row, Entry) for row in data["files"]):
             raise UnreadableError(str(root / NAME))
-        return Manifest(str(data["source"]), str(data["revision"]), tuple(data["files"]))
+        others = tuple(str(other) for other in data.get("others", ()))
+        return Manifest(str(data["source"]), str(data["revision"]), tuple(data["files"]), others)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError, UnsafeNameError) as error:
@@ -126,6 +136,7 @@ def write_manifest(root: Path, manifest: Manifest) -> None:
         "version": VERSION,
         "source": manifest.source,
         "revision": manifest.revision,
+        **({"others": list(manifest.others)} if manifest.others else {}),
         "published": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
     draft = path.with_suffix(".draft")

@@ -2,8 +2,9 @@
 
 Whoever fills a bucket or a repository chooses its names. A name is used below
 the target only when it is relative, has no empty, `.` or `..` component, no
-NUL, control character or backslash, fits the file system, and is not the
-directory that we keep our own records in.
+NUL, control character or backslash, fits the file system, and lies in no
+directory that downloads keep records or work in: not at the top, where this
+download keeps its own, nor deeper, where a later download would trust them.
 """
 
 from __future__ import annotations
@@ -79,7 +80,10 @@ _RULES: Final[tuple[tuple[str, Callable[[str], object]], ...]] = (
     ("it is absolute", lambda name: name.startswith("/")),
     ("it holds a control character or a backslash", _FORBIDDEN.search),
     ("it has an empty, '.' or '..' component", lambda name: {"", ".", ".."} & set(name.split("/"))),
-    (f"{OWN_DIRECTORY} is the downloader's own", lambda name: name.split("/")[0] == OWN_DIRECTORY),
+    (
+        f"{OWN_DIRECTORY} and .NAME{OWN_DIRECTORY} are the downloader's own directories; leave it out with --exclude",
+        lambda name: any(map(is_own, name.split("/"))),
+    ),
     ("it is too long for a file system", _is_too_long),
 )
 
@@ -134,8 +138,11 @@ def make_directory(directory: Path) -> None:
 
 
 def is_own(name: str) -> bool:
-    """Whether a directory of this name is one that downloads keep their records or their work in."""
-    return name == OWN_DIRECTORY or (name.startswith(".") and name.endswith(OWN_DIRECTORY))
+    """Whether a directory of this name is one that downloads keep their records or their work in.
+
+    Case does not matter: some volumes ignore it.
+    """
+    return name.startswith(".") and name.casefold().endswith(OWN_DIRECTORY)
 
 
 def is_real(root: Path, place: str) -> bool:

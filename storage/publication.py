@@ -3,17 +3,19 @@
 Into an empty place the whole tree is renamed. Where files are already, each
 file is renamed, the largest first and `config.json` at the end: the former
 manifest goes out of the readers' sight first, and the new one comes last. The
-two lie with the work meanwhile, so that the next run knows all of these files
-when this one is killed.
+two lie in `.kthena/work` meanwhile, so that the next run knows all of these
+files when this one is killed, wherever it keeps its own work.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
+from itertools import count
 from typing import TYPE_CHECKING, Final
 
-from storage.errors import UnsafeNameError
+from storage.errors import LockedError, UnsafeNameError
 from storage.manifest import NAME, Entry, Manifest, write_manifest
 from storage.names import OWN_DIRECTORY, is_real, make_directory, make_parents
 
@@ -47,18 +49,32 @@ def publish(
 
     Raises:
         UnsafeNameError: The volume takes two names for one.
+        LockedError: Another download has begun to fill the empty place.
     """
     new = staged(layout.tree, fetched)
     entries = sorted([*changes.kept, *new, *changes.stay], key=lambda entry: entry.file.path)
     manifest = Manifest(changes.listing.source, changes.listing.revision, tuple(entries))
-    if not layout.is_occupied():
+    if not layout.is_in_place:
         write_manifest(layout.tree, manifest)
-        layout.tree.rename(layout.target)
+        _appear(layout)
     elif new or changes.leave or manifest != changes.held.published:
+        for directory in (layout.inside.parent, layout.inside, layout.inside / "tree"):
+            make_directory(directory)
         _retire(layout, changes)
-        write_manifest(layout.tree, manifest)
+        write_manifest(layout.inside / "tree", manifest)
         _replace(layout, new, changes, on_removed)
     return manifest
+
+
+def _appear(layout: Layout) -> None:
+    try:
+        layout.tree.rename(layout.target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        raise LockedError(
+            f"{layout.target} was empty, and another download has begun to fill it: start again"
+        ) from error
 
 
 def staged(tree: Path, fetched: Iterable[RemoteFile]) -> list[Entry]:
@@ -82,11 +98,25 @@ def _retire(layout: Layout, changes: Changes) -> None:
     """Put what is known of the former files where the next run finds it, and readers do not."""
     held = changes.held
     published = layout.target / NAME
-    if os.path.lexists(published):
-        make_directory(layout.work / OWN_DIRECTORY)
-        published.replace(layout.work / NAME)
-    elif held.entries:  # cut short before: one manifest names the files of both copies from now on
-        write_manifest(layout.work, Manifest(held.sources[0], "", tuple(held.entries.values())))
+    if not held.is_known:
+        _put_aside(layout)
+    elif os.path.lexists(published):
+        make_directory(layout.inside / OWN_DIRECTORY)
+        published.replace(layout.inside / NAME)
+    elif held.entries:  # cut short before: one manifest names the files of all copies from now on
+        first, *others = held.sources
+        write_manifest(layout.inside, Manifest(first, "", tuple(held.entries.values()), tuple(others)))
+
+
+def _put_aside(layout: Layout) -> None:
+    """Keep manifests that say more than this version can read: they are the only record of what was there."""
+    own = layout.target / OWN_DIRECTORY
+    for path in (
+        root / NAME for root in (layout.target, layout.inside, layout.inside / "tree", layout.work, layout.tree)
+    ):
+        if os.path.lexists(path):
+            names = (own / f"manifest.unreadable-{number}.json" for number in count(1))
+            path.replace(next(name for name in names if not os.path.lexists(name)))
 
 
 def _replace(layout: Layout, new: Sequence[Entry], changes: Changes, on_removed: Callable[[Removal], None]) -> None:
@@ -100,8 +130,7 @@ def _replace(layout: Layout, new: Sequence[Entry], changes: Changes, on_removed:
         (layout.tree / path).replace(make_parents(layout.target, path))
         if path in removals:
             on_removed(removals[path])
-    make_directory(layout.target / OWN_DIRECTORY)
-    (layout.tree / NAME).replace(layout.target / NAME)
+    (layout.inside / "tree" / NAME).replace(layout.target / NAME)
 
 
 def _remove(target: Path, name: str) -> None:

@@ -275,3 +275,98 @@ def test_a_live_holder_elsewhere_is_not(downloader: Downloader, bucket: Bucket, 
     assert run.code == 8, run.stderr
     assert "4711 on node-7" in run.stderr
     assert not target.exists()
+
+
+ELSEWHERE: Final = {"token": "t", "host": "node-7", "pid": 4711, "boot": "other", "pids": "other", "born": "1"}
+PLACES: Final = {"inside": ".kthena/work", "beside": "../.target.kthena"}
+
+
+@pytest.fixture(params=["plain", "write root"])
+def asker(request: pytest.FixtureRequest, target: Path) -> tuple[str, ...]:
+    """The arguments of a process that keeps its work beside the target, or in it."""
+    return ("--write-root", str(target)) if request.param == "write root" else ()
+
+
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+def test_a_holder_is_seen_from_everywhere(
+    downloader: Downloader, bucket: Bucket, target: Path, asker: tuple[str, ...], place: str
+) -> None:
+    """Wherever it keeps its work: processes with other mounts and write roots share one target."""
+    variables = pod(bucket.server.url, OWNER)
+    assert downloader.run(bucket.uri("model"), target, variables=variables).code == 0
+    bucket.put("model/config.json", b"new")
+    (target / place).mkdir(parents=True)
+    (target / place / "lock-1").write_text(json.dumps(ELSEWHERE))
+
+    run = downloader.run(bucket.uri("model"), target, "--lock-timeout", "1", *asker, variables=variables)
+
+    assert run.code == 8, run.stderr
+    assert "4711 on node-7" in run.stderr
+    assert contents(target) == MODEL
+
+
+@pytest.mark.parametrize("published", [False, True], ids=["new", "there"])
+def test_two_that_work_in_different_places_download_once(
+    downloader: Downloader, bucket: Bucket, s3_proxy: BadProxy, target: Path, asker: tuple[str, ...], *, published: bool
+) -> None:
+    """The second waits for the first, whichever place it has."""
+    variables = pod(s3_proxy.url, OWNER)
+    if published:
+        assert downloader.run(bucket.uri("model"), target, variables=pod(bucket.server.url, OWNER)).code == 0
+        bucket.put("model/config.json", b"new")
+    other = () if asker else ("--write-root", str(target))
+    gate = Event()
+    s3_proxy.misbehave(holds(gate), GETS)
+    with downloader.start(bucket.uri("model"), target, *asker, variables=variables) as one:
+        s3_proxy.wait_for(1, GETS)
+        with downloader.start(bucket.uri("model"), target, *other, variables=variables) as two:
+            two.wait_to_say(r"(?i)(wait|lock).*\d+")
+            gate.set()
+            ended = [one.end(), two.end()]
+
+    assert [run.code for run in ended] == [0, 0], ended
+    assert contents(target) == MODEL | ({"config.json": b"new"} if published else {})
+    assert s3_proxy.sent(GETS) == (3 if published else sum(map(len, MODEL.values())))
+    assert [path.name for path in target.parent.iterdir()] == [target.name]
+    assert [path.name for path in (target / ".kthena").iterdir()] == ["manifest.json"]
+
+
+def test_an_empty_place_that_another_begins_to_fill(
+    downloader: Downloader, bucket: Bucket, s3_proxy: BadProxy, target: Path
+) -> None:
+    """While a download was under way: its holder is waited for before the first file appears."""
+
+    def act(exchange: Exchange) -> None:
+        work = target / ".kthena" / "work"
+        work.mkdir(parents=True)
+        (work / "lock-1").write_text(json.dumps(ELSEWHERE))
+        exchange.reply(exchange.ask())
+
+    s3_proxy.misbehave(act, BIG, times=1)
+    variables = pod(s3_proxy.url, OWNER)
+
+    run = downloader.run(bucket.uri("model"), target, "-w", "1", "--lock-timeout", "1", variables=variables)
+
+    assert run.code == 8, run.stderr
+    assert "4711 on node-7" in run.stderr
+    assert contents(target) == {}
+
+
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+def test_a_replacement_that_was_cut_short_is_known_from_everywhere(
+    downloader: Downloader, bucket: Bucket, target: Path, asker: tuple[str, ...], place: str
+) -> None:
+    """Its former manifest lies in the target, or beside it, as version 0.1 left it: no old file remains."""
+    variables = pod(bucket.server.url, OWNER)
+    assert downloader.run(bucket.uri("model"), target, variables=variables).code == 0
+    (target / place / ".kthena").mkdir(parents=True)
+    (target / ".kthena" / "manifest.json").rename(target / place / ".kthena" / "manifest.json")
+    bucket.delete("model/tokenizer.json")
+    bucket.put("model/new.json", b"new")
+
+    run = downloader.run(bucket.uri("model"), target, *asker, variables=variables)
+
+    assert run.code == 0, run.stderr
+    assert contents(target) == {"config.json": b"{}", "model.safetensors": WEIGHTS, "new.json": b"new"}
+    assert [path.name for path in (target / ".kthena").iterdir()] == ["manifest.json"]
+    assert downloader.run(bucket.uri("model"), target, "--verify", "--offline").code == 0

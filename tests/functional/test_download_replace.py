@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -52,6 +53,12 @@ class Target:
 
     def manifest(self) -> dict[str, Any]:
         return json.loads((self.path / MANIFEST).read_text())
+
+
+@pytest.fixture
+def made(downloader: Downloader, bucket: Bucket, target: Path) -> Target:
+    """A target that is not there yet."""
+    return Target(downloader, bucket, target)
 
 
 @pytest.fixture
@@ -248,6 +255,22 @@ def test_a_file_of_others_is_not_overwritten(downloader: Downloader, bucket: Buc
     assert "removed or overwritten: 1 (config.json" in allowed.stderr
 
 
+def test_a_hard_link_is_a_file_of_others(llama: Target) -> None:
+    """The last link to content that the source no longer has is not overwritten."""
+    os.link(llama.path / "model-1.safetensors", llama.path / "backup.bin")
+    llama.bucket.put_many({"llama/model-1.safetensors": b"new", "llama/backup.bin": b"theirs"})
+
+    refused = llama.bring("llama")
+    found = contents(llama.path)
+    allowed = llama.bring("llama", "--replace")
+
+    assert refused.code == 9, refused.stderr
+    assert "(backup.bin)" in refused.stderr
+    assert found == LLAMA | {"backup.bin": LLAMA["model-1.safetensors"]}
+    assert allowed.code == 0, allowed.stderr
+    assert "removed or overwritten: 1 (backup.bin" in allowed.stderr
+
+
 def test_a_new_name_at_the_source_is_not_brought_over_a_file_of_others(llama: Target) -> None:
     """The copy stays as it was, and can still be verified."""
     (llama.path / "notes.txt").write_text("mine")
@@ -336,6 +359,7 @@ def test_a_manifest_that_cannot_be_read(llama: Target, text: bytes) -> None:
     assert found == LLAMA
     assert same.code == 0, same.stderr
     assert llama.is_llama()
+    assert kept_aside(llama.path) == [text]
 
 
 def test_a_manifest_that_cannot_be_read_names_nothing_to_remove(llama: Target) -> None:
@@ -346,6 +370,63 @@ def test_a_manifest_that_cannot_be_read_names_nothing_to_remove(llama: Target) -
 
     assert run.code == 0, run.stderr
     assert contents(llama.path) == LLAMA | SQL
+    assert kept_aside(llama.path) == [b"{"]
+
+
+def kept_aside(target: Path) -> list[bytes]:
+    """Return the manifests that could not be read."""
+    return [path.read_bytes() for path in sorted((target / ".kthena").glob("manifest.unreadable-*.json"))]
+
+
+@pytest.mark.parametrize("text", DAMAGED.values(), ids=DAMAGED)
+def test_nothing_is_added_to_what_is_unknown(llama: Target, text: bytes) -> None:
+    """Two models in one directory are none, whatever their names. With permission the manifest is kept."""
+    llama.bucket.put_many({"weights/z": b"z", "weights/y": b"y"})
+    (llama.path / MANIFEST).write_bytes(text)
+
+    dry = llama.bring("weights", "--dry-run")
+    refused = llama.bring("weights")
+    found = contents(llama.path), (llama.path / MANIFEST).read_bytes()
+    allowed = llama.bring("weights", "--replace")
+
+    assert (dry.code, refused.code) == (9, 9), refused.stderr
+    assert "would add 2 files" in refused.stderr
+    assert found == (LLAMA, text)
+    assert allowed.code == 0, allowed.stderr
+    assert contents(llama.path) == LLAMA | {"z": b"z", "y": b"y"}
+    assert kept_aside(llama.path) == [text]
+
+
+@pytest.mark.parametrize("place", ["", "tree/"], ids=["former", "coming"])
+def test_a_manifest_of_a_replacement_that_cannot_be_read(llama: Target, place: str) -> None:
+    """What has arrived of the new copy is unknown then, and so is all."""
+    work = llama.path.with_name(".target.kthena")
+    (work / "tree" / ".kthena").mkdir(parents=True)
+    (work / ".kthena").mkdir()
+    (llama.path / MANIFEST).rename(work / MANIFEST)
+    (work / place / MANIFEST).write_bytes(b"{")
+    llama.bucket.put("llama/config.json", b"new")
+
+    refused = llama.bring("llama")
+    allowed = llama.bring("llama", "--replace")
+
+    assert refused.code == 9, refused.stderr
+    assert "manifest" in refused.stderr
+    assert allowed.code == 0, allowed.stderr
+    assert b"{" in kept_aside(llama.path)
+    assert contents(llama.path) == LLAMA | {"config.json": b"new"}
+
+
+def test_an_unreadable_record_of_an_empty_target_is_in_no_way(made: Target) -> None:
+    """There is nothing to lose."""
+    work = made.path.with_name(".target.kthena")
+    (work / ".kthena").mkdir(parents=True)
+    (work / MANIFEST).write_bytes(b"{")
+
+    run = made.bring("llama")
+
+    assert run.code == 0, run.stderr
+    assert contents(made.path) == LLAMA
 
 
 def test_a_manifest_of_the_first_version(llama: Target) -> None:
@@ -448,3 +529,95 @@ def test_a_refused_download_leaves_an_unfinished_one_alone(
 
     assert (refused.code, run.code) == (9, 0), refused.stderr + run.stderr
     assert s3_proxy.sent("*/llama/new-*.bin") == 1
+
+
+OTHER: Final = {"config.json": b'{"other": 1}', "w.bin": b"other" * 10}
+
+
+class Nested:
+    """A source with a directory, and another source that was downloaded into that directory."""
+
+    def __init__(self, made: Target, *, kind: str = "") -> None:
+        self.made = made
+        self.bucket = made.bucket
+        for name, files in {"outer": {"x": b"x"}, "outer/llama": SUB, "inner": OTHER}.items():
+            self.bucket.put_many(files, prefix=f"{name}/")
+        self.bucket.put_many(SUB if kind == "adopted" else OTHER, prefix="inner/")
+        self.inner = Target(made.downloader, made.bucket, made.path / "llama")
+        assert made.bring("outer").code == 0
+        run = self.inner.bring("inner", "--replace")
+        assert run.code == 0, run.stderr
+
+
+SUB: Final = {"config.json": b'{"outer": 1}', "w.bin": b"outer" * 10, "more.bin": b"more"}
+
+
+@pytest.mark.parametrize("kind", ["fetched", "adopted"])
+@pytest.mark.parametrize("change", ["removed", "changed"])
+def test_an_update_spares_a_copy_below(made: Target, change: str, kind: str) -> None:
+    """Its files were put there, or taken over, for another source. What is named by no other manifest is updated."""
+    nested = Nested(made, kind=kind)
+    before = contents(made.path)
+    if change == "removed":
+        nested.bucket.delete("outer/llama/w.bin")
+    else:
+        nested.bucket.put("outer/llama/w.bin", b"new" * 10)
+
+    dry = made.bring("outer", "--dry-run")
+    refused = made.bring("outer")
+    found = contents(made.path)
+    allowed = made.bring("outer", "--replace")
+
+    assert refused.code == 9, refused.stderr
+    for word in (nested.bucket.uri("inner"), str(nested.inner.path), "llama/w.bin"):
+        assert word in refused.stderr
+    assert f" {'remove' if change == 'removed' else 'overwrite'} llama/w.bin\n" in dry.stdout
+    assert found == before
+    assert allowed.code == 0, allowed.stderr
+    assert contents(made.path).get("llama/w.bin") == (None if change == "removed" else b"new" * 10)
+
+
+def test_an_update_changes_its_own_files_beside_a_copy_below(made: Target) -> None:
+    """Files that the copy below does not name need no permission, in its directory too."""
+    nested = Nested(made)
+    nested.bucket.put_many({"outer/x": b"new", "outer/llama/more.bin": b"new"})
+
+    run = made.bring("outer", "--exclude", "llama/config.json", "--exclude", "llama/w.bin")
+
+    assert run.code == 0, run.stderr
+    outer = {"x": b"new", "llama/more.bin": b"new"}
+    assert contents(made.path) == {f"llama/{name}": data for name, data in OTHER.items()} | outer | {
+        "llama/.kthena/manifest.json": (nested.inner.path / MANIFEST).read_bytes()
+    }
+
+
+def test_an_update_spares_a_copy_above(made: Target) -> None:
+    """Whose download has taken the files back, with permission."""
+    nested = Nested(made)
+    assert made.bring("outer", "--replace").code == 0
+    nested.bucket.delete("inner/w.bin")
+
+    refused = nested.inner.bring("inner")
+
+    assert refused.code == 9, refused.stderr
+    for word in (nested.bucket.uri("outer"), str(made.path), "w.bin"):
+        assert word in refused.stderr
+    assert contents(made.path)["llama/w.bin"] == SUB["w.bin"]
+    nested.bucket.put("outer/llama/w.bin", b"new")
+    assert made.bring("outer").code == 0
+    assert contents(made.path)["llama/w.bin"] == b"new"
+
+
+def test_an_update_spares_a_copy_below_that_nothing_is_known_of(made: Target) -> None:
+    """Its manifest cannot be read: what is not as the update's own manifest has it may belong to that copy."""
+    nested = Nested(made)
+    (nested.inner.path / MANIFEST).write_bytes(b"{")
+    nested.bucket.put("outer/llama/more.bin", b"new")
+
+    refused = made.bring("outer")
+    update = made.bring("outer", "--include", "llama/more.bin")
+
+    assert refused.code == 9, refused.stderr
+    assert "llama/w.bin" in refused.stderr
+    assert update.code == 0, update.stderr
+    assert contents(made.path)["llama/w.bin"] == OTHER["w.bin"]

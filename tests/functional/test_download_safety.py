@@ -43,7 +43,7 @@ def bucket(s3: S3Server) -> Bucket:
 
 NAMES: Final = (
     "../x", "../../../../../../etc/x", "/etc/x", "a/../../x", "a//b", "./x", "a/.", "..", "a\\..\\x", "a\x00b",
-    ".kthena/manifest.json", "a\nb", "x" * 300,
+    ".kthena/manifest.json", "a/.kthena/manifest.json", ".a.kthena/lock-1", "a\nb", "x" * 300,
 )  # fmt: skip
 
 
@@ -99,6 +99,32 @@ def test_a_file_that_is_a_folder_too(downloader: Downloader, bucket: Bucket, tar
 
     assert run.code == 7, run.stderr
     assert not target.exists()
+
+
+PLANTED: Final = (
+    "b/.kthena/manifest.json", ".b.kthena/.kthena/manifest.json", ".b.kthena/lock-999999999999999999",
+    "b/.kthena/work/lock-1",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_records_of_other_targets_are_not_brought(
+    downloader: Downloader, bucket: Bucket, tmp_path: Path, name: str
+) -> None:
+    """A later download would trust them; the rest of the source can be had without them."""
+    bucket.put_many({"b/x": b"x", name: b"{}"}, prefix="model/")
+    target = tmp_path / "a" / "models"
+    variables = pod(bucket.server.url, OWNER)
+
+    refused = downloader.run(bucket.uri("model"), target, variables=variables)
+    found = contents(tmp_path / "a")
+    rest = downloader.run(bucket.uri("model"), target, "--exclude", "*.kthena/*", variables=variables)
+
+    assert refused.code == 7, refused.stderr
+    assert "--exclude" in refused.stderr
+    assert found == {}
+    assert rest.code == 0, rest.stderr
+    assert contents(target) == MODEL | {"b/x": b"x"}
 
 
 @pytest.mark.parametrize("kind", ["folder", "file", "work"])

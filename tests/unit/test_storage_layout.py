@@ -6,11 +6,12 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from storage.changes import find_changes
-from storage.errors import HoldsOtherError, NoSpaceError, TargetError, UnsafeNameError
+from storage.errors import HoldsOtherError, LockedError, NoSpaceError, TargetError, UnsafeNameError
 from storage.layout import Layout, work_directory
 from storage.manifest import read_manifest
 from storage.plan import Digest, Listing, RemoteFile
@@ -198,6 +199,25 @@ def test_a_switch_that_was_cut_short_holds_both_sources(layout):
     assert read_manifest(again.target).source == "s3://models/other"
 
 
+THIRD: Final = Listing("s3://models/third", "", (replace(CONFIG, validator="t"),))
+
+
+@pytest.mark.parametrize("again", [THIRD, LISTING], ids=["a third source", "the first one, allowed"])
+def test_two_switches_that_were_cut_short_forget_no_source(layout, again):
+    """Files of two sources may be there: each of the two needs permission to change those of the other."""
+    publish(layout)
+    switched = cut_short(layout, OTHER, 1)
+
+    both = cut_short(switched, again, 0)
+
+    assert both.held().sources == ("s3://models/m", "s3://models/other")
+    with pytest.raises(HoldsOtherError, match="s3://models/m and s3://models/other"):
+        bring(both)
+    assert publish(both, OTHER) == ["b/new"]
+    assert tree(both.target) == {".kthena/manifest.json", "config.json", "b/new"}
+    assert read_manifest(both.target).others == ()
+
+
 def test_files_of_an_update_that_was_cut_short_are_ours(layout):
     """Also when the source has given them up by the next run; no second interruption loses them."""
     publish(layout, replace(LISTING, files=(HELLO, CONFIG)))
@@ -210,9 +230,49 @@ def test_files_of_an_update_that_was_cut_short_are_ours(layout):
 
     again = cut_short(again, replace(LISTING, files=(replace(CONFIG, validator="v3"),)), 0)
     _, gone = bring(again, replace(LISTING, files=(replace(CONFIG, validator="v4"),)))
+    again.clean()
 
     assert tree(again.target) == {".kthena/manifest.json", "config.json"}
     assert gone == []
+
+
+@pytest.mark.parametrize("others", [[], ["before"]], ids=["another place", "another place before"])
+def test_an_update_that_was_cut_short_is_known_from_everywhere(layout, others):
+    """Also to a process that keeps its work elsewhere: no file of the former revision remains."""
+    roots = [str(layout.target)]
+    publish(Layout(layout.target, roots) if others else layout)
+    update = replace(LISTING, files=(replace(CONFIG, validator="v2"), RemoteFile("first", 6, "f", "k4")))
+    os.utime(layout.target / "config.json", (1, 1))
+    layout = Layout(layout.target, [] if others else roots)
+    again = cut_short(Layout(layout.target, roots if others else []), update, 0)
+    assert again.held().published is None
+
+    publish(layout, update)
+
+    assert tree(layout.target) == {".kthena/manifest.json", "config.json", "first"}
+
+
+def test_a_place_that_is_empty_no_more_is_not_replaced(layout):
+    """Another download has begun to fill it, from a process that keeps its work in the target."""
+    layout.prepare()
+    held = layout.held()
+    local = layout.compare(LISTING, held)
+    for file in LISTING.files:
+        stage(layout, file.path, b"hello\n" if file.size == 6 else b"{}")
+    (layout.target / ".kthena").mkdir(parents=True)
+
+    with pytest.raises(LockedError, match="another download"):
+        put(layout, find_changes(layout.target, held, LISTING, local, lambda _: True), local.wanted)
+    assert tree(layout.target) == set()
+
+
+def test_a_target_that_cannot_be_written_to_is_not_locked(layout, monkeypatch):
+    """Nothing can be changed there; that nothing has to be is a success."""
+    publish(layout)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+
+    assert not layout.prepare_inside()
+    assert tree(layout.target) == {".kthena/manifest.json", "a/hello", "config.json"}
 
 
 def test_what_an_earlier_plan_left_is_not_published(layout):
@@ -284,6 +344,7 @@ def test_a_directory_in_the_place_of_a_file_that_goes_stays(layout):
     (layout.target / "config.json" / "mine").write_text("mine")
 
     _, gone = bring(layout, replace(LISTING, files=(HELLO,)))
+    layout.clean()
 
     assert gone == []
     assert tree(layout.target) == {".kthena/manifest.json", "a/hello", "config.json/mine"}
@@ -309,9 +370,22 @@ def test_a_file_under_another_spelling_is_ours(layout):
     os.link(layout.target / "config.json", layout.target / "CONFIG.json")
 
     _, gone = bring(layout, replace(LISTING, files=(HELLO, renamed)))
+    layout.clean()
 
     assert [(removal.path, removal.overwritten) for removal in gone] == [("config.json", False), ("CONFIG.json", True)]
     assert tree(layout.target) == {".kthena/manifest.json", "a/hello", "CONFIG.json"}
+
+
+@pytest.mark.parametrize("name", ["backup.json", "a/config.json", "config.jsonl"])
+def test_another_link_to_a_file_is_not_ours(layout, name):
+    """A user made it, to keep the content."""
+    publish(layout)
+    os.link(layout.target / "config.json", layout.target / name)
+    changed, new = replace(CONFIG, validator="v2"), RemoteFile(name, 2, "v1", "k2")
+
+    with pytest.raises(HoldsOtherError, match=name):
+        bring(layout, replace(LISTING, files=(HELLO, changed, new)))
+    assert (layout.target / name).samefile(layout.target / "config.json")
 
 
 def test_two_names_that_the_volume_takes_for_one_are_an_error(layout):

@@ -52,6 +52,27 @@ def test_a_holder_without_a_sign_is_taken_over(tmp_path, text):
         assert [path.name for path in tmp_path.iterdir()] == ["lock-4"]
 
 
+@pytest.mark.parametrize("other", [None, "lock-7"])
+def test_a_lock_without_a_next_number_is_removed(tmp_path, other):
+    """After its lease: no runtime makes such a lock file. One that it hid is taken over next."""
+    for name in ("lock-999999999999999999", *([other] if other else [])):
+        (tmp_path / name).write_text(elsewhere())
+    moments = iter(range(0, 1000, 5))
+
+    with Lock(tmp_path, lease=20, timeout=500, clock=lambda: next(moments)) as lock:
+        lock.check()
+        assert [path.name for path in tmp_path.iterdir()] == ["lock-8" if other else "lock-1"]
+
+
+def test_other_files_are_no_locks(tmp_path):
+    """With digits of other scripts, or too many."""
+    for name in ("lock-1000000000000000000", "lock-\u0665", "lock--1", "lock-"):
+        (tmp_path / name).write_text(elsewhere())
+
+    with Lock(tmp_path, timeout=0) as lock:
+        lock.check()
+
+
 def test_a_holder_that_gives_signs_is_not(tmp_path):
     """However long it holds."""
     path = tmp_path / "lock-1"

@@ -13,7 +13,9 @@ from storage.names import check_name, check_names, make_parents, selected
 from storage.targets import check_readable, check_target
 
 
-@pytest.mark.parametrize("name", ["a", "a/b.json", "ü/模 型+1.bin", "..a", "a..", "...", ".hidden", "a/.kthena"])
+@pytest.mark.parametrize(
+    "name", ["a", "a/b.json", "ü/模 型+1.bin", "..a", "a..", "...", ".hidden", ".kthena.json", "a/x.kthena"]
+)
 def test_a_good_name(name):
     """Odd ones included."""
     assert name == check_name(name)
@@ -35,6 +37,11 @@ def test_a_good_name(name):
         "a\0b",
         "a\nb",
         ".kthena/x",
+        "a/.kthena",
+        "a/b/.kthena/manifest.json",
+        ".a.kthena/lock-1",
+        "a/.b.kthena/tree/x",
+        "a/.KTHENA/manifest.json",
         "x" * 256,
         "\ud800",
     ],
