@@ -27,7 +27,7 @@ from storage.errors import LockedError
 from storage.generations import Generations
 from storage.lock import Lock
 from storage.names import OWN_DIRECTORY
-from storage.records import read_record
+from storage.regular import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -45,7 +45,7 @@ from storage.manifest import Manifest, read_manifest, write_manifest
 from storage.names import OWN_DIRECTORY, make_parents
 from storage.plan import Digest
 from storage.publication import staged
-from storage.records import read_record
+from storage.regular import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

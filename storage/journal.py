@@ -17,7 +17,7 @@ from contextlib import suppress
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
-from storage.records import open_record
+from storage.regular import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -64,7 +64,7 @@ class Journal:
     def _read(self) -> bool:
         """Take the record there is; return whether its last line is torn."""
         line = b"\n"
-        with suppress(OSError), open_record(self._path) as file:
+        with suppress(OSError), open_regular(self._path, follow=False) as file:
             if os.fstat(file.fileno()).st_size <= _MAX_BYTES:
                 for line in file:
                     self._take(line)

@@ -24,7 +24,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from storage.errors import LockedError
-from storage.records import read_record
+from storage.regular import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Final
 from storage.errors import TooLargeError, UnsafeNameError
 from storage.names import OWN_DIRECTORY, check_name, make_directory
 from storage.plan import Digest, RemoteFile
-from storage.records import read_record
+from storage.regular import read_record
 
 if TYPE_CHECKING:
     from pathlib import Path

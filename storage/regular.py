@@ -1,38 +1,64 @@
-"""Read a file that a user names: a pipe or a device in its place is an error, and not a wait without end."""
+"""Read a file that a user names, or that others may write to: a pipe or a device in its place is an error, not a wait."""
 
 from __future__ import annotations
 
 import os
 import stat
 from errno import EFBIG, EINVAL, EISDIR
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["check_regular", "read_regular"]
+__all__ = ["check_regular", "open_regular", "read_record", "read_regular"]
 
-_CHUNK: Final = 1 << 20
+_PIECE: Final = 1 << 16
 
 
-def read_regular(path: Path, limit: int) -> bytes:
-    """Return what a regular file holds; links to it are followed.
+def open_regular(path: Path, *, follow: bool = True) -> BinaryIO:
+    """Open a regular file for reading.
+
+    Args:
+        path: The file.
+        follow: Whether it may be a link.
+
+    Raises:
+        OSError: It is something else, or cannot be opened.
+    """
+    # Opening a pipe waits for a writer without O_NONBLOCK.
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    descriptor = os.open(path, flags)
+    try:
+        _check(os.fstat(descriptor).st_mode)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return open(descriptor, "rb")  # noqa: PTH123 - the flags need a descriptor
+
+
+def read_regular(path: Path, limit: int, *, follow: bool = True) -> bytes:
+    """Return what a regular file holds.
 
     Raises:
         OSError: It is something else, cannot be read, or has more than `limit` bytes.
     """
-    # Opening a pipe waits for a writer without O_NONBLOCK.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        _check(os.fstat(descriptor).st_mode)
-        content = b""
-        while len(content) <= limit and (more := os.read(descriptor, min(limit + 1 - len(content), _CHUNK))):
-            content += more
-    finally:
-        os.close(descriptor)
+    content = bytearray()
+    with open_regular(path, follow=follow) as file:
+        # In pieces: a read takes room for all that is asked for.
+        while len(content) <= limit and (piece := file.read(_PIECE)):
+            content += piece
     if len(content) > limit:
         raise OSError(EFBIG, f"it has more than {limit} bytes")
-    return content
+    return bytes(content)
+
+
+def read_record(path: Path, limit: int) -> bytes:
+    """Return what one of our own records on a volume holds; it is no link.
+
+    Raises:
+        OSError: It is something else, cannot be read, or has more than `limit` bytes.
+    """
+    return read_regular(path, limit, follow=False)
 
 
 def check_regular(path: Path) -> None:
