@@ -40,8 +40,8 @@ __all__ = ["OPERATIONS", "REASONS", "RESYNCS", "Pump", "PumpObserver"]
 
 _log: Final = logging.getLogger(__name__)
 
-# The `reason` of a Redis error: the first class that fits (subclasses first).
-_REASONS: Final[tuple[tuple[type[RedisError], str], ...]] = (
+# The `reason` of a failure: the first class that fits (subclasses first).
+_REASONS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (AuthenticationError, "auth"),
     (NoPermissionError, "auth"),
     (BusyLoadingError, "loading"),
@@ -50,8 +50,10 @@ _REASONS: Final[tuple[tuple[type[RedisError], str], ...]] = (
     (InvalidResponse, "invalid_reply"),
     (RedisTimeoutError, "timeout"),
     (RedisConnectionError, "connection"),
+    (RedisError, "other"),
+    (Exception, "internal"),
 )
-REASONS: Final = (*dict.fromkeys(reason for _, reason in _REASONS), "other")
+REASONS: Final = tuple(dict.fromkeys(reason for _, reason in _REASONS))
 OPERATIONS: Final = ("write", "check", "resync")
 RESYNCS: Final = ("start", "emptied", "restarted", "refresh")
 
@@ -145,14 +147,21 @@ class Pump:
         self._thread.join(timeout)
 
     def _run(self) -> None:
+        while not self._is_last_turn():
+            pass
+        self._index.close()
+
+    def _is_last_turn(self) -> bool:
+        """Take one turn; a defect costs that turn, and everything is written again."""
         try:
-            while not self._is_over():
-                self._step()
-        except Exception:  # noqa: BLE001 - the outermost frame of a thread
-            _log.exception("the KV index is no longer kept: a defect of the runtime")
-            self.failure = "internal"
-        finally:
-            self._index.close()
+            if self._is_over():
+                return True
+            self._step()
+        except Exception as error:  # noqa: BLE001 - the outermost frame of a thread
+            self._failed("write", error)
+            self._resync_reason = self._resync_reason or "refresh"
+            self._rest()
+        return False
 
     def _is_over(self) -> bool:
         if not self._stopping.is_set():
@@ -250,16 +259,20 @@ class Pump:
         started = self._clock()
         try:
             action()
-        except RedisError as error:
-            self._failed(operation, next((reason for kind, reason in _REASONS if isinstance(error, kind)), "other"))
+        except Exception as error:  # noqa: BLE001 - one failed operation must not end the thread
+            self._failed(operation, error)
             return False
         self._observer.redis_done(operation=operation, seconds=self._clock() - started)
         return True
 
-    def _failed(self, operation: str, reason: str) -> None:
+    def _failed(self, operation: str, error: Exception) -> None:
+        reason = next(reason for kind, reason in _REASONS if isinstance(error, kind))
         self._observer.redis_failed(operation=operation, reason=reason)
         if reason != self.failure:
-            _log.warning("Redis does not take the KV index (%s): events are kept and written later", reason)
+            _log.warning(
+                "Redis does not take the KV index (%s): events are kept and written later", reason,
+                exc_info=error if reason == "internal" else None,
+            )  # fmt: skip
         self.failure = reason
         # Whatever it was: before the next write, look whether this is still the same Redis.
         self._check_at = self._clock()

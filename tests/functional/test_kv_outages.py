@@ -18,6 +18,7 @@ from tests.peers.waiting import wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from exporter.kv.ledger import Change
     from exporter.kv.pump import Pump
     from tests.peers.kv_observer import KvRecorder
 
@@ -221,6 +222,32 @@ def test_tls_is_spoken() -> None:
         go_on(ledger)
         wait_for(server, ledger)
         assert recorder.failed == {}
+
+
+class Defective(Ledger):
+    """A ledger that fails in its own way when changes are taken."""
+
+    defects = 3
+
+    def take(self, limit: int) -> list[Change]:
+        changes = super().take(limit)
+        if changes and self.defects:
+            self.defects -= 1
+            raise KeyError(limit)
+        return changes
+
+
+def test_a_defect_does_not_end_the_pump(caplog: pytest.LogCaptureFixture) -> None:
+    """It is counted, logged once with its class, and what it cost is written again."""
+    ledger = Defective(MODEL)
+    go_on(ledger)
+    with RedisServer() as server, pumping(ledger, server.url) as (pump, recorder):
+        wait_for(server, ledger)
+        wait_until(lambda: pump.failure is None, "the failure is over")
+
+    assert recorder.failed == {("write", "internal"): 3}
+    assert caplog.text.count("does not take the KV index (internal)") == 1
+    assert "KeyError: 1000" in caplog.text
 
 
 def test_the_end_does_not_wait_for_a_redis_that_is_away(caplog: pytest.LogCaptureFixture) -> None:

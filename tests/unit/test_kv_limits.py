@@ -96,7 +96,14 @@ def test_replies_are_read_wherever_they_are_cut(replies: list[Any], cuts: list[i
             parser.read_response()
 
 
-@given(st.binary(max_size=60))
+# What redis-py takes apart further, by the first word.
+errors = st.builds(
+    lambda code, text: f"-{code} {text}\r\n".encode(),
+    st.sampled_from(sorted(BoundedParser.EXCEPTION_CLASSES)), st.text("0 :.-", max_size=8),
+)  # fmt: skip
+
+
+@given(st.binary(max_size=60) | errors)
 def test_no_bytes_break_the_parser(text: bytes) -> None:
     """Law: any bytes are replies or an error of Redis."""
     with Connected(text) as parser:
