@@ -92,6 +92,7 @@ class Ledger:
         self._lock = Lock()
         self._changed = Condition(self._lock)
         self._waiting = False
+        self._is_closed = False
         self._entries: dict[str, dict[int, Entry]] = {}
         self._held: dict[_Source, dict[EngineHash, Entry]] = {}
         self._repeats: dict[_Source, dict[EngineHash, int]] = {}
@@ -103,7 +104,7 @@ class Ledger:
         """Take note of what happened on a rank, in order; return how many blocks there was no room for."""
         refused = 0
         with self._lock:
-            for event in events:
+            for event in () if self._is_closed else events:
                 match event:
                     case Stored():
                         refused += self._store(rank, event)
@@ -118,9 +119,10 @@ class Ledger:
         """Forget all blocks of a rank: its engine restarted."""
         self.apply(rank, (Cleared(),))
 
-    def clear_all(self) -> None:
-        """Forget all blocks of all ranks: the runtime ends."""
+    def close(self) -> None:
+        """Forget all blocks of all ranks and take no more: the runtime ends."""
         with self._lock:
+            self._is_closed = True
             for rank in {rank for rank, _ in self._partial}:
                 self._clear(rank)
             self._notify()

@@ -64,6 +64,8 @@ GATHER_SECONDS: Final = 0.005
 CHECK_SECONDS: Final = 5.0
 # The router takes a field for stale after 24 h.
 REFRESH_SECONDS: Final = 6 * 3600.0
+# How long after the deadline an operation that is under way may still succeed.
+LAST_SECONDS: Final = 0.5
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 10.0
 
@@ -138,13 +140,15 @@ class Pump:
     def stop(self, seconds: float) -> None:
         """Ask the thread to take this pod's fields out of Redis and to end within `seconds`."""
         self._deadline = self._clock() + seconds
-        self._ledger.clear_all()
+        self._ledger.close()
         self._stopping.set()
         self._ledger.wake()
 
-    def join(self, timeout: float) -> None:
-        """Wait for the end that `stop` asked for."""
-        self._thread.join(timeout)
+    def join(self) -> None:
+        """Wait for the end that `stop` asked for, and log what is left in Redis."""
+        self._thread.join(max(self._deadline - self._clock(), 0.0) + LAST_SECONDS)
+        if left := self._ledger.size:
+            _log.warning("%d fields of this pod stay in Redis until its next start", left)
 
     def _run(self) -> None:
         while not self._is_last_turn():
@@ -167,7 +171,6 @@ class Pump:
         if not self._stopping.is_set():
             return False
         if self._clock() >= self._deadline:
-            _log.warning("%d fields of this pod stay in Redis until its next start", self._ledger.size)
             return True
         if self.failure is not None and not self._ledger.size:
             return True  # nothing of ours is there, as far as anybody knows

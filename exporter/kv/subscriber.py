@@ -87,7 +87,8 @@ class Subscriber:
         self._bell = f"inproc://kv-stop-{rank}-{id(self)}"
         self._bell_socket = context.socket(zmq.PAIR)
         self._bell_socket.bind(self._bell)
-        self._thread = Thread(target=self._run, name=f"kv-events-{rank}")
+        # What is under way when the runtime ends may take longer than the end.
+        self._thread = Thread(target=self._run, name=f"kv-events-{rank}", daemon=True)
 
     @property
     def refused(self) -> bool:
@@ -103,10 +104,11 @@ class Subscriber:
         with suppress(zmq.Again):  # the thread has ended, or is yet to look
             self._bell_socket.send(b"", zmq.NOBLOCK)
 
-    def join(self, timeout: float) -> None:
-        """Wait for the end of the thread."""
+    def join(self, timeout: float) -> bool:
+        """Wait for the end of the thread; return whether it has ended."""
         self._thread.join(timeout)
         self._bell_socket.close(linger=0)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         bell = self._context.socket(zmq.PAIR)
@@ -174,6 +176,8 @@ class Subscriber:
 
     def _drain(self, socket: zmq.Socket[bytes]) -> None:
         for frames in receive(socket):
+            if self._stopping.is_set():
+                return
             if len(frames) != _FRAMES or len(frames[1]) != _SEQUENCE_BYTES:
                 self.stream.tally.drop(Drop.FRAMES)
             elif not frames[0].startswith(self._topic):
