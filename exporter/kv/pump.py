@@ -124,6 +124,7 @@ class Pump:
         self.failure: str | None = "not asked yet"
         self._server: str | None = None
         self._resync_reason: str | None = "start"
+        self._collected = 0  # of what the ledger has forgotten
         self._check_at = self._refresh_at = clock()
         self._first_pause, self._longest_pause = pauses
         self._pause = self._first_pause
@@ -147,8 +148,9 @@ class Pump:
     def join(self) -> None:
         """Wait for the end that `stop` asked for, and log what is left in Redis."""
         self._thread.join(max(self._deadline - self._clock(), 0.0) + LAST_SECONDS)
-        if left := self._ledger.size:
-            _log.warning("%d fields of this pod stay in Redis until its next start", left)
+        left, more = self._ledger.size, " or more" if self._misses_some else ""
+        if left or more:
+            _log.warning("%d%s fields of this pod stay in Redis until its next start", left, more)
 
     def _run(self) -> None:
         while not self._is_last_turn():
@@ -170,11 +172,13 @@ class Pump:
     def _is_over(self) -> bool:
         if not self._stopping.is_set():
             return False
-        if self._clock() >= self._deadline:
-            return True
-        if self.failure is not None and not self._ledger.size:
-            return True  # nothing of ours is there, as far as anybody knows
+        is_empty = not self._ledger.size and not self._misses_some
+        if self._clock() >= self._deadline or (self.failure is not None and is_empty):
+            return True  # or nothing of ours is there, as far as the runtime knows
         if self._resync_reason is not None or self._ledger.pending:
+            return False
+        if self._misses_some:
+            self._check_at = self._clock()
             return False
         if self._do("write", self._index.forget):
             return True
@@ -214,9 +218,20 @@ class Pump:
         """Make the ledger and Redis know of each other's entries."""
         self._server = self._index.server_id()
         self._ledger.doubt()
+        self._collect()
+        self._index.claim()
+
+    def _collect(self) -> None:
+        """Let the ledger adopt what this pod has in Redis, as far as there is room."""
+        forgotten = self._ledger.forgotten
         for model, block in self._index.remembered():
             self._ledger.adopt(model, block)
-        self._index.claim()
+        self._collected = forgotten
+
+    @property
+    def _misses_some(self) -> bool:
+        """Whether Redis may have fields that the ledger has forgotten."""
+        return self._collected != self._ledger.forgotten
 
     def _check(self) -> bool:
         """Notice that Redis lost what was written, and what is due to be written anew."""
@@ -230,7 +245,7 @@ class Pump:
         if not self._do("check", self._look):
             return False
         self._check_at = now + self._check_every
-        return self._resync()
+        return self._resync() and (not self._misses_some or self._do("resync", self._collect))
 
     def _look(self) -> None:
         if not self._index.is_claimed():

@@ -224,6 +224,41 @@ def test_tls_is_spoken() -> None:
         assert recorder.failed == {}
 
 
+def leave(server: RedisServer, blocks: range) -> None:
+    """Write what an earlier runtime of this pod left."""
+    pipeline = server.client.pipeline(transaction=False)
+    for block in blocks:
+        pipeline.sadd(f"kthena:kv:pod:{POD}", f"{MODEL}@{block}")
+        pipeline.hset(f"matrix:kv:block:{MODEL}@{block}", POD, "1")
+    pipeline.execute()
+
+
+def test_more_is_left_than_the_ledger_has_room_for() -> None:
+    """What an earlier runtime left goes part by part, while the engine's blocks take all the room."""
+    with RedisServer() as server:
+        leave(server, range(500))
+        ledger = Ledger(MODEL, most=100)
+        ledger.apply(0, [Stored(range(100), range(1000, 1100))])
+        with pumping(ledger, server.url):
+            wait_for(server, ledger)
+            assert len(ledger.held()) == 100
+        assert server.client.dbsize() == 0
+
+
+def test_the_end_takes_out_what_was_forgotten(caplog: pytest.LogCaptureFixture) -> None:
+    """Fields that the ledger had no room for are in the pod's set, and go with it."""
+    with RedisServer(user=("runtime", "secret", "~* +@all -hset -hdel")) as server:
+        leave(server, range(500))
+        ledger = Ledger(MODEL, most=100)
+        with pumping(ledger, server.url) as (_, recorder):
+            fail_with(recorder, "auth")
+            ledger.apply(0, [Stored(range(100), range(1000, 1100))])
+            assert (ledger.size <= 105, ledger.forgotten > 400) == (True, True)
+            server.client.acl_setuser("runtime", enabled=True, commands=["+hset", "+hdel"])
+        assert server.client.dbsize() == 0
+    assert "stay in Redis" not in caplog.text
+
+
 class Defective(Ledger):
     """A ledger that fails in its own way when changes are taken."""
 

@@ -272,9 +272,8 @@ def test_a_full_ledger_refuses_and_goes_on() -> None:
 
     assert ledger.apply(0, [Stored([1, 2, 3, 4], [11, 12, 13, 14])]) == 1
     assert ledger.is_full
-    assert ledger.apply(0, [Stored([1, 2], [11, 12])]) == 0
-    assert ledger.apply(0, [Removed([1, 1, 2]), Stored([5, 6], [15, 16])]) == 1
-    assert ledger.held() == {("base", 13), ("base", 15), ("base", 12)}
+    assert ledger.apply(0, [Removed([1, 2]), Stored([5, 6, 7], [15, 16, 17])]) == 1
+    assert ledger.held() == {("base", 13), ("base", 15), ("base", 16)}
     ledger.clear(0)
     assert (ledger.is_full, ledger.size) == (False, 0)
     assert ledger.apply(0, [Stored([7, 8, 9], [17, 18, 19])]) == 0
@@ -288,13 +287,39 @@ def test_names_of_the_same_block_count_each() -> None:
     assert (ledger.size, ledger.is_full) == (1, True)
 
 
-def test_a_full_ledger_adopts_no_more() -> None:
-    """What Redis remembers beyond that stays there until the router drops it."""
+def test_repeats_count_as_blocks() -> None:
+    """The first of each name does; without room for it the block goes with its first removal."""
     ledger = Ledger("base", most=3)
-    for block in range(10):
-        ledger.adopt("base", block)
 
-    assert ledger.size == 3
+    assert ledger.apply(0, [Stored([1, 2], [11, 12]), Stored([1, 1, 1, 2], [11, 11, 11, 12])]) == 1
+    assert ledger.apply(0, [Removed([2, 1, 1, 1])]) == 0
+    assert ledger.held() == {("base", 11)}
+    assert ledger.apply(0, [Stored([3, 4], [13, 14])]) == 0
+
+
+def test_leftovers_give_way() -> None:
+    """What the engine holds comes first; fields that nobody holds are forgotten, and adopted again later."""
+    ledger = Ledger("base", most=20)
+    for block in range(100):
+        ledger.adopt("base", block)
+    assert (ledger.size, ledger.forgotten) == (21, 79)
+
+    assert ledger.apply(0, [Stored(list(range(20)), list(range(200, 220)))]) == 0
+
+    assert (ledger.size, ledger.forgotten, ledger.pending) == (20, 100, 20)
+    ledger.adopt("base", 5)
+    ledger.adopt("base", 6)
+    assert (ledger.size, ledger.forgotten) == (21, 101)
+
+
+def test_a_model_has_one_name_in_memory() -> None:
+    """However many events bring it, and whether the engine or Redis does."""
+    ledger = Ledger("base")
+    for number in range(3):
+        ledger.apply(0, [Stored([number], [number], b"lora-a".decode())])
+        ledger.adopt(b"lora-a".decode(), 10 + number)
+
+    assert len({id(change.entry.model) for change in ledger.take(10)}) == 1
 
 
 def test_adapters_have_a_bound() -> None:
