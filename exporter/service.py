@@ -54,7 +54,7 @@ _STOP_SECONDS: Final = 0.5
 _CLOSE_SECONDS: Final = 4.0
 # From `stop` on, what works beside the server has this long even if the server needs none of it: more than
 # `exporter.kv.events.STOP_SECONDS`, in which this pod's fields are taken out of Redis.
-_END_SECONDS: Final = 7.0
+_END_SECONDS: Final = 6.0
 
 
 class ServiceError(Exception):

@@ -36,7 +36,7 @@ _log: Final = logging.getLogger(__name__)
 CONNECT_SECONDS: Final = 2.0
 ANSWER_SECONDS: Final = 5.0
 # As long fields may be taken out of Redis at the end; `exporter.service` waits longer.
-STOP_SECONDS: Final = 6.0
+STOP_SECONDS: Final = 5.0
 # All subscribers together, meanwhile.
 _SUBSCRIBERS_SECONDS: Final = 1.0
 SWITCH_SECONDS: Final = 0.001

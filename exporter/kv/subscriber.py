@@ -20,6 +20,7 @@ from exporter.kv.decode import Drop
 from exporter.kv.frames import receive
 from exporter.kv.limits import MAX_PAYLOAD
 from exporter.kv.link import Link
+from exporter.kv.seldom import Seldom
 from exporter.memory import give_back
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class Subscriber:
         self._context = context
         self._topic = topic.encode()
         self._queue = queue
+        self._log_change = {is_up: Seldom() for is_up in (True, False)}
         self._refused_at: float | None = None
         self._observer = observer
         self._stopping = stopping
@@ -157,7 +159,9 @@ class Subscriber:
         for is_up in link.changes():
             self.connected = is_up
             self._observer.connection(self.rank, up=is_up)
-            _log.info("KV events of dp_rank %d: %s", self.rank, "connected" if is_up else "connection lost")
+            if times := self._log_change[is_up].due():
+                event = "connected" if is_up else "connection lost"
+                _log.info("KV events: %s: dp_rank=%d count=%d", event, self.rank, times)
             if is_up:
                 self.stream.connected()
         if link.is_given_up:

@@ -551,8 +551,9 @@ def findings() -> list[tuple[str, str, str]]:
         received: bool = True,
         replay: str | None = None,
         refused: bool = False,
+        shared: bool = False,
     ) -> Any:
-        stream = SimpleNamespace(received=received, replay_failure=replay)
+        stream = SimpleNamespace(received=received, replay_failure=replay, is_shared=shared)
         return SimpleNamespace(
             rank=0, endpoint="tcp://e:1", connected=connected, filtered=filtered, stream=stream, refused=refused
         )
@@ -568,6 +569,7 @@ def findings() -> list[tuple[str, str, str]]:
         subscriber(replay="no answer"),
         subscriber(received=False),
         subscriber(refused=True),
+        subscriber(shared=True),
         subscriber(),
     ]
     roomy, full = SimpleNamespace(is_full=False, most=1), SimpleNamespace(is_full=True, most=1)

@@ -216,9 +216,10 @@ def numbered(start: int) -> Iterator[tuple[int, bytes]]:
         (lambda start: repeat((start, b"")), 1),
         (lambda _: iter([(5, b""), (6, b""), (6, b"")]), 2),
         (lambda _: iter([(4, b"")]), 0),
+        (lambda _: iter([(5, b""), ((1 << 64) - 2, b"")]), 1),
         (lambda start: ((number, bytes(2_000_000)) for number in count(start)), 268),
     ],
-    ids=["numbers", "repeats", "backwards", "before", "bytes"],
+    ids=["numbers", "repeats", "backwards", "before", "huge", "bytes"],
 )
 def test_an_answer_that_no_engine_gives_is_left(answer: Any, taken: int) -> None:
     """Beyond what is missing and what an engine may have besides, in order; or beyond so many bytes."""
@@ -238,6 +239,20 @@ def test_an_answer_that_drips_is_left() -> None:
         assert len(list(replay.since(0))) < 10
 
 
+def test_replies_that_keep_coming_are_worked_on_meanwhile() -> None:
+    """A lull between them is not waited for beyond a second, nor when the runtime ends."""
+    seconds = count(0, 7)
+    slow, ending = Replies(clock=lambda: float(next(seconds))), Replies()
+    ending._stopping.set()
+    with zmq.Context() as context, context.socket(zmq.PUSH) as push, context.socket(zmq.PULL) as pull:
+        push.bind("inproc://replies")
+        pull.connect("inproc://replies")
+        for _ in range(900):
+            push.send_multipart([b"a", b"b", b"c"])
+
+        assert [len(replay._gathered(pull)) for replay in (slow, ending, Replies())] == [256, 256, 388]
+
+
 def test_a_large_reply_is_asked_for_again_with_more_room() -> None:
     """Most replies are small, so many may wait; the first that is not makes fewer wait, of any size."""
 
@@ -251,6 +266,16 @@ def test_a_large_reply_is_asked_for_again_with_more_room() -> None:
     with pytest.raises(ReplayError):
         list(replay.since(3))
     assert replay.asked == [3, 4, 3]
+
+
+def test_a_huge_gap_counts_as_a_million_batches() -> None:
+    """Its number is whatever the peer says, and the counter stays of use."""
+    bench = Bench(replay=False)
+    bench.live(store(0))
+    bench.engine.sequence = 1 << 62
+    bench.live(store(1))
+
+    assert bench.told.dropped == {Drop.LOST: 1_000_000}
 
 
 def test_a_batch_that_is_too_large_is_passed_over() -> None:
