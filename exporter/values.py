@@ -187,7 +187,11 @@ def redis_url(value: str) -> str:
     """Return a URL that redis-py understands."""
     form = "must be a URL such as redis://host:6379/0 or rediss://user:password@host:6379/0"
     parts = _split_url(value, form)
-    if "://" not in value or parts.scheme not in ("redis", "rediss", "unix") or not _is_resolvable(parts.hostname or ""):
+    if (
+        "://" not in value
+        or parts.scheme not in ("redis", "rediss", "unix")
+        or not _is_resolvable(parts.hostname or "")
+    ):
         raise ValueError(form)
     return value
 

@@ -30,6 +30,8 @@ from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
 )
 
+from exporter.kv.seldom import Seldom
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -128,6 +130,8 @@ class Pump:
         self._check_at = self._refresh_at = clock()
         self._first_pause, self._longest_pause = pauses
         self._pause = self._first_pause
+        self._log_failure = {reason: Seldom() for reason in REASONS}
+        self._log_success = Seldom()
         self._stopping = Event()
         self._deadline = 0.0
         # A server that sends a byte now and then can hold an operation longer than an end may take.
@@ -189,7 +193,8 @@ class Pump:
         if self._resync() and self._check() and self._write():
             self._pause = self._first_pause
             if self.failure is not None:  # over only now: a full Redis answers checks and refuses writes
-                _log.info("Redis takes the KV index")
+                if self._log_success.due():
+                    _log.info("Redis takes the KV index")
                 self.failure = None
             self._ledger.wait(max(self._check_at - self._clock(), 0.0), unless=self._stopping.is_set)
             if self._ledger.pending:
@@ -286,7 +291,8 @@ class Pump:
     def _failed(self, operation: str, error: Exception) -> None:
         reason = next(reason for kind, reason in _REASONS if isinstance(error, kind))
         self._observer.redis_failed(operation=operation, reason=reason)
-        if reason != self.failure:
+        # What stays wrong is logged by `exporter.kv.events` as well, after a minute.
+        if reason != self.failure and self._log_failure[reason].due():
             _log.warning(
                 "Redis does not take the KV index (%s): events are kept and written later", reason,
                 exc_info=error if reason == "internal" else None,

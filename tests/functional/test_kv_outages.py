@@ -259,6 +259,20 @@ def test_the_end_takes_out_what_was_forgotten(caplog: pytest.LogCaptureFixture) 
     assert "stay in Redis" not in caplog.text
 
 
+def test_a_redis_that_fails_again_and_again_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Each reason is logged once a minute, and so is that it is over."""
+    with caplog.at_level(logging.INFO), RedisServer() as server, settled(server) as (ledger, pump, _):
+        for number in range(5):
+            server.client.config_set("min-replicas-to-write", 3)
+            ledger.apply(0, [Stored([9000 + number], [9000 + number])])
+            wait_until(lambda: pump.failure, "Redis refuses")
+            server.client.config_set("min-replicas-to-write", 0)
+            wait_until(lambda: pump.failure is None, "Redis takes it")
+
+    assert caplog.text.count("does not take") == 1
+    assert caplog.text.count("Redis takes the KV index") == 1
+
+
 class Defective(Ledger):
     """A ledger that fails in its own way when changes are taken."""
 

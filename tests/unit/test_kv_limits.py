@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import tracemalloc
 from itertools import count, pairwise, repeat
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
@@ -320,6 +321,21 @@ def test_repeats_count_as_blocks() -> None:
     assert ledger.apply(0, [Removed([2, 1, 1, 1])]) == 0
     assert ledger.held() == {("base", 11)}
     assert ledger.apply(0, [Stored([3, 4], [13, 14])]) == 0
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_place_in_the_ledger_costs_what_the_documents_say(times: int) -> None:
+    """With the longest hashes and names that are taken, and repeats."""
+    ledger = Ledger("base", most=10_000)
+    tracemalloc.start()
+    for number in range(10_000 // times):
+        for _ in range(times):
+            ledger.apply(0, [Stored([number.to_bytes(64)], [(number << 40) + 1], (b"x" * 512).decode())])
+    used = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+
+    assert ledger.is_full
+    assert used < 360 * 10_000
 
 
 def test_leftovers_give_way() -> None:
