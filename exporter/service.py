@@ -10,6 +10,7 @@ import socket
 from contextlib import ExitStack
 from dataclasses import dataclass
 from ipaddress import ip_address
+from math import inf
 from threading import Event, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Final
@@ -51,13 +52,16 @@ _log: Final = logging.getLogger(__name__)
 # Together with the server's own end (`exporter.api.server.DRAIN_SECONDS`) less than ten seconds.
 _STOP_SECONDS: Final = 0.5
 _CLOSE_SECONDS: Final = 4.0
+# From `stop` on, what works beside the server has this long even if the server needs none of it: more than
+# `exporter.kv.events.STOP_SECONDS`, in which this pod's fields are taken out of Redis.
+_END_SECONDS: Final = 6.0
 
 
 class ServiceError(Exception):
     """The runtime cannot run here; the message says what to do."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Service:
     """The graph of objects, ready to serve.
 
@@ -66,12 +70,14 @@ class Service:
         server: Serves it over HTTP until it is stopped.
         client: The connection to the engine.
         parts: What works beside the server.
+        stopped_at: When it was asked to end, by the monotonic clock.
     """
 
     app: falcon.App[Request, Response]
     server: HttpServer
     client: EngineClient
     parts: Parts
+    stopped_at: float = -inf
 
     def start(self) -> None:
         """Start what works beside the server."""
@@ -80,12 +86,13 @@ class Service:
 
     def stop(self) -> None:
         """Ask it to end; `close` waits for that."""
+        self.stopped_at = monotonic()
         for part in reversed(self.parts.running):
             _in_time(part.stop, _STOP_SECONDS)
 
     def close(self) -> None:
         """End everything, within some seconds: a part may wait for a disk that hangs."""
-        deadline = monotonic() + _CLOSE_SECONDS
+        deadline = max(monotonic() + _CLOSE_SECONDS, self.stopped_at + _END_SECONDS)
         for part in reversed(self.parts.running):
             if not _in_time(part.join, deadline - monotonic()):
                 _log.warning("a part of the runtime did not end in time: part=%s", type(part).__name__)

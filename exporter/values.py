@@ -103,7 +103,7 @@ def http_url(value: str) -> str:
     """Return an http or https URL without a trailing slash."""
     form = "must be an http or https URL such as http://localhost:8000"
     parts = _split_url(value.strip(), form)
-    if parts.scheme not in ("http", "https") or not _HOST.fullmatch(parts.hostname or "") or len(value.split()) != 1:
+    if parts.scheme not in ("http", "https") or not _is_host(parts.hostname or "") or len(value.split()) != 1:
         raise ValueError(form)
     if parts.username is not None:
         message = "must not hold credentials"
@@ -122,6 +122,19 @@ def _split_url(value: str, form: str) -> SplitResult:
     except ValueError:
         raise ValueError(form) from None
     return parts
+
+
+def _is_host(name: str) -> bool:
+    return bool(_HOST.fullmatch(name)) and _is_resolvable(name)
+
+
+def _is_resolvable(name: str) -> bool:
+    """Whether a name can be looked up at all: no part of it is empty or longer than 63 characters."""
+    try:
+        name.encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 def path(value: str) -> str:
@@ -164,7 +177,7 @@ def redis_port(value: str) -> int:
 
 def redis_host(value: str) -> str:
     """Return a host name or address, without scheme and port."""
-    if not _HOST.fullmatch(value):
+    if not _is_host(value):
         message = "must be a host name or an address; REDIS_URL is for URLs"
         raise ValueError(message)
     return value
@@ -173,7 +186,12 @@ def redis_host(value: str) -> str:
 def redis_url(value: str) -> str:
     """Return a URL that redis-py understands."""
     form = "must be a URL such as redis://host:6379/0 or rediss://user:password@host:6379/0"
-    if "://" not in value or _split_url(value, form).scheme not in ("redis", "rediss", "unix"):
+    parts = _split_url(value, form)
+    if (
+        "://" not in value
+        or parts.scheme not in ("redis", "rediss", "unix")
+        or not _is_resolvable(parts.hostname or "")
+    ):
         raise ValueError(form)
     return value
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CLEARED",
+    "LONGEST_NAME",
     "REMOVED",
     "STORED",
     "Batch",
@@ -126,7 +127,8 @@ _USABLE_MEDIA: Final = frozenset({None, "GPU"})
 
 _HASH_TYPES: Final = frozenset({int, bytes})
 _LONGEST_HASH: Final = 64
-_LONGEST_NAME: Final = 512
+# Of an adapter, in characters.
+LONGEST_NAME: Final = 512
 _MOST_GROUPS: Final = 1024
 
 _decoder: Final = msgspec.msgpack.Decoder()
@@ -244,7 +246,7 @@ def _adapter(fields: Mapping[str, Any]) -> str | None:
         if fields.get("lora_id") is not None:
             raise _DropError(Drop.UNNAMED_ADAPTER)
         return None
-    if len(name) > _LONGEST_NAME:
+    if len(name) > LONGEST_NAME:
         message = "a name is not that long"
         raise ValueError(message)
     return name

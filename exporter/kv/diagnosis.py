@@ -64,7 +64,7 @@ def diagnose_engine(engine: str, subscribers: Iterable[Subscriber], ledger: Ledg
 
 
 def _diagnose_rank(engine: str, subscriber: Subscriber) -> Finding:
-    rank, endpoint, stream = subscriber.rank, subscriber.endpoint, subscriber.stream
+    rank, endpoint = subscriber.rank, subscriber.endpoint
     if subscriber.refused:
         return Finding(
             FAILING,
@@ -74,6 +74,18 @@ def _diagnose_rank(engine: str, subscriber: Subscriber) -> Finding:
     if not subscriber.connected:
         return Finding(
             FAILING, f"no connection to {endpoint} (dp_rank {rank}): start the engine with {_FLAGS.get(engine, '')}"
+        )
+    return _diagnose_stream(subscriber)
+
+
+def _diagnose_stream(subscriber: Subscriber) -> Finding:
+    """Return how a rank fares whose connection is there."""
+    rank, endpoint, stream = subscriber.rank, subscriber.endpoint, subscriber.stream
+    if stream.is_shared:
+        return Finding(
+            FAILING,
+            f"several publishers seem to share {endpoint} (dp_rank {rank}): its numbers start over again and again; "
+            "each engine and each rank needs an address of its own",
         )
     if not stream.received and subscriber.filtered:
         return Finding(

@@ -6,7 +6,7 @@ import logging
 import sys
 from dataclasses import dataclass
 from threading import Event, Thread
-from time import time
+from time import monotonic, time
 from typing import TYPE_CHECKING, Final, Protocol
 from uuid import uuid4
 
@@ -35,7 +35,10 @@ _log: Final = logging.getLogger(__name__)
 
 CONNECT_SECONDS: Final = 2.0
 ANSWER_SECONDS: Final = 5.0
-STOP_SECONDS: Final = 6.0
+# As long fields may be taken out of Redis at the end; `exporter.service` waits longer.
+STOP_SECONDS: Final = 5.0
+# All subscribers together, meanwhile.
+_SUBSCRIBERS_SECONDS: Final = 1.0
 SWITCH_SECONDS: Final = 0.001
 # An engine may take its time to start: only then is a missing link news.
 PATIENCE_SECONDS: Final = 60.0
@@ -101,7 +104,7 @@ class KvEvents:
         born = int(time()) + 1.0
         self._pump = Pump(self.ledger, index, observer, now=lambda: max(time(), born))
         self._subscribers = [self._subscriber(options, rank, observer) for rank in range(options.ranks)]
-        self._watch = Thread(target=self._watch_links, name="kv-watch")
+        self._watch = Thread(target=self._watch_links, name="kv-watch", daemon=True)
 
     def _subscriber(self, options: KvOptions, rank: int, observer: KvObserver) -> Subscriber:
         replay = None
@@ -125,20 +128,21 @@ class KvEvents:
         self._watch.start()
 
     def stop(self) -> None:
-        """Take no more events, and begin to take this pod's fields out of Redis."""
+        """Take no more events, and begin to take this pod's fields out of Redis; waits for nothing."""
         self._stopping.set()
         for subscriber in self._subscribers:
             subscriber.wake()
-        for subscriber in self._subscribers:
-            subscriber.join(1.0)
-        # Only now does the ledger stay as it is.
         self._pump.stop(STOP_SECONDS)
 
     def join(self) -> None:
         """Wait until all has ended, a few seconds at most."""
-        self._pump.join(STOP_SECONDS + 1.0)
+        deadline = monotonic() + _SUBSCRIBERS_SECONDS
+        ended = [subscriber.join(max(deadline - monotonic(), 0.0)) for subscriber in self._subscribers]
+        self._pump.join()
         self._watch.join(1.0)
-        self._context.destroy(linger=0)
+        # Sockets are not thread-safe: those of a subscriber that is still busy go with the process.
+        if all(ended):
+            self._context.destroy(linger=0)
 
     def findings(self) -> dict[str, Finding]:
         """Return how each link fares."""

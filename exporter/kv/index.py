@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from redis.exceptions import InvalidResponse, ResponseError
 
+from exporter.kv.decode import LONGEST_NAME
 from exporter.kv.replies import BoundedParser
 
 if TYPE_CHECKING:
@@ -41,8 +42,9 @@ _SCAN_COUNT: Final = 1000
 # Two million members, ten times what the ledger has room for.
 _MOST_SCANS: Final = 2000
 _MOST_MARKS: Final = 1000
-_LONGEST_MEMBER: Final = 1024
 _LONGEST_HASH: Final = len(str(1 << 63))
+# A character of a name has up to four bytes.
+_LONGEST_MEMBER: Final = 4 * LONGEST_NAME + len("@") + _LONGEST_HASH
 # What redis-py raises when a reply is of another kind than the command's.
 _ODD: Final = (AttributeError, KeyError, TypeError, ValueError)
 _ANY_BYTES: Final = "surrogateescape"
@@ -78,7 +80,12 @@ class PodIndex:
             rest = _bulk(self._pod)
             commands += [_HDEL % (_PREFIX_LENGTH + len(member), member, rest) for member in removed]
             commands.append(_pack(b"SREM", self._set, *removed))
-        self._run(commands)
+        try:
+            self._run(commands)
+        except ResponseError:
+            if removed:  # a field that Redis did not let go must not lose its name
+                self._run([_pack(b"SADD", self._set, *removed)])
+            raise
 
     def claim(self) -> None:
         """Put this process's mark on the set, and the marks of others off it."""

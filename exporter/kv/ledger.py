@@ -9,6 +9,11 @@ several: they share one entry, which is there as long as one of them is.
 The engine reports a block that it stores twice twice, and removes it twice, so
 holders are counted. Repeats without a further block (`kv_cache_report_mode:
 full`) make an entry stay too long rather than go too early.
+
+What is kept is bounded. The engine's blocks come first; of the fields that only
+Redis has any more, as many are kept as there is room for. The others are
+forgotten and counted: this pod's set in Redis names them, and from there they
+are adopted again when there is room.
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ from enum import IntEnum
 from threading import Condition, Lock
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from exporter.kv.decode import Cleared, Removed, Stored
+from exporter.kv.decode import LONGEST_NAME, Cleared, Removed, Stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -27,9 +32,12 @@ if TYPE_CHECKING:
 
 __all__ = ["MOST_BLOCKS", "Change", "Entry", "Ledger", "Written"]
 
-# Blocks that are kept at 360 bytes each, and adapters that blocks are of.
+# Blocks that are kept at 360 bytes each, and adapters that blocks are of. A repeat counts as a block.
 MOST_BLOCKS: Final = 200_000
 _MOST_MODELS: Final = 4096
+
+# Beside a full ledger a twentieth of its size is room for fields that have to go from Redis.
+_SHARE_OF_LEFTOVERS: Final = 20
 
 # Groups of these kinds hold only part of a prefix: beside a group that holds
 # all of it they say nothing about what can be reused.
@@ -50,6 +58,7 @@ class Written(IntEnum):
     NO = 0
     YES = 1
     UNKNOWN = 2
+    UNDERWAY = 3
 
 
 _WRITTEN: Final = {False: Written.NO, True: Written.YES}
@@ -69,6 +78,16 @@ class Entry:
         self.queued = False
 
 
+class _Blocks(dict[int, Entry]):
+    """The entries of one model, which share one copy of its name."""
+
+    __slots__ = ("model",)
+
+    def __init__(self, model: str) -> None:
+        super().__init__()
+        self.model = model
+
+
 class Change(NamedTuple):
     """What has to be done about an entry in Redis."""
 
@@ -81,18 +100,23 @@ class Ledger:
 
     Attributes:
         most: How many of the engine's blocks are kept.
+        forgotten: How many fields there was no room for so far, which are in Redis all the same.
     """
 
     def __init__(self, model: str, *, most: int = MOST_BLOCKS) -> None:
         """Keep the blocks of `model` and of its adapters, which go by their own names; `most` of them."""
         self._model = model
         self.most = most
-        self._kept = 0
-        self._count = 0
+        self.forgotten = 0
+        self._limit = most + max(most // _SHARE_OF_LEFTOVERS, 1)
+        self._kept = 0  # names and repeats of the engine
+        self._count = 0  # entries
+        self._leftovers = 0  # of the entries, those that nothing holds
         self._lock = Lock()
         self._changed = Condition(self._lock)
         self._waiting = False
-        self._entries: dict[str, dict[int, Entry]] = {}
+        self._is_closed = False
+        self._entries: dict[str, _Blocks] = {}
         self._held: dict[_Source, dict[EngineHash, Entry]] = {}
         self._repeats: dict[_Source, dict[EngineHash, int]] = {}
         self._partial: dict[_Source, bool] = {}
@@ -103,7 +127,7 @@ class Ledger:
         """Take note of what happened on a rank, in order; return how many blocks there was no room for."""
         refused = 0
         with self._lock:
-            for event in events:
+            for event in () if self._is_closed else events:
                 match event:
                     case Stored():
                         refused += self._store(rank, event)
@@ -118,24 +142,32 @@ class Ledger:
         """Forget all blocks of a rank: its engine restarted."""
         self.apply(rank, (Cleared(),))
 
-    def clear_all(self) -> None:
-        """Forget all blocks of all ranks: the runtime ends."""
+    def close(self) -> None:
+        """Forget all blocks of all ranks and take no more: the runtime ends."""
         with self._lock:
+            self._is_closed = True
             for rank in {rank for rank, _ in self._partial}:
                 self._clear(rank)
             self._notify()
 
     def adopt(self, model: str, block: int) -> None:
-        """Take over an entry that Redis has from before; it goes unless the engine holds it.
-
-        One that there is no room for stays in Redis until the router drops it.
-        """
+        """Take over an entry that Redis has; it goes unless the engine holds it, or there is no room for it."""
+        if len(model) > LONGEST_NAME and model != self._model:
+            return  # no runtime has written that
         with self._lock:
-            if self._is_unknown(model) or self._count >= self.most:
-                return
-            entry = self._entry(model, block)
-            entry.written = Written.UNKNOWN
-            self._queue(entry)
+            known = self._entries.get(model)
+            entry = known.get(block) if known else None
+            if entry is None:
+                if self._is_unknown(model) or self._kept + self._leftovers >= self._limit:
+                    self.forgotten += 1
+                    return
+                blocks = self._blocks(model)
+                entry = blocks[block] = Entry(blocks.model, block, Written.NO)
+                self._count += 1
+                self._leftovers += 1
+            if entry.written is Written.NO:
+                entry.written = Written.UNKNOWN
+                self._queue(entry)
             self._notify()
 
     def doubt(self) -> None:
@@ -156,7 +188,7 @@ class Ledger:
                 entry.queued = False
                 present = entry.holders > 0
                 if entry.written is not _WRITTEN[present]:
-                    entry.written = Written.UNKNOWN  # until it is settled
+                    entry.written = Written.UNDERWAY  # until it is settled
                     changes.append(Change(entry, present))
                 elif not present:
                     self._dead -= 1
@@ -166,11 +198,11 @@ class Ledger:
         """Note that changes are in Redis, or that nobody knows whether they are."""
         with self._lock:
             for entry, present in changes:
-                if done:
-                    entry.written = _WRITTEN[present]
+                entry.written = _WRITTEN[present] if done else Written.UNKNOWN
                 if entry.written is not _WRITTEN[entry.holders > 0]:
                     self._queue(entry)
                 elif not entry.holders:
+                    self._leftovers -= 1
                     self._drop(entry)
 
     def wait(self, timeout: float, *, unless: Callable[[], bool]) -> None:
@@ -222,10 +254,14 @@ class Ledger:
         model = self._model if event.adapter is None else event.adapter
         return len(event.hashes) if self._is_unknown(model) else self._hold(source, model, event)
 
-    def _hold(self, source: _Source, model: str, event: Stored) -> int:
+    def _hold(self, source: _Source, model: str, event: Stored) -> int:  # noqa: C901 - a call per block costs a tenth
+        if self._leftovers and self._kept + self._leftovers + len(event.hashes) > self._limit:
+            self._forget_leftovers()
         refused = 0
         held = self._held.setdefault(source, {})
-        entries = self._entries.setdefault(model, {})
+        repeats = self._repeats.setdefault(source, {})
+        entries = self._blocks(model)
+        model = entries.model
         for name, block in zip(event.hashes, event.blocks, strict=True):
             before = held.get(name)
             if before is None:
@@ -237,17 +273,23 @@ class Ledger:
             if entry is None:
                 entry = entries[block] = Entry(model, block, Written.NO)
                 self._count += 1
-            if before is entry:
-                repeats = self._repeats.setdefault(source, {})
-                repeats[name] = repeats.get(name, 0) + 1
+            elif before is entry:
+                count = repeats.get(name, 0)
+                if count or self._kept < self.most:
+                    self._kept += not count
+                    repeats[name] = count + 1
+                else:
+                    refused += 1
                 continue
-            if before is not None:  # the engine uses the name for other tokens now
-                self._release(before)
-                self._repeats.get(source, {}).pop(name, None)
+            elif not entry.holders:
+                self._leftovers -= 1
             held[name] = entry
             entry.holders += 1
             if entry.holders == 1:
                 self._queue(entry)
+            if before is not None:  # the engine uses the name for other tokens now
+                self._release(before)
+                self._kept -= repeats.pop(name, 0) > 0
         if not entries:
             del self._entries[model]
         return refused
@@ -266,6 +308,7 @@ class Ledger:
                 repeats[name] -= 1
                 if not repeats[name]:
                     del repeats[name]
+                    self._kept -= 1
             elif (entry := held.pop(name, None)) is not None:
                 self._kept -= 1
                 self._release(entry)
@@ -276,7 +319,7 @@ class Ledger:
             del self._partial[source]
 
     def _forget(self, source: _Source) -> None:
-        self._repeats.pop(source, None)
+        self._kept -= len(self._repeats.pop(source, ()))
         for entry in self._held.pop(source, {}).values():
             self._kept -= 1
             self._release(entry)
@@ -293,13 +336,11 @@ class Ledger:
             not partial for other, partial in self._partial.items() if other[0] == source[0]
         )
 
-    def _entry(self, model: str, block: int) -> Entry:
-        entries = self._entries.setdefault(model, {})
-        entry = entries.get(block)
-        if entry is None:
-            entry = entries[block] = Entry(model, block, Written.NO)
-            self._count += 1
-        return entry
+    def _blocks(self, model: str) -> _Blocks:
+        blocks = self._entries.get(model)
+        if blocks is None:
+            blocks = self._entries[model] = _Blocks(model)
+        return blocks
 
     def _queue(self, entry: Entry) -> None:
         if not entry.queued:
@@ -313,6 +354,7 @@ class Ledger:
         if entry.written is Written.NO:
             self._drop(entry)  # an outage of Redis must not keep all that the engine ever had
         else:
+            self._leftovers += 1
             self._queue(entry)
 
     def _drop(self, entry: Entry) -> None:
@@ -327,3 +369,17 @@ class Ledger:
             if self._dead > max(_MOST_DEAD, len(self._pending) // 2):
                 self._pending = deque(each for each in self._pending if each.holders or each.written is not Written.NO)
                 self._dead = 0
+
+    def _forget_leftovers(self) -> None:
+        """Make room: forget what only Redis has any more, but for what is underway."""
+        kept: deque[Entry] = deque()
+        for entry in self._pending:
+            if entry.holders or entry.written is Written.UNDERWAY:
+                kept.append(entry)
+            elif entry.written is not Written.NO:
+                entry.queued = False
+                self._drop(entry)
+                self._leftovers -= 1
+                self.forgotten += 1
+        self._pending = kept
+        self._dead = 0

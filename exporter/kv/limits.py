@@ -12,6 +12,7 @@ __all__ = [
     "GATHERED_BYTES",
     "GATHERED_REPLIES",
     "MAX_PAYLOAD",
+    "MAX_SEQUENCE",
     "MOST_FRAMES",
     "RUN_BYTES",
     "USUAL_PAYLOAD",
@@ -20,6 +21,8 @@ __all__ = [
 
 # Four hundred thousand tokens in one batch.
 MAX_PAYLOAD: Final = 2 * 1024 * 1024
+# Batches have lower numbers; what follows from one still fits the eight bytes in which a number is sent.
+MAX_SEQUENCE: Final = 1 << 63
 # Nearly all batches have less.
 USUAL_PAYLOAD: Final = 32 * 1024
 # Of a message that are kept: one more than a reply of a replay has, the longest message of an engine. ZeroMQ itself

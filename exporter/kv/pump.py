@@ -30,6 +30,8 @@ from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
 )
 
+from exporter.kv.seldom import Seldom
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -40,8 +42,8 @@ __all__ = ["OPERATIONS", "REASONS", "RESYNCS", "Pump", "PumpObserver"]
 
 _log: Final = logging.getLogger(__name__)
 
-# The `reason` of a Redis error: the first class that fits (subclasses first).
-_REASONS: Final[tuple[tuple[type[RedisError], str], ...]] = (
+# The `reason` of a failure: the first class that fits (subclasses first).
+_REASONS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (AuthenticationError, "auth"),
     (NoPermissionError, "auth"),
     (BusyLoadingError, "loading"),
@@ -50,8 +52,10 @@ _REASONS: Final[tuple[tuple[type[RedisError], str], ...]] = (
     (InvalidResponse, "invalid_reply"),
     (RedisTimeoutError, "timeout"),
     (RedisConnectionError, "connection"),
+    (RedisError, "other"),
+    (Exception, "internal"),
 )
-REASONS: Final = (*dict.fromkeys(reason for _, reason in _REASONS), "other")
+REASONS: Final = tuple(dict.fromkeys(reason for _, reason in _REASONS))
 OPERATIONS: Final = ("write", "check", "resync")
 RESYNCS: Final = ("start", "emptied", "restarted", "refresh")
 
@@ -62,6 +66,8 @@ GATHER_SECONDS: Final = 0.005
 CHECK_SECONDS: Final = 5.0
 # The router takes a field for stale after 24 h.
 REFRESH_SECONDS: Final = 6 * 3600.0
+# How long after the deadline an operation that is under way may still succeed.
+LAST_SECONDS: Final = 0.5
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 10.0
 
@@ -120,9 +126,12 @@ class Pump:
         self.failure: str | None = "not asked yet"
         self._server: str | None = None
         self._resync_reason: str | None = "start"
+        self._collected = 0  # of what the ledger has forgotten
         self._check_at = self._refresh_at = clock()
         self._first_pause, self._longest_pause = pauses
         self._pause = self._first_pause
+        self._log_failure = {reason: Seldom() for reason in REASONS}
+        self._log_success = Seldom()
         self._stopping = Event()
         self._deadline = 0.0
         # A server that sends a byte now and then can hold an operation longer than an end may take.
@@ -136,33 +145,44 @@ class Pump:
     def stop(self, seconds: float) -> None:
         """Ask the thread to take this pod's fields out of Redis and to end within `seconds`."""
         self._deadline = self._clock() + seconds
-        self._ledger.clear_all()
+        self._ledger.close()
         self._stopping.set()
         self._ledger.wake()
 
-    def join(self, timeout: float) -> None:
-        """Wait for the end that `stop` asked for."""
-        self._thread.join(timeout)
+    def join(self) -> None:
+        """Wait for the end that `stop` asked for, and log what is left in Redis."""
+        self._thread.join(max(self._deadline - self._clock(), 0.0) + LAST_SECONDS)
+        left, more = self._ledger.size, " or more" if self._misses_some else ""
+        if left or more:
+            _log.warning("%d%s fields of this pod stay in Redis until its next start", left, more)
 
     def _run(self) -> None:
+        while not self._is_last_turn():
+            pass
+        self._index.close()
+
+    def _is_last_turn(self) -> bool:
+        """Take one turn; a defect costs that turn, and everything is written again."""
         try:
-            while not self._is_over():
-                self._step()
-        except Exception:  # noqa: BLE001 - the outermost frame of a thread
-            _log.exception("the KV index is no longer kept: a defect of the runtime")
-            self.failure = "internal"
-        finally:
-            self._index.close()
+            if self._is_over():
+                return True
+            self._step()
+        except Exception as error:  # noqa: BLE001 - the outermost frame of a thread
+            self._failed("write", error)
+            self._resync_reason = self._resync_reason or "refresh"
+            self._rest()
+        return False
 
     def _is_over(self) -> bool:
         if not self._stopping.is_set():
             return False
-        if self._clock() >= self._deadline:
-            _log.warning("%d fields of this pod stay in Redis until its next start", self._ledger.size)
-            return True
-        if self.failure is not None and not self._ledger.size:
-            return True  # nothing of ours is there, as far as anybody knows
+        is_empty = not self._ledger.size and not self._misses_some
+        if self._clock() >= self._deadline or (self.failure is not None and is_empty):
+            return True  # or nothing of ours is there, as far as the runtime knows
         if self._resync_reason is not None or self._ledger.pending:
+            return False
+        if self._misses_some:
+            self._check_at = self._clock()
             return False
         if self._do("write", self._index.forget):
             return True
@@ -173,7 +193,8 @@ class Pump:
         if self._resync() and self._check() and self._write():
             self._pause = self._first_pause
             if self.failure is not None:  # over only now: a full Redis answers checks and refuses writes
-                _log.info("Redis takes the KV index")
+                if self._log_success.due():
+                    _log.info("Redis takes the KV index")
                 self.failure = None
             self._ledger.wait(max(self._check_at - self._clock(), 0.0), unless=self._stopping.is_set)
             if self._ledger.pending:
@@ -202,9 +223,20 @@ class Pump:
         """Make the ledger and Redis know of each other's entries."""
         self._server = self._index.server_id()
         self._ledger.doubt()
+        self._collect()
+        self._index.claim()
+
+    def _collect(self) -> None:
+        """Let the ledger adopt what this pod has in Redis, as far as there is room."""
+        forgotten = self._ledger.forgotten
         for model, block in self._index.remembered():
             self._ledger.adopt(model, block)
-        self._index.claim()
+        self._collected = forgotten
+
+    @property
+    def _misses_some(self) -> bool:
+        """Whether Redis may have fields that the ledger has forgotten."""
+        return self._collected != self._ledger.forgotten
 
     def _check(self) -> bool:
         """Notice that Redis lost what was written, and what is due to be written anew."""
@@ -218,7 +250,7 @@ class Pump:
         if not self._do("check", self._look):
             return False
         self._check_at = now + self._check_every
-        return self._resync()
+        return self._resync() and (not self._misses_some or self._do("resync", self._collect))
 
     def _look(self) -> None:
         if not self._index.is_claimed():
@@ -250,16 +282,21 @@ class Pump:
         started = self._clock()
         try:
             action()
-        except RedisError as error:
-            self._failed(operation, next((reason for kind, reason in _REASONS if isinstance(error, kind)), "other"))
+        except Exception as error:  # noqa: BLE001 - one failed operation must not end the thread
+            self._failed(operation, error)
             return False
         self._observer.redis_done(operation=operation, seconds=self._clock() - started)
         return True
 
-    def _failed(self, operation: str, reason: str) -> None:
+    def _failed(self, operation: str, error: Exception) -> None:
+        reason = next(reason for kind, reason in _REASONS if isinstance(error, kind))
         self._observer.redis_failed(operation=operation, reason=reason)
-        if reason != self.failure:
-            _log.warning("Redis does not take the KV index (%s): events are kept and written later", reason)
+        # What stays wrong is logged by `exporter.kv.events` as well, after a minute.
+        if reason != self.failure and self._log_failure[reason].due():
+            _log.warning(
+                "Redis does not take the KV index (%s): events are kept and written later", reason,
+                exc_info=error if reason == "internal" else None,
+            )  # fmt: skip
         self.failure = reason
         # Whatever it was: before the next write, look whether this is still the same Redis.
         self._check_at = self._clock()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 import zmq
 
 from exporter.kv.frames import receive
-from exporter.kv.limits import GATHERED_BYTES, GATHERED_REPLIES, MAX_PAYLOAD, USUAL_PAYLOAD, queue_length
+from exporter.kv.limits import GATHERED_BYTES, GATHERED_REPLIES, MAX_PAYLOAD, MAX_SEQUENCE, USUAL_PAYLOAD, queue_length
 from exporter.kv.link import Link
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ END_SECONDS: Final = 1.0
 MOST_BATCHES: Final = 50_000
 MOST_BYTES: Final = 512 * 1024 * 1024
 LONGEST_SECONDS: Final = 60.0
+# Replies that trickle in are worked on before all are there.
+GATHER_SECONDS: Final = 1.0
 _QUEUE_BYTES: Final = 16 * 1024 * 1024
 _SLICE_MS: Final = 250
 # Between two replies of one answer there is less.
@@ -92,6 +94,8 @@ class Replay:
                 raise ReplayError("the runtime ends")
             if number <= last:
                 raise UnsoundReplayError("replies out of order")
+            if number >= MAX_SEQUENCE:
+                raise UnsoundReplayError("a number that is too high")
             if batches < 0 or size < 0 or self._clock() > deadline:
                 raise UnsoundReplayError("its answer has no end")
             yield number, payload
@@ -123,7 +127,7 @@ class Replay:
                 while True:
                     self._wait(socket, link, patience)
                     patience = END_SECONDS
-                    for frames in _gathered(socket):
+                    for frames in self._gathered(socket):
                         if (reply := _reply(frames)) is None:
                             return
                         yield reply
@@ -144,16 +148,17 @@ class Replay:
             if waited >= seconds * 1000 and link.patience() is None:
                 raise ReplayError("no answer")
 
-
-def _gathered(socket: zmq.Socket[bytes]) -> list[list[bytes]]:
-    """Return what is there and what follows at once: the engine drops replies that are not read as fast as it sends."""
-    messages: list[list[bytes]] = []
-    left = GATHERED_BYTES
-    while left > 0 and len(messages) < GATHERED_REPLIES and (more := receive(socket)):
-        messages += more
-        left -= sum(len(frames[-1]) for frames in more)
-        socket.poll(_LULL_MS)
-    return messages
+    def _gathered(self, socket: zmq.Socket[bytes]) -> list[list[bytes]]:
+        """Return what is there and follows closely: the engine drops replies that are not read as fast as it sends."""
+        messages: list[list[bytes]] = []
+        left, until = GATHERED_BYTES, self._clock() + GATHER_SECONDS
+        while left > 0 and len(messages) < GATHERED_REPLIES and (more := receive(socket)):
+            messages += more
+            left -= sum(len(frames[-1]) for frames in more)
+            if self._stopping.is_set() or self._clock() > until:
+                break
+            socket.poll(_LULL_MS)
+        return messages
 
 
 def _reply(frames: list[bytes]) -> tuple[int, bytes] | None:

@@ -107,7 +107,10 @@ class BoundedParser(BaseParser):
     def _error(self, line: bytes) -> ResponseError:
         if not line.startswith(b"-"):
             raise InvalidResponse("not a number and no error")
-        error = self.parse_error(line[1:].decode(errors="replace"))  # type: ignore[no-untyped-call]
+        try:
+            error = self.parse_error(line[1:].decode(errors="replace"))  # type: ignore[no-untyped-call]
+        except ValueError:  # redis-py takes apart what stands behind MOVED and ASK
+            raise InvalidResponse("an error that Redis does not have") from None
         if isinstance(error, RedisConnectionError):
             raise error
         found: ResponseError = error

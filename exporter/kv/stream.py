@@ -8,13 +8,15 @@ one; a number too low is a restart of the engine, which empties its cache.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from contextlib import closing
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol
 
 from exporter.kv.decode import Drop, PayloadError, decode
-from exporter.kv.limits import MAX_PAYLOAD
+from exporter.kv.limits import MAX_PAYLOAD, MAX_SEQUENCE
 from exporter.kv.replay import OversizedReplyError, ReplayError, UnsoundReplayError
+from exporter.kv.seldom import Seldom
 from exporter.kv.tally import Tally
 
 if TYPE_CHECKING:
@@ -27,13 +29,17 @@ __all__ = ["EventStream", "Replays", "StreamObserver"]
 _log: Final = logging.getLogger(__name__)
 
 ENGINE_RESTART: Final = "engine_restart"
-_MAX_SEQUENCE: Final = 1 << 63
 # Each try brings at least a socket's buffer full, of the engine's ten thousand batches.
 _REPLAY_TRIES: Final = 50
 # All of them together may take so long; live messages wait meanwhile.
 _REPLAY_SECONDS: Final = 60.0
 # So long the socket is left alone after an answer that no engine gives.
 _REST_SECONDS: Final = 60.0
+# An engine does not restart as often as that within a minute: several publishers send under one address.
+_MOST_RESTARTS: Final = 5
+_MINUTE: Final = 60.0
+# A gap counts as no more batches: its numbers are whatever the peer says.
+_MOST_LOST: Final = 1_000_000
 # So many messages may have filled the engine's queue, if no pause was between them; no high-water mark is that low.
 _BURST: Final = 100
 
@@ -88,6 +94,8 @@ class EventStream:
         self._replayed: dict[int, int] = {}
         self._replayed_to = -1
         self._doubtful = False
+        self._restarts: deque[float] = deque(maxlen=_MOST_RESTARTS)
+        self._log_restart, self._log_loss, self._log_replay = (Seldom(clock=clock) for _ in range(3))
         self.tally = Tally()
         self.received = False
         self.replay_failure: str | None = None
@@ -106,7 +114,7 @@ class EventStream:
 
     def take(self, number: int, payload: bytes) -> None:
         """Take a message that the socket brought."""
-        if number >= _MAX_SEQUENCE:
+        if number >= MAX_SEQUENCE:
             self.tally.drop(Drop.SEQUENCE)
             return
         if self._has_replayed(number, payload):
@@ -141,6 +149,11 @@ class EventStream:
         if self.replay_failure is None:
             self._catch_up()
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether the numbers start over so often that several publishers must send them."""
+        return len(self._restarts) == _MOST_RESTARTS and self._clock() - self._restarts[0] < _MINUTE
+
     def report(self) -> None:
         """Tell the observer what came since the last time."""
         if self.tally:
@@ -169,7 +182,9 @@ class EventStream:
             self.tally.drop(Drop.FULL, refused)
 
     def _restart(self) -> None:
-        _log.info("engine restarted (dp_rank %d): its blocks are gone", self._rank)
+        self._restarts.append(self._clock())
+        if times := self._log_restart.due():
+            _log.info("engine restarted, its blocks are dropped: dp_rank=%d count=%d", self._rank, times)
         self._observer.resynced(reason=ENGINE_RESTART)
         self._ledger.clear(self._rank)
         self._next = self._paused_at = 0
@@ -181,10 +196,15 @@ class EventStream:
         self.tally.gaps += 1
         self._catch_up(number)
         if number > self._next:
-            lost = number - self._next
-            self.tally.drop(Drop.LOST, lost)
-            _log.warning("%d event batches are lost (dp_rank %d): %s", lost, self._rank, self._why_lost())
+            self._lose(number)
             self._next = number
+
+    def _lose(self, number: int) -> None:
+        """Count the batches before a number as lost."""
+        lost = min(number - self._next, _MOST_LOST)
+        self.tally.drop(Drop.LOST, lost)
+        if lost := self._log_loss.due(lost):
+            _log.warning("event batches are lost: dp_rank=%d count=%d: %s", self._rank, lost, self._why_lost())
 
     def _why_lost(self) -> str:
         if self._replay is None:
@@ -221,7 +241,7 @@ class EventStream:
             if number > self._next and not first:
                 return False
             if number > self._next and self._last is not None:  # the engine no longer has what is before
-                self.tally.drop(Drop.LOST, number - self._next)
+                self._lose(number)
             first = False
             self._apply(number, payload)
             self._replayed[number] = hash(payload)
@@ -244,6 +264,6 @@ class EventStream:
             return True
 
     def _note_replay(self, failure: str | None) -> None:
-        if failure != self.replay_failure and failure:
+        if failure != self.replay_failure and failure and self._log_replay.due():
             _log.warning("the engine's replay socket is of no use (dp_rank %d): %s", self._rank, failure)
         self.replay_failure = failure

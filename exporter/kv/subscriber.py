@@ -20,6 +20,7 @@ from exporter.kv.decode import Drop
 from exporter.kv.frames import receive
 from exporter.kv.limits import MAX_PAYLOAD
 from exporter.kv.link import Link
+from exporter.kv.seldom import Seldom
 from exporter.memory import give_back
 
 if TYPE_CHECKING:
@@ -81,13 +82,15 @@ class Subscriber:
         self._context = context
         self._topic = topic.encode()
         self._queue = queue
+        self._log_change = {is_up: Seldom() for is_up in (True, False)}
         self._refused_at: float | None = None
         self._observer = observer
         self._stopping = stopping
         self._bell = f"inproc://kv-stop-{rank}-{id(self)}"
         self._bell_socket = context.socket(zmq.PAIR)
         self._bell_socket.bind(self._bell)
-        self._thread = Thread(target=self._run, name=f"kv-events-{rank}")
+        # What is under way when the runtime ends may take longer than the end.
+        self._thread = Thread(target=self._run, name=f"kv-events-{rank}", daemon=True)
 
     @property
     def refused(self) -> bool:
@@ -103,10 +106,11 @@ class Subscriber:
         with suppress(zmq.Again):  # the thread has ended, or is yet to look
             self._bell_socket.send(b"", zmq.NOBLOCK)
 
-    def join(self, timeout: float) -> None:
-        """Wait for the end of the thread."""
+    def join(self, timeout: float) -> bool:
+        """Wait for the end of the thread; return whether it has ended."""
         self._thread.join(timeout)
         self._bell_socket.close(linger=0)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         bell = self._context.socket(zmq.PAIR)
@@ -155,7 +159,9 @@ class Subscriber:
         for is_up in link.changes():
             self.connected = is_up
             self._observer.connection(self.rank, up=is_up)
-            _log.info("KV events of dp_rank %d: %s", self.rank, "connected" if is_up else "connection lost")
+            if times := self._log_change[is_up].due():
+                event = "connected" if is_up else "connection lost"
+                _log.info("KV events: %s: dp_rank=%d count=%d", event, self.rank, times)
             if is_up:
                 self.stream.connected()
         if link.is_given_up:
@@ -174,6 +180,8 @@ class Subscriber:
 
     def _drain(self, socket: zmq.Socket[bytes]) -> None:
         for frames in receive(socket):
+            if self._stopping.is_set():
+                return
             if len(frames) != _FRAMES or len(frames[1]) != _SEQUENCE_BYTES:
                 self.stream.tally.drop(Drop.FRAMES)
             elif not frames[0].startswith(self._topic):

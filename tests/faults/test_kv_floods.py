@@ -251,3 +251,19 @@ def test_a_replay_without_end_is_left(redis: RedisServer, replies: Any) -> None:
         wait_until(lambda: finding(runtime)["status"] == "failing", "it is said")
         assert "replay" in finding(runtime)["detail"]
         assert len(replays.asked) < 10
+
+
+def test_two_publishers_under_one_address(redis: RedisServer) -> None:
+    """Their numbers alternate; /ready says what is wrong, and the log does not grow with the messages."""
+    payload = WIRE.batch(Store([1], range(1, 17)))
+    with KvPublisher(WIRE) as publisher, confined(publisher, redis) as runtime:
+        for number in range(1000):
+            publisher.send(b"kv-events", (5000 + number).to_bytes(8, "big"), payload)
+            publisher.send(b"kv-events", number.to_bytes(8, "big"), payload)
+        wait_until(lambda: "several publishers" in finding(runtime)["detail"], "it is said")
+        resyncs = "kthena_runtime_kv_resyncs_total"
+        restarts = resyncs + '{reason="engine_restart"}'
+        wait_until(
+            lambda: samples(runtime.page(f"/metrics?name[]={resyncs}"))[restarts] == 1000, "every message is taken"
+        )
+        assert runtime.log.count("\n") < 20

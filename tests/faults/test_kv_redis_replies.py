@@ -51,6 +51,8 @@ REPLIES: Final = {
     "HTTP": (b"INFO", says(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "invalid_reply"),
     "a scan without end": (b"SSCAN", says(b"*2\r\n$1\r\n7\r\n*1\r\n$3\r\nm@1\r\n"), "invalid_reply"),
     "a scan that is a number": (b"SSCAN", says(b":7\r\n"), "invalid_reply"),
+    "a redirection to nowhere": (b"SADD", says(b"-MOVED 1\r\n"), "invalid_reply"),
+    "a question to nowhere": (b"SADD", says(b"-ASK 1 host:port\r\n"), "invalid_reply"),
     "silence within a reply": (b"SSCAN", lambda send: send(b"*2\r\n"), "timeout"),
 }  # fmt: skip
 

@@ -18,6 +18,7 @@ from tests.peers.waiting import wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from exporter.kv.ledger import Change
     from exporter.kv.pump import Pump
     from tests.peers.kv_observer import KvRecorder
 
@@ -221,6 +222,81 @@ def test_tls_is_spoken() -> None:
         go_on(ledger)
         wait_for(server, ledger)
         assert recorder.failed == {}
+
+
+def leave(server: RedisServer, blocks: range) -> None:
+    """Write what an earlier runtime of this pod left."""
+    pipeline = server.client.pipeline(transaction=False)
+    for block in blocks:
+        pipeline.sadd(f"kthena:kv:pod:{POD}", f"{MODEL}@{block}")
+        pipeline.hset(f"matrix:kv:block:{MODEL}@{block}", POD, "1")
+    pipeline.execute()
+
+
+def test_more_is_left_than_the_ledger_has_room_for() -> None:
+    """What an earlier runtime left goes part by part, while the engine's blocks take all the room."""
+    with RedisServer() as server:
+        leave(server, range(500))
+        ledger = Ledger(MODEL, most=100)
+        ledger.apply(0, [Stored(range(100), range(1000, 1100))])
+        with pumping(ledger, server.url):
+            wait_for(server, ledger)
+            assert len(ledger.held()) == 100
+        assert server.client.dbsize() == 0
+
+
+def test_the_end_takes_out_what_was_forgotten(caplog: pytest.LogCaptureFixture) -> None:
+    """Fields that the ledger had no room for are in the pod's set, and go with it."""
+    with RedisServer(user=("runtime", "secret", "~* +@all -hset -hdel")) as server:
+        leave(server, range(500))
+        ledger = Ledger(MODEL, most=100)
+        with pumping(ledger, server.url) as (_, recorder):
+            fail_with(recorder, "auth")
+            ledger.apply(0, [Stored(range(100), range(1000, 1100))])
+            assert (ledger.size <= 105, ledger.forgotten > 400) == (True, True)
+            server.client.acl_setuser("runtime", enabled=True, commands=["+hset", "+hdel"])
+        assert server.client.dbsize() == 0
+    assert "stay in Redis" not in caplog.text
+
+
+def test_a_redis_that_fails_again_and_again_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Each reason is logged once a minute, and so is that it is over."""
+    with caplog.at_level(logging.INFO), RedisServer() as server, settled(server) as (ledger, pump, _):
+        for number in range(5):
+            server.client.config_set("min-replicas-to-write", 3)
+            ledger.apply(0, [Stored([9000 + number], [9000 + number])])
+            wait_until(lambda: pump.failure, "Redis refuses")
+            server.client.config_set("min-replicas-to-write", 0)
+            wait_until(lambda: pump.failure is None, "Redis takes it")
+
+    assert caplog.text.count("does not take") == 1
+    assert caplog.text.count("Redis takes the KV index") == 1
+
+
+class Defective(Ledger):
+    """A ledger that fails in its own way when changes are taken."""
+
+    defects = 3
+
+    def take(self, limit: int) -> list[Change]:
+        changes = super().take(limit)
+        if changes and self.defects:
+            self.defects -= 1
+            raise KeyError(limit)
+        return changes
+
+
+def test_a_defect_does_not_end_the_pump(caplog: pytest.LogCaptureFixture) -> None:
+    """It is counted, logged once with its class, and what it cost is written again."""
+    ledger = Defective(MODEL)
+    go_on(ledger)
+    with RedisServer() as server, pumping(ledger, server.url) as (pump, recorder):
+        wait_for(server, ledger)
+        wait_until(lambda: pump.failure is None, "the failure is over")
+
+    assert recorder.failed == {("write", "internal"): 3}
+    assert caplog.text.count("does not take the KV index (internal)") == 1
+    assert "KeyError: 1000" in caplog.text
 
 
 def test_the_end_does_not_wait_for_a_redis_that_is_away(caplog: pytest.LogCaptureFixture) -> None:

@@ -80,5 +80,6 @@ def pumping(
         yield pump, recorder
     finally:
         pump.stop(stop_seconds)
-        pump.join(PATIENCE)
+        pump.join()
+        pump._thread.join(PATIENCE)
         assert not pump._thread.is_alive()

@@ -551,8 +551,9 @@ def findings() -> list[tuple[str, str, str]]:
         received: bool = True,
         replay: str | None = None,
         refused: bool = False,
+        shared: bool = False,
     ) -> Any:
-        stream = SimpleNamespace(received=received, replay_failure=replay)
+        stream = SimpleNamespace(received=received, replay_failure=replay, is_shared=shared)
         return SimpleNamespace(
             rank=0, endpoint="tcp://e:1", connected=connected, filtered=filtered, stream=stream, refused=refused
         )
@@ -568,6 +569,7 @@ def findings() -> list[tuple[str, str, str]]:
         subscriber(replay="no answer"),
         subscriber(received=False),
         subscriber(refused=True),
+        subscriber(shared=True),
         subscriber(),
     ]
     roomy, full = SimpleNamespace(is_full=False, most=1), SimpleNamespace(is_full=True, most=1)
@@ -577,7 +579,7 @@ def findings() -> list[tuple[str, str, str]]:
         *(diagnosis.diagnose_engine("vllm", [one], roomy) for one in subscribers),
         diagnosis.diagnose_engine("vllm", [subscriber()], full),
     ]
-    failures = ["not asked yet", *REASONS, "internal", None]
+    failures = ["not asked yet", *REASONS, None]
     redis = [diagnosis.diagnose_redis(SimpleNamespace(failure=failure)) for failure in failures]
     return [(check, *found) for check, some in (("kv_events", engine), ("redis", redis)) for found in some]
 
@@ -601,7 +603,7 @@ def test_a_redis_error_is_named_as_its_metric_names_it() -> None:
     rows = cells(KV_EVENTS, "check", "status", "detail", "what to do")
     reasons = {found[1]: code(row[2])[0] for row in rows if (found := re.match(r"reason `(\w+)`", row[3]))}
 
-    assert set(reasons) == set(REASONS) - {"other"}
+    assert set(reasons) == set(REASONS) - {"other", "internal"}
     for reason, words in reasons.items():
         assert words in diagnosis.diagnose_redis(SimpleNamespace(failure=reason)).detail
 

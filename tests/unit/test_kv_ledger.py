@@ -177,12 +177,13 @@ def test_an_adapter_named_like_the_model_is_the_model() -> None:
     assert ledger.held() == {("base", 11)}
 
 
-def test_all_can_be_cleared() -> None:
-    """At the end of the runtime nothing is held, on whatever rank."""
+def test_a_closed_ledger_stays_empty() -> None:
+    """At the end of the runtime nothing is held, on whatever rank, and what still comes is not taken."""
     ledger = ledger_of([Stored([1], [11], group=4)])
     ledger.apply(3, [Stored([2], [12], adapter="lora-a")])
 
-    ledger.clear_all()
+    ledger.close()
+    ledger.apply(0, [Stored([9], [19])])
 
     assert sorted(taken(ledger)) == [("base", 11, False)]
     assert ledger.size == ledger.pending == 0

@@ -110,9 +110,9 @@ def test_an_outage_costs_no_more_than_the_engines_cache() -> None:
 
 def test_adopted_entries_go_unless_they_are_held() -> None:
     """What a former runtime left in Redis is removed, or written anew where the engine has it."""
-    ledger = ledger_of([Stored([1], [11])])
+    ledger = ledger_of([Stored([1], [11])], written=False)
 
-    for model, block in [("base", 11), ("base", 12), ("lora-a", 11)]:
+    for model, block in [("base", 11), ("base", 12), ("lora-a", 11), ("x" * 513, 11)]:
         ledger.adopt(model, block)
 
     assert taken(ledger) == [("base", 11, True), ("base", 12, False), ("lora-a", 11, False)]

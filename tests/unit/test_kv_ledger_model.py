@@ -16,24 +16,40 @@ sources = st.tuples(st.integers(0, 1), st.integers(0, 1))
 names = st.integers(0, 5)
 blocks = st.integers(10, 13)
 adapters = st.sampled_from([None, None, "lora-a"])
+MOST = 6
+LIMIT = MOST + 1
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """Any order of events, writes that fail, doubts and leftovers."""
+    """Any order of events, writes that fail, doubts and leftovers, with little room."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.ledger = Ledger("base")
+        self.ledger = Ledger("base", most=MOST)
         self.engine: dict[tuple[int, int], dict[int, list[Key]]] = {}
         self.redis: set[Key] = set()
         self.flying: list[Change] = []
+        self.collected = 0
+
+    @property
+    def has_room(self) -> bool:
+        """Each name takes one place, and one more when it repeats."""
+        return sum(min(len(copies), 2) for named in self.engine.values() for copies in named.values()) < MOST
+
+    def collect(self) -> None:
+        self.collected = self.ledger.forgotten
+        for model, block in self.redis:
+            self.ledger.adopt(model, block)
 
     @rule(source=sources, name=names, block=blocks, adapter=adapters)
     def store(self, source: tuple[int, int], name: int, block: int, adapter: str | None) -> None:
-        self.ledger.apply(source[0], [Stored([name], [block], adapter, source[1])])
+        refused = self.ledger.apply(source[0], [Stored([name], [block], adapter, source[1])])
         key = (adapter or "base", block)
         copies = self.engine.setdefault(source, {}).setdefault(name, [])
-        copies[:] = [copy for copy in copies if copy == key] + [key]
+        takes_room = not copies or copies == [key]
+        assert refused == (takes_room and not self.has_room)
+        if not refused:
+            copies[:] = [copy for copy in copies if copy == key] + [key]
 
     @rule(source=sources, some=st.lists(names, max_size=3))
     def remove(self, source: tuple[int, int], some: list[int]) -> None:
@@ -69,8 +85,12 @@ class LedgerMachine(RuleBasedStateMachine):
         if not kept:
             self.redis.clear()
         self.ledger.doubt()
-        for model, block in self.redis:
-            self.ledger.adopt(model, block)
+        self.collect()
+
+    @rule()
+    def collect_forgotten(self) -> None:
+        if not self.flying:
+            self.collect()
 
     @invariant()
     def holds_what_the_engine_holds(self) -> None:
@@ -81,18 +101,24 @@ class LedgerMachine(RuleBasedStateMachine):
     @invariant()
     def remembers_no_more_than_it_needs(self) -> None:
         assert self.ledger.size <= len(self.ledger.held() | self.redis) + len(self.ledger._pending) + len(self.flying)
-        assert 0 <= self.ledger.pending <= self.ledger.size
+        assert 0 <= self.ledger.pending <= self.ledger.size <= LIMIT + len(self.flying)
 
     def teardown(self) -> None:
         """In the end Redis has exactly what the engine holds, and the ledger no more than that."""
         self.ledger.settle(self.flying, done=False)
+        self.drain()
+        while self.collected != self.ledger.forgotten:
+            self.collect()
+            self.drain()
+        assert self.redis == self.ledger.held()
+        assert self.ledger.size == len(self.redis)
+        assert self.ledger.pending == 0
+
+    def drain(self) -> None:
         while changes := self.ledger.take(2):
             for entry, present in changes:
                 (self.redis.add if present else self.redis.discard)((entry.model, entry.block))
             self.ledger.settle(changes, done=True)
-        assert self.redis == self.ledger.held()
-        assert self.ledger.size == len(self.redis)
-        assert self.ledger.pending == 0
 
 
 TestLedger = LedgerMachine.TestCase

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import tracemalloc
 from itertools import count, pairwise, repeat
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
@@ -96,7 +97,14 @@ def test_replies_are_read_wherever_they_are_cut(replies: list[Any], cuts: list[i
             parser.read_response()
 
 
-@given(st.binary(max_size=60))
+# What redis-py takes apart further, by the first word.
+errors = st.builds(
+    lambda code, text: f"-{code} {text}\r\n".encode(),
+    st.sampled_from(sorted(BoundedParser.EXCEPTION_CLASSES)), st.text("0 :.-", max_size=8),
+)  # fmt: skip
+
+
+@given(st.binary(max_size=60) | errors)
 def test_no_bytes_break_the_parser(text: bytes) -> None:
     """Law: any bytes are replies or an error of Redis."""
     with Connected(text) as parser:
@@ -209,9 +217,10 @@ def numbered(start: int) -> Iterator[tuple[int, bytes]]:
         (lambda start: repeat((start, b"")), 1),
         (lambda _: iter([(5, b""), (6, b""), (6, b"")]), 2),
         (lambda _: iter([(4, b"")]), 0),
+        (lambda _: iter([(5, b""), ((1 << 64) - 2, b"")]), 1),
         (lambda start: ((number, bytes(2_000_000)) for number in count(start)), 268),
     ],
-    ids=["numbers", "repeats", "backwards", "before", "bytes"],
+    ids=["numbers", "repeats", "backwards", "before", "huge", "bytes"],
 )
 def test_an_answer_that_no_engine_gives_is_left(answer: Any, taken: int) -> None:
     """Beyond what is missing and what an engine may have besides, in order; or beyond so many bytes."""
@@ -231,6 +240,20 @@ def test_an_answer_that_drips_is_left() -> None:
         assert len(list(replay.since(0))) < 10
 
 
+def test_replies_that_keep_coming_are_worked_on_meanwhile() -> None:
+    """A lull between them is not waited for beyond a second, nor when the runtime ends."""
+    seconds = count(0, 7)
+    slow, ending = Replies(clock=lambda: float(next(seconds))), Replies()
+    ending._stopping.set()
+    with zmq.Context() as context, context.socket(zmq.PUSH) as push, context.socket(zmq.PULL) as pull:
+        push.bind("inproc://replies")
+        pull.connect("inproc://replies")
+        for _ in range(900):
+            push.send_multipart([b"a", b"b", b"c"])
+
+        assert [len(replay._gathered(pull)) for replay in (slow, ending, Replies())] == [256, 256, 388]
+
+
 def test_a_large_reply_is_asked_for_again_with_more_room() -> None:
     """Most replies are small, so many may wait; the first that is not makes fewer wait, of any size."""
 
@@ -244,6 +267,16 @@ def test_a_large_reply_is_asked_for_again_with_more_room() -> None:
     with pytest.raises(ReplayError):
         list(replay.since(3))
     assert replay.asked == [3, 4, 3]
+
+
+def test_a_huge_gap_counts_as_a_million_batches() -> None:
+    """Its number is whatever the peer says, and the counter stays of use."""
+    bench = Bench(replay=False)
+    bench.live(store(0))
+    bench.engine.sequence = 1 << 62
+    bench.live(store(1))
+
+    assert bench.told.dropped == {Drop.LOST: 1_000_000}
 
 
 def test_a_batch_that_is_too_large_is_passed_over() -> None:
@@ -265,9 +298,8 @@ def test_a_full_ledger_refuses_and_goes_on() -> None:
 
     assert ledger.apply(0, [Stored([1, 2, 3, 4], [11, 12, 13, 14])]) == 1
     assert ledger.is_full
-    assert ledger.apply(0, [Stored([1, 2], [11, 12])]) == 0
-    assert ledger.apply(0, [Removed([1, 1, 2]), Stored([5, 6], [15, 16])]) == 1
-    assert ledger.held() == {("base", 13), ("base", 15), ("base", 12)}
+    assert ledger.apply(0, [Removed([1, 2]), Stored([5, 6, 7], [15, 16, 17])]) == 1
+    assert ledger.held() == {("base", 13), ("base", 15), ("base", 16)}
     ledger.clear(0)
     assert (ledger.is_full, ledger.size) == (False, 0)
     assert ledger.apply(0, [Stored([7, 8, 9], [17, 18, 19])]) == 0
@@ -281,13 +313,54 @@ def test_names_of_the_same_block_count_each() -> None:
     assert (ledger.size, ledger.is_full) == (1, True)
 
 
-def test_a_full_ledger_adopts_no_more() -> None:
-    """What Redis remembers beyond that stays there until the router drops it."""
+def test_repeats_count_as_blocks() -> None:
+    """The first of each name does; without room for it the block goes with its first removal."""
     ledger = Ledger("base", most=3)
-    for block in range(10):
-        ledger.adopt("base", block)
 
-    assert ledger.size == 3
+    assert ledger.apply(0, [Stored([1, 2], [11, 12]), Stored([1, 1, 1, 2], [11, 11, 11, 12])]) == 1
+    assert ledger.apply(0, [Removed([2, 1, 1, 1])]) == 0
+    assert ledger.held() == {("base", 11)}
+    assert ledger.apply(0, [Stored([3, 4], [13, 14])]) == 0
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_place_in_the_ledger_costs_what_the_documents_say(times: int) -> None:
+    """With the longest hashes and names that are taken, and repeats."""
+    ledger = Ledger("base", most=10_000)
+    tracemalloc.start()
+    for number in range(10_000 // times):
+        for _ in range(times):
+            ledger.apply(0, [Stored([number.to_bytes(64)], [(number << 40) + 1], (b"x" * 512).decode())])
+    used = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+
+    assert ledger.is_full
+    assert used < 360 * 10_000
+
+
+def test_leftovers_give_way() -> None:
+    """What the engine holds comes first; fields that nobody holds are forgotten, and adopted again later."""
+    ledger = Ledger("base", most=20)
+    for block in range(100):
+        ledger.adopt("base", block)
+    assert (ledger.size, ledger.forgotten) == (21, 79)
+
+    assert ledger.apply(0, [Stored(list(range(20)), list(range(200, 220)))]) == 0
+
+    assert (ledger.size, ledger.forgotten, ledger.pending) == (20, 100, 20)
+    ledger.adopt("base", 5)
+    ledger.adopt("base", 6)
+    assert (ledger.size, ledger.forgotten) == (21, 101)
+
+
+def test_a_model_has_one_name_in_memory() -> None:
+    """However many events bring it, and whether the engine or Redis does."""
+    ledger = Ledger("base")
+    for number in range(3):
+        ledger.apply(0, [Stored([number], [number], b"lora-a".decode())])
+        ledger.adopt(b"lora-a".decode(), 10 + number)
+
+    assert len({id(change.entry.model) for change in ledger.take(10)}) == 1
 
 
 def test_adapters_have_a_bound() -> None:

@@ -7,9 +7,12 @@ import logging
 import pytest
 
 from exporter.kv.decode import Drop
-from exporter.kv.stream import MAX_PAYLOAD
+from exporter.kv.ledger import Ledger
+from exporter.kv.stream import MAX_PAYLOAD, EventStream
 from tests.peers.kv_bench import Bench, store
+from tests.peers.kv_engine import KvEngine
 from tests.peers.kv_frames import Remove, pack
+from tests.peers.kv_observer import KvRecorder
 
 
 def test_batches_in_order_are_taken() -> None:
@@ -297,3 +300,24 @@ def test_a_bad_payload_has_a_number_all_the_same(payload: bytes, reason: Drop) -
     bench.check()
     assert bench.told.dropped == {reason: 1}
     assert bench.told.tally["gaps"] == 0
+
+
+def test_each_kind_of_line_is_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    """Two publishers under one address look like endless gaps and restarts; that is said once, and diagnosed."""
+    seconds = [0.0]
+    recorder, payload = KvRecorder(), KvEngine().emit(store(1))[1]
+    stream = EventStream(0, Ledger("base"), recorder, clock=lambda: seconds[0])
+    with caplog.at_level(logging.INFO):
+        for number in range(0, 400, 2):
+            stream.take(1000 + number, payload)
+            stream.take(number, payload)
+        assert stream.is_shared
+        assert caplog.text.count("\n") == 2
+        seconds[0] = 61.0
+        assert not stream.is_shared
+        stream.take(1, payload)
+
+    assert "engine restarted, its blocks are dropped: dp_rank=0 count=200" in caplog.text
+    assert caplog.text.count("\n") == 4
+    stream.report()
+    assert len(recorder.resyncs) == 201
