@@ -462,6 +462,10 @@ def _value(option: Option, origin: str | None, text: _Text) -> Any:  # noqa: ANN
 
 def _parsed(option: Option, origin: str | None, text: str) -> Any:  # noqa: ANN401 - a field of Settings
     try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{origin} is not valid UTF-8") from None
+    try:
         return option.parse(text)
     except ValueError as error:
         message = f"{origin} {error}" + ("" if option.secret else f", got {values.shown(text)!r}")

@@ -13,6 +13,9 @@ MOST_VALUE_BYTES: Final = 8192
 
 
 def excess(text: str, most: int = MOST_BYTES) -> str | None:
-    """Return how a text exceeds its limit, as the end of a sentence that begins with its name; `None` if it does not."""
-    size = len(text.encode(errors="surrogatepass"))
+    """Return why a text is not taken, as the end of a sentence that begins with its name; `None` if it is."""
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        return "is not valid UTF-8"
     return f"has {size:,} bytes; the limit is {most:,}" if size > most else None

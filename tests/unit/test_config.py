@@ -289,6 +289,12 @@ def test_a_bad_value_of_a_variable_is_named(variable: str, value: str, problem: 
     assert error_of(**{variable: value}) == f"{variable} {problem}, got {value!r}"
 
 
+@pytest.mark.parametrize("option", [option for option in OPTIONS if option.variable], ids=lambda option: option.name)
+def test_a_value_that_is_not_utf_8_is_refused(option: Option) -> None:
+    """Such bytes come as lone surrogates, which no page, log or Redis takes."""
+    assert error_of(**{option.variable: "a\udcffb"}) == f"{option.variable} is not valid UTF-8"
+
+
 @pytest.mark.parametrize("host", ["*", "0.0.0.0", "[::]"])
 @pytest.mark.parametrize("variable", ["KV_EVENTS_ENDPOINT", "VLLM_ZMQ_ENDPOINT", "KV_EVENTS_REPLAY_ENDPOINT"])
 def test_the_engines_own_spelling_of_an_endpoint_is_this_pod(variable: str, host: str) -> None:
