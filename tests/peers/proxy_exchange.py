@@ -135,8 +135,13 @@ class Exchange:
 
     def send(self, data: bytes) -> None:
         """Send a piece of the body."""
-        self._send(data)
+        # Counted first: a client that has read it may look immediately.
         self.sent += len(data)
+        try:
+            self._send(data)
+        except OSError:
+            self.sent -= len(data)
+            raise
 
     def reply(self, answer: Answer) -> None:
         """Send a whole answer."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lora.model_source import ModelSource
+from tests.peers.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,6 +34,7 @@ def started(path: Path) -> tuple[str | None, list[str]]:
     names = Names()
     source = ModelSource(path, backend=None, lora_dir=path.parent, manager=names)
     source.start()
+    wait_until(lambda: source.problem != "not read yet", "it was read")
     source.stop()
     return source.problem, names.wanted
 
@@ -47,7 +49,7 @@ def test_a_link_is_followed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [(None, "cannot be read: not a regular file"), (MODEL + "#" * (1 << 20), "has more than 1048576 bytes")],
+    [(None, "it is not a regular file"), (MODEL + "#" * (1 << 20), "it has more than 1048576 bytes")],
     ids=["pipe", "large"],
 )
 def test_what_cannot_be_read_is_named(tmp_path: Path, text: str | None, words: str) -> None:
@@ -57,5 +59,5 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, text: str | None, words: s
 
     problem, wanted = started(path)
 
-    assert problem == f"{path} {words}"
+    assert problem == f"{path} cannot be read: {words}"
     assert wanted == []
