@@ -2,7 +2,7 @@
  *
  *   node render.mjs --prometheus http://localhost:9090 --out docs/images ../dashboards/*.json
  *
- * --theme light and --seconds 300 are there too. On standard output a line of JSON for each dashboard says what a
+ * --theme light and --seconds 300 are there too, --now 1796000000 for another time, and --colours 0 to keep all of them. On standard output a line of JSON for each dashboard says what a
  * person would not like: {"dashboard", "title", "panels", "problems": [{"panel", "problem"}]}.
  */
 import { createServer } from "node:http";
@@ -86,15 +86,15 @@ async function render(browser, address, file, options) {
   const height = await page.evaluate("document.getElementById('root').scrollHeight");
   const clip = { x: 0, y: 0, width: WIDTH, height };
   const picture = await page.screenshot({ clip });
-  await writeFile(join(options.out, `${basename(file, ".json")}.png`), smaller(picture));
+  await writeFile(join(options.out, `${basename(file, ".json")}.png`), options.colours ? smaller(picture, options.colours) : picture);
   await page.close();
   return { dashboard: basename(file, ".json"), ...report, problems: [...report.problems, ...errors] };
 }
 
-/** The same picture in 256 colours, a third of the size. */
-function smaller(png) {
+/** The same picture in fewer colours: with 256, a third of the size. */
+function smaller(png, colours) {
   const image = UPNG.decode(png);
-  return Buffer.from(UPNG.encode(UPNG.toRGBA8(image), image.width, image.height, 256));
+  return Buffer.from(UPNG.encode(UPNG.toRGBA8(image), image.width, image.height, colours));
 }
 
 const { values, positionals } = parseArgs({
@@ -104,16 +104,18 @@ const { values, positionals } = parseArgs({
     out: { type: "string", default: "." },
     theme: { type: "string", default: "dark" },
     seconds: { type: "string", default: "120" },
+    now: { type: "string" },
+    colours: { type: "string", default: "256" },
     chromium: { type: "string", default: "/usr/bin/chromium" },
   },
 });
-const { out, chromium: executablePath, ...query } = values;
+const { out, chromium: executablePath, colours, ...query } = values;
 await bundle();
 const server = await serve(positionals);
 const browser = await chromium.launch({ executablePath, args: CHROMIUM });
 try {
   for (const file of positionals) {
-    const report = await render(browser, `http://127.0.0.1:${server.address().port}`, file, { out, query });
+    const report = await render(browser, `http://127.0.0.1:${server.address().port}`, file, { out, query, colours: Number(colours) });
     process.stdout.write(`${JSON.stringify(report)}\n`);
   }
 } finally {

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
@@ -14,10 +15,12 @@ from tests.dashboards.screenshots import EMPTY_WHEN_WELL
 from tests.dashboards.stage import JOB, NAMESPACE, PATIENT_SECONDS, PROVOKED, Cluster, stage
 from tests.dashboards.targets import dashboards, variable_queries
 from tests.dashboards.view import Question, View, any_of
+from tests.dashboards.viewer import DASHBOARDS, Picture, draw
 from tests.peers.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from grafana.alert_rules import Alert
     from grafana.recording_rules import Rule
@@ -45,6 +48,11 @@ BURST_IS_OVER: Final = (
 )
 # Seconds.
 LASTING: Final = 5
+# What is under way comes and goes, so there may be none at the moment of the picture.
+MOMENTARY: Final = {("Progress", "no data")}
+PNG: Final = b"\x89PNG\r\n\x1a\n"
+# The pictures end at a time that fits the axes, up to 40 s ago; rates cover the 15 s before.
+SCRAPES: Final = SECONDS + 40 + 15
 # Queries that have an answer only when something is wrong, besides whole panels that do.
 QUIET_WHEN_WELL: Final = {"kthena-kv-events:Left out / s by reason:B"}
 
@@ -70,7 +78,7 @@ each_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.record)
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A busy cluster in which everything has happened that can be shown; Prometheus has the real rules."""
     with stage(tmp_path_factory.mktemp("stage"), FLAVOURS, rule_files=RULE_FILES) as running:
-        running.wait_for_scrapes(SECONDS)
+        running.wait_for_scrapes(SCRAPES)
         for what, expression in HAPPENED.items():
             wait_until(lambda query=expression: running.prometheus.query(query), what, every=0.5)
         yield running
@@ -235,3 +243,65 @@ def test_all_rules_are_evaluated(view: View) -> None:
     names = [rule.record for rule in RULES] + [alert.name for alert in ALL_ALERTS]
 
     assert states == dict.fromkeys(names, ("ok", ""))
+
+
+# As a person sees them: drawn by Grafana's own components
+
+
+def panel(title: str, expression: str, *, kind: str = "stat", unit: str = "none", width: int = 8) -> dict[str, Any]:
+    return {
+        "type": kind,
+        "title": title,
+        "gridPos": {"x": 0, "y": 0, "w": width, "h": 4},
+        "options": {},
+        "fieldConfig": {"defaults": {"unit": unit}, "overrides": []},
+        "targets": [{"refId": "A", "expr": expression, "instant": True, "format": "table"}],
+    }
+
+
+BAD: Final = {
+    "no data": panel("Empty", "vector(1) > 2"),
+    "query failed": panel("Failing", "sum(((up)"),
+    "unknown unit: parsecs": panel("Strange unit", "vector(1)", unit="parsecs"),
+    "shows NaN": panel("Nothing by nothing", "vector(0) / 0", kind="table"),
+    "text cut": panel("A title that is much longer than its panel is wide", "vector(1)", width=3),
+    "table wider than its panel": panel("Too many columns", "up", kind="table", width=4),
+}
+
+
+def bad_dashboard(folder: Path) -> Path:
+    """Write a dashboard with all bad panels, one below the other."""
+    panels = [
+        each | {"id": number, "gridPos": each["gridPos"] | {"y": 4 * number}}
+        for number, each in enumerate(BAD.values())
+    ]
+    file = folder / "bad.json"
+    file.write_text(json.dumps({"uid": "bad", "title": "Bad", "panels": panels}))
+    return file
+
+
+@pytest.fixture(scope="module")
+def pictures(view: View, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Picture]:
+    """All six, drawn, and the bad one."""
+    folder = tmp_path_factory.mktemp("pictures")
+    dashboards = [*DASHBOARDS, bad_dashboard(folder)]
+    drawn = draw(dashboards, cluster.prometheus.url, folder, seconds=SECONDS, now=view.end, colours=0)
+    found = {picture.dashboard: picture for picture in drawn}
+    assert all((folder / f"{name}.png").read_bytes().startswith(PNG) for name in found)
+    return found
+
+
+@pytest.mark.parametrize("name", [path.stem for path in DASHBOARDS])
+def test_every_panel_shows_something_and_nothing_is_cut(pictures: dict[str, Picture], name: str) -> None:
+    """No empty panel, failed query, unknown unit, NaN, cut text or table that is too wide."""
+    picture = pictures[name]
+    assert picture.panels > 5
+    problems = {each for each in picture.problems if each[0] not in EMPTY_WHEN_WELL}
+    assert problems - MOMENTARY == set()
+
+
+@pytest.mark.parametrize("said", BAD)
+def test_what_is_amiss_is_said(pictures: dict[str, Picture], said: str) -> None:
+    """The viewer finds what a person would stumble over."""
+    title = BAD[said]["title"]
+    assert [problem for panel, problem in pictures["bad"].problems if panel == title and said in problem]

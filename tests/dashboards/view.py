@@ -78,13 +78,17 @@ def any_of(values: Iterable[str]) -> str:
 
 
 class View:
-    """The last so many `seconds` of a Prometheus."""
+    """The last so many `seconds` of a Prometheus.
+
+    Attributes:
+        end: When it was made, in Unix seconds.
+    """
 
     def __init__(self, prometheus: Prometheus, *, seconds: int) -> None:
         """Look at the time until now, as soon as all targets were scraped once more."""
         self._prometheus = prometheus
         self._range = f"{seconds}s"
-        now = time()
+        self.end = now = time()
         self._instant = {"time": str(now)}
         self._span = {"start": str(now - seconds), "end": str(now)}
         complete = f"min(timestamp(up)) > {now}"

@@ -50,10 +50,13 @@ def accepted() -> dict[str, Any]:
 
 
 def draw(
-    dashboards: Sequence[Path], prometheus_url: str, folder: Path, *, seconds: int = 60, theme: str = "dark"
+    dashboards: Sequence[Path], prometheus_url: str, folder: Path, *, seconds: int = 60, **options: object
 ) -> Iterator[Picture]:
-    """Draw the last so many seconds of each dashboard into `folder`, as PNG files."""
-    options = {"prometheus": prometheus_url, "out": folder, "seconds": seconds, "theme": theme}
+    """Draw the last so many seconds of each dashboard into `folder`, as PNG files.
+
+    Further options are those of render.mjs.
+    """
+    options |= {"prometheus": prometheus_url, "out": folder, "seconds": seconds}
     options["chromium"] = _program("chromium")
     arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     for line in _run("render.mjs", *arguments, *map(str, dashboards)).splitlines():

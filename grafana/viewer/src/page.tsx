@@ -43,7 +43,8 @@ async function main(): Promise<void> {
   const dashboard = (await (await fetch(parameters.get("dashboard")!)).json()) as Dashboard;
   const theme = createTheme({ colors: { mode: parameters.get("theme") === "light" ? "light" : "dark" } });
 
-  const end = Math.floor((Date.now() / 1000 - TO_EDGE) / TICK) * TICK + TO_EDGE;
+  const now = Number(parameters.get("now") ?? Date.now() / 1000);
+  const end = Math.floor((now - TO_EDGE) / TICK) * TICK + TO_EDGE;
   const range = { start: end - seconds, end, step: STEP };
   const variables = new Variables({
     __rate_interval: RATE_INTERVAL,
