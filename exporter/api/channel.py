@@ -50,6 +50,7 @@ class Channel(HTTPChannel):
         unsent: Bytes of the answer that its client had not taken at the last `proceed`.
         unsent_since: When the first of them was there.
         quiet_since: When the last answer had been sent, or the connection was made.
+        turns: How often something was parsed since it was idle.
     """
 
     parser_class = RequestParser
@@ -68,7 +69,7 @@ class Channel(HTTPChannel):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - the signature of HTTPChannel
         super().__init__(*arguments, **options)
-        self.unsent = 0
+        self.unsent = self.turns = 0
         self.unsent_since = 0.0
         self.quiet_since = self._request_since = monotonic()
         self._progress = 0.0
@@ -100,6 +101,8 @@ class Channel(HTTPChannel):
             self.handle_close()
             return
         if data:
+            if self.request is None and not self.requests:
+                self.turns = 0
             self._unread = data
             return
         with self.requests_lock:
@@ -115,6 +118,7 @@ class Channel(HTTPChannel):
 
     def parse(self) -> None:
         """Read one request from what came, or a part of one; in the loop's thread only."""
+        self.turns += 1
         with self.requests_lock:
             while self.unread:
                 if self.request is None and not self._begin():

@@ -115,8 +115,11 @@ class HttpServer:
 
 
 def _parse(channels: Sequence[Channel], until: float) -> bool:
-    """Parse what clients have sent, the shortest first, up to a moment; return whether nothing is left."""
-    for channel in sorted([one for one in channels if one.unread], key=attrgetter("unread")):
+    """Parse what clients have sent, up to a moment; return whether nothing is left.
+
+    They take turns, and of those who had as many the shortest comes first.
+    """
+    for channel in sorted([one for one in channels if one.unread], key=attrgetter("turns", "unread")):
         if monotonic() > until:
             return False
         channel.parse()

@@ -244,9 +244,8 @@ def test_what_was_sent_is_not_kept() -> None:
         client = running.client(REQUEST)
         read_answer(client)
         (kept,) = running.connections()
-        wait_until(lambda: not kept.requests, "it is idle again")
-
-        assert [(buffer.buf, buffer.strbuf) for buffer in kept.outbufs] == [(None, b"")]
+        # The end of an answer may be with the client before the loop has looked at what is left.
+        wait_until(lambda: [(one.buf, one.strbuf) for one in kept.outbufs] == [(None, b"")], "nothing is kept")
 
 
 def test_an_answer_that_comes_after_the_end_disturbs_nothing(
