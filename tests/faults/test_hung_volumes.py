@@ -122,4 +122,5 @@ def test_a_state_file_that_is_a_pipe(tmp_path: Path) -> None:
     """The runtime starts, and says that it cannot read it."""
     os.mkfifo(tmp_path / "lora-adapters.json")
     with Runtime(NOWHERE, "--state-dir", str(tmp_path)) as runtime:
-        assert "the adapters' state file cannot be read: it is not a regular file" in runtime.log
+        said = "the adapters' state file cannot be read: it is not a regular file"
+        wait_until(lambda: said in runtime.log, "it is logged")

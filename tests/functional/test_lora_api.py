@@ -267,5 +267,5 @@ def test_what_a_caller_writes_gives_the_terminal_no_orders(runtime: Runtime) -> 
     """The log shows control characters as in Python."""
     post(runtime, LOAD, {"lora_name": "red", "lora_path": "/nowhere/\x1b[31m\nred"})
 
+    wait_until(lambda: r"/nowhere/\x1b[31m\nred" in runtime.log, "it is logged")
     assert "\x1b" not in runtime.log
-    assert r"/nowhere/\x1b[31m\nred" in runtime.log
