@@ -39,9 +39,9 @@ USER 65532:65532
 
 FROM base AS demo
 WORKDIR /opt/demo
-COPY tests/peers/ tests/peers/
+COPY simulators/ simulators/
 EXPOSE 8000
-ENTRYPOINT ["python", "-m", "tests.peers.engine"]
+ENTRYPOINT ["python", "-m", "simulators.engine"]
 CMD ["--host", "0.0.0.0"]
 
 FROM base AS runtime

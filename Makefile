@@ -20,7 +20,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: demo-engine .venv/.runtime ## Run the runtime before an embedded engine and watch its metrics (ENGINE=vllm or sglang)
-	@$(BIN)/python -m tests.peers.demo --engine $(ENGINE) $(DEMO_ARGS)
+	@$(BIN)/python -m demo --engine $(ENGINE) $(DEMO_ARGS)
 
 demo-engine:
 	@$(if $(filter vllm sglang,$(ENGINE)),,$(error ENGINE must be vllm or sglang, not '$(ENGINE)'))

@@ -18,7 +18,7 @@ import boto3
 from bench import download_nginx
 from bench.download_usage import run
 from bench.peers import environment
-from tests.peers.s3 import OWNER
+from simulators.s3 import OWNER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

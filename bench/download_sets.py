@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from tests.peers.s3 import Bucket
+    from simulators.s3 import Bucket
 
 __all__ = ["LORA", "MODEL", "FileSet", "make"]
 

@@ -12,7 +12,7 @@ from bench import download_nginx
 from bench.download_peers import NGINX, Store
 from bench.download_sets import LORA, MODEL, make
 from bench.process import HOST
-from tests.peers.s3 import S3Server
+from simulators.s3 import S3Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Final
 
-from tests.peers.kv_frames import Remove, Store, form
-from tests.peers.router_lookup import block_key, std_hash
+from simulators.kv.frames import Remove, Store, form
+from simulators.kv.router import block_key, std_hash
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

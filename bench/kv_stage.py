@@ -15,8 +15,8 @@ from bench.kv_blocks import POD
 from bench.kv_worker import Worker
 from bench.peers import RUNTIME
 from bench.process import HOST, Process, free_port
-from tests.peers.reading import samples
-from tests.peers.redis_server import RedisServer
+from simulators.reading import samples
+from simulators.redis import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator

@@ -15,7 +15,7 @@ from tempfile import TemporaryFile
 from time import clock_gettime, monotonic, sleep
 from typing import TYPE_CHECKING, Final
 
-from tests.peers.ports import free_port
+from simulators.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -14,21 +14,22 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from exporter.api.lora import AdapterResource, AdaptersResource, LoadResource, UnloadResource
 from exporter.api.models import DownloadModelResource, DownloadResource, DownloadsResource
 from exporter.api.unsupported import UnsupportedResource
-from exporter.config import KV_ENGINES, ConfigError
-from exporter.metrics.download_telemetry import DownloadTelemetry
-from exporter.metrics.kv_telemetry import KvLabels, KvTelemetry, enabled_family
-from exporter.metrics.lora_telemetry import LoraTelemetry
-from exporter.metrics.volumes import Volumes
 from exporter.patience import in_time
 from exporter.secret_file import SecretFile, reason
+from exporter.settings import KV_ENGINES, ConfigError
+from exporter.telemetry.downloads import DownloadTelemetry
+from exporter.telemetry.kv import KvLabels, KvTelemetry, enabled_family
+from exporter.telemetry.lora import LoraTelemetry
+from exporter.telemetry.volumes import Volumes
 from lora.adapter import Origin, State
-from lora.desired import Forgetful, StateFile
-from lora.engine import APIS, EngineClient
+from lora.engine.client import APIS, EngineClient
+from lora.engine.prefix_cache import WARNING
 from lora.manager import Manager
-from lora.model_source import ModelSource
-from lora.prefix_cache import WARNING
-from storage.jobs import Limits, Supervisor
-from storage.regular import check_regular
+from lora.model.follower import ModelSource
+from lora.state_file import Forgetful, StateFile
+from storage.disk.regular import check_regular
+from storage.supervisor.limits import Limits
+from storage.supervisor.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 
     from exporter.api.health import Check
     from exporter.api.places import Budget
-    from exporter.config import Settings
-    from exporter.metrics.telemetry import Telemetry
+    from exporter.settings import Settings
+    from exporter.telemetry.runtime import Telemetry
 
 __all__ = ["Finding", "Part", "Parts", "assemble", "secret"]
 

@@ -12,7 +12,7 @@ from threading import Condition, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from storage.regular import read_regular
+from storage.disk.regular import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -27,13 +27,13 @@ from exporter.api.places import Budget
 from exporter.api.routing import Router
 from exporter.api.server import HttpServer
 from exporter.assembly import assemble, secret
-from exporter.config import ConfigError
-from exporter.metrics.collector import EngineCollector
-from exporter.metrics.room import LEAST as LEAST_ROOM
-from exporter.metrics.room import Room
-from exporter.metrics.rules import RuleError, load_rules
-from exporter.metrics.scrape import LOOP_HEADER, EngineClient
-from exporter.metrics.telemetry import Telemetry
+from exporter.engine.client import LOOP_HEADER, EngineClient
+from exporter.engine.collector import EngineCollector
+from exporter.engine.room import LEAST as LEAST_ROOM
+from exporter.engine.room import Room
+from exporter.settings import ConfigError
+from exporter.standard.rules import RuleError, load_rules
+from exporter.telemetry.runtime import Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from falcon import Request, Response
 
     from exporter.assembly import Parts
-    from exporter.config import Settings
+    from exporter.settings import Settings
 
 __all__ = ["Service", "ServiceError", "build", "run"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from exporter.metrics import names
+from exporter.telemetry import names
 from grafana.names import E2E, GENERATION_TOKENS, RUNTIME_JOB, START_TIME, TPOT, TTFT, UP, WAITING
 from grafana.recording_rules import SLOW_SECONDS, TTFT_REQUESTS, WAITING_PER_POD, slow_share
 from grafana.series import ON_TARGET, one_of, series

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from exporter.metrics.names import LORA_ADAPTERS
+from exporter.telemetry.names import LORA_ADAPTERS
 from grafana.frame import DATASOURCE
 from grafana.layout import flow
 from grafana.names import ALERTS, GENERATION_TOKENS, START_TIME

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from exporter.metrics.names import EXTENDED, PROCESS, STANDARD
+from exporter.telemetry.names import EXTENDED, PROCESS, STANDARD
 from grafana.series import Regex
 
 __all__ = [

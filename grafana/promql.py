@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from exporter.metrics.names import ENGINE_INFO, Description
+from exporter.telemetry.names import ENGINE_INFO, Description
 from grafana.series import ON_TARGET, TARGET, Regex, series
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from exporter.metrics.names import ENGINE_INFO
+from exporter.telemetry.names import ENGINE_INFO
 from grafana.names import E2E, GENERATION_TOKENS, TPOT, TTFT, WAITING
 from grafana.series import ON_TARGET, TARGET, one_of, series
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from exporter.metrics.names import Description
+    from exporter.telemetry.names import Description
 
 __all__ = ["ON_TARGET", "TARGET", "Regex", "one_of", "series"]
 

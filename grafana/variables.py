@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from exporter.metrics.names import BUILD_INFO, ENGINE_INFO
+from exporter.telemetry.names import BUILD_INFO, ENGINE_INFO
 from grafana.frame import DATASOURCE
 from grafana.names import WAITING
 from grafana.promql import PODS, RANGE, SERIES

@@ -8,8 +8,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from lora.errors import InvalidAdapterError
-from storage.sizes import excess
-from storage.source import parse_source
+from storage.request.limits import excess
+from storage.request.source import parse_source
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +44,7 @@ class Installed:
 
     Attributes:
         path: The directory.
-        content: The digest of what is in it (`lora.contents`).
+        content: The digest of what is in it (`lora.files.contents`).
         revision: What the source was resolved to, empty where it has no revisions; `None` without a source.
     """
 

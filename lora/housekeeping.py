@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from storage.generations import content_at
+from storage.disk.generations import content_at
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lora.engine import Models
-    from lora.references import References
-    from lora.slot import Slot
+    from lora.engine.client import Models
+    from lora.files.references import References
+    from lora.record import Slot
 
 __all__ = ["Housekeeping"]
 

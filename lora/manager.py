@@ -16,27 +16,27 @@ from time import monotonic, time
 from typing import TYPE_CHECKING, Final, Protocol
 
 from lora.adapter import Origin, State, Status, check_name
-from lora.contents import Contents
+from lora.engine.prefix_cache import PATIENCE_SECONDS, CacheObserver, PrefixCache
 from lora.errors import EngineUnavailableError, InvalidAdapterError, LoraError, UnknownAdapterError, WithdrawnError
+from lora.files.contents import Contents
+from lora.files.installation import Installation
+from lora.files.references import References
 from lora.housekeeping import Housekeeping
-from lora.installation import Installation
-from lora.keeping import Keeping, kept_of
-from lora.prefix_cache import PATIENCE_SECONDS, CacheObserver, PrefixCache
-from lora.reconciler import Reconciler, ReconcilerObserver
-from lora.references import References
+from lora.procedure import RolledBackError, Steps
+from lora.record import Goal, Slot
 from lora.room import Room
-from lora.slot import Goal, Slot
-from lora.steps import RolledBackError, Steps
+from lora.store import Keeping, kept_of
+from lora.watcher import Reconciler, ReconcilerObserver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from lora.adapter import Wanted
-    from lora.desired import Desired, Kept
-    from lora.engine import EngineClient, Models
-    from lora.installation import Downloads, Extras
-    from storage.config import Config
+    from lora.engine.client import EngineClient, Models
+    from lora.files.installation import Downloads, Extras
+    from lora.state_file import Desired, Kept
+    from storage.request.config import Config
 
 __all__ = ["OPERATIONS", "OUTCOMES", "Manager", "Observer"]
 

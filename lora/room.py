@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from lora.adapter import Wanted
-    from lora.installation import Extras
-    from lora.slot import Slot
-    from storage.config import Config
+    from lora.files.installation import Extras
+    from lora.record import Slot
+    from storage.request.config import Config
 
 __all__ = ["MOST_BYTES", "Room"]
 

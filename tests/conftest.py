@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import gc
 from contextlib import ExitStack
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.peers.runtime import Runtime
+from simulators.files import CAPTURES
+from simulators.hub.server import Hub
+from simulators.misbehaving.proxy import BadProxy
+from simulators.s3 import S3Server
+from tests.harness.downloader import Downloader
+from tests.harness.runtime import Runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
-DATA: Final = Path(__file__).parent / "data"
 
 # Reproducible in CI: the same examples for the same code; deadlines are for the bench.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -32,7 +36,40 @@ def start_runtime() -> Iterator[Callable[..., Runtime]]:
 @pytest.fixture(scope="session")
 def captures() -> dict[str, bytes]:
     """Pages of a real vLLM 0.32, by name."""
-    return {path.stem: path.read_bytes() for path in sorted((DATA / "captures").glob("*.prom"))}
+    return {path.stem: path.read_bytes() for path in sorted(CAPTURES.glob("*.prom"))}
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3 server; each test takes a bucket of its own."""
+    with S3Server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def downloader(tmp_path: Path) -> Downloader:
+    """The downloader, in a home of its own."""
+    return Downloader(tmp_path)
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """A folder for a model, which is not there yet."""
+    return tmp_path / "models" / "target"
+
+
+@pytest.fixture
+def s3_proxy(s3: S3Server) -> Iterator[BadProxy]:
+    """A proxy before the S3 server."""
+    with BadProxy(s3.netloc) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    """A Hugging Face hub."""
+    with Hub() as hub:
+        yield hub
 
 
 @pytest.hookimpl(wrapper=True)

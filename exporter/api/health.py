@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from falcon import Request, Response
 
-    from exporter.metrics.collector import EngineCollector
+    from exporter.engine.collector import EngineCollector
 
 __all__ = ["HealthResource", "ReadyResource", "VersionResource"]
 

@@ -8,7 +8,7 @@ from string import Template
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
-from exporter.metrics.names import STANDARD
+from exporter.telemetry.names import STANDARD
 from exporter.values import shown
 
 if TYPE_CHECKING:
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from falcon import Request, Response
 
-    from exporter.metrics.collector import EngineCollector, Scrape
+    from exporter.engine.collector import EngineCollector
+    from exporter.engine.result import Scrape
 
 __all__ = ["LandingResource"]
 

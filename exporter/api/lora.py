@@ -15,12 +15,12 @@ import msgspec
 from exporter.api.bodies import decode
 from exporter.api.places import Lane
 from lora.adapter import Wanted, check_directory, check_name
+from lora.engine.prefix_cache import WARNING
 from lora.errors import EngineUnavailableError, InvalidAdapterError, LoraError
-from lora.installation import Extras
-from lora.prefix_cache import WARNING
-from storage.config import Config
-from storage.source import HubSource, parse_source
-from storage.targets import check_target
+from lora.files.installation import Extras
+from storage.request.config import Config
+from storage.request.source import HubSource, parse_source
+from storage.request.target import check_target
 
 if TYPE_CHECKING:
     from falcon import Request, Response
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from exporter.api.places import Budget
     from lora.adapter import Status
     from lora.manager import Manager
-    from lora.slot import Goal
+    from lora.record import Goal
 
 __all__ = ["AdapterResource", "AdaptersResource", "LoadResource", "UnloadResource"]
 

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 from exporter.api.chunks import Chunks
 from exporter.api.errors import problem
-from exporter.metrics.exposition import (
+from exporter.engine.client import LOOP_HEADER
+from exporter.engine.room import Room
+from exporter.page.parse import parse_page
+from exporter.page.writer import (
     CONTENT_TYPE,
     MIN_COMPRESSED,
     accepts_gzip,
@@ -16,16 +19,14 @@ from exporter.metrics.exposition import (
     write,
     write_selected,
 )
-from exporter.metrics.reader import parse_page
-from exporter.metrics.room import Room
-from exporter.metrics.scrape import LOOP_HEADER
-from exporter.metrics.telemetry import scrape_families
+from exporter.telemetry.runtime import scrape_families
 
 if TYPE_CHECKING:
     from falcon import Request, Response
 
-    from exporter.metrics.collector import EngineCollector, Scrape
-    from exporter.metrics.telemetry import Telemetry
+    from exporter.engine.collector import EngineCollector
+    from exporter.engine.result import Scrape
+    from exporter.telemetry.runtime import Telemetry
 
 __all__ = ["MetricsResource", "scrape_budget"]
 

@@ -11,10 +11,10 @@ import msgspec
 
 from exporter.api.bodies import decode
 from exporter.api.places import Lane
-from storage.config import Config
 from storage.errors import TargetError, UsageError
-from storage.request import DownloadRequest
-from storage.sizes import excess
+from storage.request.config import Config
+from storage.request.download import DownloadRequest
+from storage.request.limits import excess
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from falcon import Request, Response
 
     from exporter.api.places import Budget
-    from storage.jobs import Supervisor
+    from storage.supervisor.supervisor import Supervisor
 
 __all__ = ["DownloadModelResource", "DownloadResource", "DownloadsResource"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from exporter.metrics.names import (
+from exporter.telemetry.names import (
     DOWNLOAD_BYTES,
     DOWNLOAD_COMPLETED_BYTES,
     DOWNLOAD_DURATION,

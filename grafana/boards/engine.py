@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from exporter.metrics.names import BUILD_INFO, ENGINE_UP
+from exporter.telemetry.names import BUILD_INFO, ENGINE_UP
 from grafana.board import Board
 from grafana.layout import Row
 from grafana.names import GENERATION_TOKENS, RUNNING, WAITING

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from exporter.metrics.names import (
+from exporter.telemetry.names import (
     KV_CONNECTED,
     KV_DECODE_ERRORS,
     KV_DROPPED,

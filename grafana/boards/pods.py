@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from exporter.metrics.names import ENGINE_UP
+from exporter.telemetry.names import ENGINE_UP
 from grafana.board import Board, drill_down
 from grafana.layout import Row
 from grafana.names import E2E, GENERATION_TOKENS, KV_USAGE, PREFIX_HITS, PREFIX_QUERIES, RUNNING, TPOT, TTFT, WAITING

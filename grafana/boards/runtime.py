@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from exporter.metrics.names import (
+from exporter.telemetry.names import (
     BUILD_INFO,
     ENGINE_PAGE_REPAIRS,
     ENGINE_SCRAPE_DURATION,

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import requests
 
-from tests.peers.kv_frames import Remove, Store
-from tests.peers.proxy_faults import resets, throttles
+from simulators.kv.frames import Remove, Store
+from simulators.misbehaving.proxy_faults import resets, throttles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from tests.peers.bad_proxy import BadProxy
-    from tests.peers.kv_publisher import KvPublisher
-    from tests.peers.runtime import Runtime
+    from simulators.kv.publisher import KvPublisher
+    from simulators.misbehaving.proxy import BadProxy
+    from tests.harness.runtime import Runtime
 
 __all__ = ["MODEL", "Worker", "download_models", "publish_events", "route_requests", "slow_down", "use_adapters"]
 

@@ -9,7 +9,7 @@ import pytest
 from grafana.alert_rules import ALERTS
 from grafana.alerting import ALERTS_FILE, RULES_FILE
 from tests.dashboards.view import questions
-from tests.documents import ROOT
+from tests.harness.documents import ROOT
 
 __all__ = ["ALL_ALERTS", "PASSING", "QUESTIONS", "RULE_FILES", "each_alert", "each_question"]
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import yaml
 
 from grafana.alerting import ALERTS_FILE, RULES_FILE
-from tests.documents import ROOT
-from tests.peers.prometheus import binary
-from tests.peers.waiting import PATIENCE
+from simulators.prometheus import binary
+from simulators.waiting import PATIENCE
+from tests.harness.documents import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

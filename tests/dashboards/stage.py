@@ -22,6 +22,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from simulators.adapters import make_adapter
+from simulators.engine.__main__ import Engine
+from simulators.hub.server import Hub
+from simulators.kv.frames import form
+from simulators.kv.publisher import KvPublisher
+from simulators.misbehaving.proxy import BadProxy
+from simulators.page_server import PageServer
+from simulators.prometheus import Prometheus, Target
+from simulators.redis import RedisServer
+from simulators.waiting import PATIENCE, wait_until
 from tests.dashboards.activity import (
     MODEL,
     Worker,
@@ -32,17 +42,7 @@ from tests.dashboards.activity import (
     use_adapters,
 )
 from tests.dashboards.view import RATE_SECONDS, View
-from tests.peers.adapters import make_adapter
-from tests.peers.bad_proxy import BadProxy
-from tests.peers.engine import Engine
-from tests.peers.hub import Hub
-from tests.peers.kv_frames import form
-from tests.peers.kv_publisher import KvPublisher
-from tests.peers.page_server import PageServer
-from tests.peers.prometheus import Prometheus, Target
-from tests.peers.redis_server import RedisServer
-from tests.peers.runtime import Runtime
-from tests.peers.waiting import PATIENCE, wait_until
+from tests.harness.runtime import Runtime
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

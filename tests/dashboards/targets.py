@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import promql_parser
 
-from tests.documents import ROOT
+from tests.harness.documents import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 import promql_parser
 import pytest
 
-from exporter.metrics.names import EXTENDED, KV, KV_ENABLED, LORA, OWN, STANDARD, STORAGE
+from exporter.telemetry.names import EXTENDED, KV, KV_ENABLED, LORA, OWN, STANDARD, STORAGE
 from grafana.boards import BOARDS
 from grafana.boards.engine import SGLANG, VLLM
 from grafana.boards.kv_events import ROUTER
 from grafana.generate import generated
 from grafana.names import RUNTIME_JOB
+from simulators.versions import SGLANG_PAGES, VLLM_PAGES
 from tests.dashboards.targets import (
     Panel,
     Target,
@@ -31,8 +32,7 @@ from tests.dashboards.targets import (
     targets,
     variable_queries,
 )
-from tests.documents import ROOT, read
-from tests.peers.versions import SGLANG_PAGES, VLLM_PAGES
+from tests.harness.documents import ROOT, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -411,7 +411,7 @@ def test_target_metrics_exist(target: Target) -> None:
 
 @pytest.mark.parametrize("name", VLLM.values())
 def test_vllm_has(name: str) -> None:
-    captured = read("tests/data/captures/vllm-0.32-lora.prom")
+    captured = read("simulators/data/captures/vllm-0.32-lora.prom")
     assert f"\n# TYPE {name} " in captured
 
 

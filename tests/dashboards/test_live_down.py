@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from simulators.waiting import wait_until
 from tests.dashboards.cases import PASSING, QUESTIONS, each_alert, each_question
 from tests.dashboards.stage import PROVOKED, Cluster, stage
 from tests.dashboards.view import RATE_SECONDS, Question, View
-from tests.peers.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

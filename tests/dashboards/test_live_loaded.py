@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from grafana.recording_rules import RULES
+from simulators.waiting import wait_until
 from tests.dashboards.cases import ALL_ALERTS, PASSING, QUESTIONS, RULE_FILES, each_alert, each_question
 from tests.dashboards.promises import columns, legend, promised
 from tests.dashboards.screenshots import EMPTY_WHEN_WELL
@@ -16,7 +17,6 @@ from tests.dashboards.stage import JOB, NAMESPACE, PATIENT_SECONDS, PROVOKED, Cl
 from tests.dashboards.targets import dashboards, variable_queries
 from tests.dashboards.view import Question, View, any_of
 from tests.dashboards.viewer import DASHBOARDS, Picture, draw
-from tests.peers.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

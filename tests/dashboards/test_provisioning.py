@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 import yaml
 
 from tests.dashboards.targets import dashboards
-from tests.documents import ROOT, blocks, read
-from tests.functional.manifests import COMPOSE, POD_MONITOR, PROMETHEUS, PROMETHEUS_STATIC
+from tests.deploy.manifests import COMPOSE, POD_MONITOR, PROMETHEUS, PROMETHEUS_STATIC
+from tests.harness.documents import ROOT, blocks, read
 
 if TYPE_CHECKING:
     from typing import Any

@@ -11,20 +11,20 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from exporter.metrics.names import EXTENDED, KV, KV_ENABLED, LORA, OWN, STANDARD, STORAGE
+from exporter.telemetry.names import EXTENDED, KV, KV_ENABLED, LORA, OWN, STANDARD, STORAGE
 from grafana import alert_rules
 from grafana.alert_rules import ALERTS, SEVERITIES
 from grafana.alerting import ALERTS_FILE, OPERATOR_FILE, RULES_FILE, RUNBOOKS, files, runbook
 from grafana.recording_rules import RULES, SLOW_SECONDS
+from simulators.misbehaving.engine import BadEngine
+from simulators.ports import free_port
+from simulators.versions import SGLANG_PAGES, VLLM_PAGES
+from simulators.waiting import PATIENCE
 from tests.dashboards.promtool_cases import CASES, alert_cases, check_rules, record_cases, run
 from tests.dashboards.targets import dashboards, nodes
-from tests.documents import ROOT, blocks, cells, code, read
-from tests.functional.manifests import ENGINE, POD_MONITOR, PROMETHEUS, PROMETHEUS_STATIC, load
-from tests.peers.bad_engine import BadEngine
-from tests.peers.ports import free_port
-from tests.peers.runtime import Runtime
-from tests.peers.versions import SGLANG_PAGES, VLLM_PAGES
-from tests.peers.waiting import PATIENCE
+from tests.deploy.manifests import ENGINE, POD_MONITOR, PROMETHEUS, PROMETHEUS_STATIC, load
+from tests.harness.documents import ROOT, blocks, cells, code, read
+from tests.harness.runtime import Runtime
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,14 +17,14 @@ from math import isfinite
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 
+from simulators.waiting import PATIENCE, wait_until
 from tests.dashboards.targets import Target, substitute, targets
-from tests.peers.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from simulators.prometheus import Prometheus
     from tests.dashboards.targets import VariableQuery
-    from tests.peers.prometheus import Prometheus
 
 __all__ = ["RATE_SECONDS", "Question", "Series", "View", "any_of", "questions"]
 

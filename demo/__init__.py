@@ -1,0 +1,1 @@
+"""What `make demo` runs: an engine under load, the runtime in front of it, and a Prometheus."""

@@ -1,0 +1,1 @@
+"""The engine's metrics page: how it is fetched within a deadline, and collected."""

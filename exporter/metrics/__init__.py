@@ -1,1 +1,0 @@
-"""From the engine's exposition text to the page that Prometheus gets."""

@@ -1,0 +1,191 @@
+"""Standard families: twins of the engine's own under engine-neutral names.
+
+A twin is the same lines under another name, so its labels and values are the
+engine's to the byte. The rules say which family is whose twin.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from decimal import Context, Decimal
+from functools import cache
+from itertools import chain, islice
+from math import isfinite
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from exporter.page.family import TextFamily
+from exporter.page.grammar import series_names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from exporter.page.page import Page
+    from exporter.standard.rules import Rule, RuleSet, Source
+
+__all__ = ["Standardized", "WrongType", "standardize"]
+
+_LINE: Final = re.compile(rb'([^\s{]++)[ \t]*+(\{(?:[^"}]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+\})?+[ \t]*+(\S++)(.*+)')
+_LABEL: Final = re.compile(rb'(\w++)[ \t]*+=[ \t]*+"([^"\\]*+(?:\\.[^"\\]*+)*+)"')
+_RUN: Final = 1000  # lines that are worked on together
+_AGGREGATES: Final = ("_sum", "_count")
+# Two float64 have 17 digits each at most: their product is never rounded.
+_EXACT: Final = Context(prec=34)
+_ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+
+
+class WrongType(NamedTuple):
+    """A source that is on the page with another type than its rule wants: it is passed over."""
+
+    metric: str
+    source: str
+    kind: str
+    wanted: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standardized:
+    """What the rules make of one page.
+
+    Attributes:
+        families: The twins, in the order of the rules.
+        missing: Standard names that are not exported.
+        taken: Standard names that the page itself already has, or has a series
+            of; left to it. Those it has as families are not missing.
+        wrong_types: Sources that cannot be used because of their type.
+    """
+
+    families: tuple[TextFamily, ...]
+    missing: tuple[str, ...] = ()
+    taken: tuple[str, ...] = ()
+    wrong_types: tuple[WrongType, ...] = ()
+
+    @property
+    def present(self) -> tuple[str, ...]:
+        """The standard names that are exported, as twins or by the page itself."""
+        own = (name for name in self.taken if name not in self.missing)
+        return (*(family.full_name for family in self.families), *own)
+
+
+def standardize(page: Page, rules: RuleSet) -> Standardized:
+    """Make the standard families of a page."""
+    twins: list[TextFamily] = []
+    missing: list[str] = []
+    # Both are the same for every page of a shape.
+    taken, wrong_types = page.shape.recall(id(rules), lambda: (_taken(page, rules), tuple(_wrong_types(page, rules))))
+    for rule in rules.rules:
+        if rule.name in page:
+            continue
+        twin = None if rule.name in taken else _first(_twins(page, rule))
+        if twin is None:
+            missing.append(rule.name)
+        else:
+            twins.append(twin)
+    return Standardized(tuple(twins), tuple(missing), taken, wrong_types)
+
+
+def _taken(page: Page, rules: RuleSet) -> tuple[str, ...]:
+    """Return the standard names of which a series, or whose series, the page has itself."""
+    theirs = page.shape.series_names
+    return tuple(rule.name for rule in rules.rules if not theirs.isdisjoint(series_names(rule.name, rule.kind)))
+
+
+def _wrong_types(page: Page, rules: RuleSet) -> Iterator[WrongType]:
+    for rule in rules.rules:
+        for source in rule.sources:
+            kind, wanted = page.kind_of(source.name), source.kind or rule.kind
+            if kind is not None and not _fits(kind, wanted):
+                yield WrongType(rule.name, source.name, kind, wanted)
+
+
+def _fits(kind: str, wanted: str) -> bool:
+    """Tell whether a family can be the source of one: without a type it has single samples, never buckets."""
+    return kind == wanted or (kind == "untyped" and wanted != "histogram")
+
+
+def _first(twins: Iterable[TextFamily | None]) -> TextFamily | None:
+    return next((twin for twin in twins if twin is not None), None)
+
+
+def _twins(page: Page, rule: Rule) -> Iterator[TextFamily | None]:
+    for source in rule.sources:
+        yield _twin(page, rule, source)
+
+
+def _twin(page: Page, rule: Rule, source: Source) -> TextFamily | None:
+    old, new = b"\n" + source.name.encode(), b"\n" + rule.name.encode()
+    lines = _lines(page, rule, source)
+    if source.picks:
+        lines = _pick(lines, rule.kind, source)
+    # A newline before each block, so that every name is behind one.
+    renamed = [(b"\n" + block[:-1]).replace(old, new) for block in lines]
+    if not renamed:
+        return None
+    text = b"".join([_header(rule.name, rule.kind, rule.help, source.name), *renamed, b"\n"])
+    return TextFamily(rule.name, rule.kind, text)
+
+
+@cache
+def _header(name: str, kind: str, text: str, source: str) -> bytes:
+    text = text.replace("\\", r"\\").replace("\n", r"\n")
+    return f"# HELP {name} {text} (from {source})\n# TYPE {name} {kind}".encode()
+
+
+def _lines(page: Page, rule: Rule, source: Source) -> Iterator[bytes]:
+    """Yield the source's sample lines, many at a time, each with its newline."""
+    kind = source.kind or rule.kind
+    if (found := page.kind_of(source.name)) is not None:
+        return page.sample_blocks(source.name) if _fits(found, kind) else iter(())
+    # A counter may be the _sum or _count of a histogram: both only ever grow.
+    suffix = next((suffix for suffix in _AGGREGATES if source.name.endswith(suffix)), None)
+    parent = source.name.removesuffix(suffix) if suffix and rule.kind == "counter" else ""
+    if page.kind_of(parent) not in ("histogram", "summary"):
+        return iter(())
+    series = re.compile(rb"^" + source.name.encode() + rb"[{ \t].*+\n", re.MULTILINE)
+    return filter(None, (b"".join(series.findall(block)) for block in page.sample_blocks(parent)))
+
+
+def _pick(blocks: Iterable[bytes], kind: str, source: Source) -> Iterator[bytes]:
+    """Keep the samples that the source's conditions let through, scaled."""
+    where = {name.encode(): value.translate(_ESCAPES).encode() for name, value in source.where.items()}
+    kept: dict[object, tuple[tuple[tuple[int, bytes], ...], bytes]] = {}
+    for line in chain.from_iterable(block.split(b"\n")[:-1] for block in blocks):
+        match = _LINE.match(line)
+        labels = dict(_LABEL.findall(match[2])) if match and match[2] else {}
+        if any(labels.get(name, value) != value for name, value in where.items()):
+            continue
+        ranks = tuple(_rank(labels.pop(name.encode(), b"")) for name in source.copies)
+        series = (match[1] if match else line, *(part for pair in sorted(labels.items()) for part in pair))
+        key = b"\n".join(series)  # as labels in another order make the same series
+        if key not in kept or ranks < kept[key][0]:
+            kept[key] = (ranks, line)
+    lines = (line if source.scale == 1.0 else _scaled(line, kind, source.scale) for _, line in kept.values())
+    while some := list(islice(lines, _RUN)):
+        yield b"\n".join([*some, b""])
+
+
+def _rank(value: bytes) -> tuple[int, bytes]:
+    """Return what sorts as the number does, of any length; what is no number comes first."""
+    digits = value.lstrip(b"0")
+    return (len(digits), digits) if value.isdigit() else (-1, b"")
+
+
+def _scaled(line: bytes, kind: str, factor: float) -> bytes:
+    match = _LINE.match(line)
+    if match is None:
+        return line
+    name, labels, value, rest = match.groups(b"")
+    if kind != "histogram" or name.endswith(b"_sum"):
+        value = _times(value, factor)
+    elif name.endswith(b"_bucket"):
+        labels = _LABEL.sub(lambda pair: b'le="%b"' % _times(pair[2], factor) if pair[1] == b"le" else pair[0], labels)
+    return name + labels + b" " + value + rest
+
+
+def _times(value: bytes, factor: float) -> bytes:
+    """Return the number nearest to the product of two numbers as they are written: 100000 times 1e-6 is 0.1."""
+    number = float(value)
+    if not isfinite(number):
+        return value
+    product = _EXACT.multiply(Decimal(repr(number)), Decimal(repr(factor)))
+    return repr(float(product)).encode()

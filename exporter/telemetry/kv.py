@@ -1,0 +1,178 @@
+"""What the runtime says about KV events and Redis: the observer of `exporter.kv`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import time
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from exporter.telemetry import names
+from exporter.telemetry.instruments import Histogram, Value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+
+    from exporter.page.family import TextFamily
+
+__all__ = ["KvLabels", "KvTelemetry", "enabled_family"]
+
+_LAG_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 600.0)
+
+
+class Received(Protocol):
+    """What came in a run of batches, added up."""
+
+    @property
+    def timestamps(self) -> Iterable[float]:
+        """When the engine made each batch, unix seconds."""
+
+    @property
+    def events(self) -> Mapping[str, int]:
+        """Events by type."""
+
+    @property
+    def blocks(self) -> Mapping[str, int]:
+        """Blocks by type of event."""
+
+    @property
+    def dropped(self) -> Mapping[Any, int]:
+        """What was left out, by reason."""
+
+    @property
+    def gaps(self) -> int:
+        """Jumps of the sequence number."""
+
+    @property
+    def replayed(self) -> int:
+        """Batches that were replayed."""
+
+
+@dataclass(frozen=True, slots=True)
+class KvLabels:
+    """The label values that there can be.
+
+    Attributes:
+        ranks: The DP ranks.
+        event_types: Names of the events, as the engines tag them.
+        drop_reasons: Why events are left out.
+        undecodable: Those of the reasons that mean an error of decoding.
+        resync_reasons: Why everything is written again.
+        operations: What is done to Redis.
+        redis_reasons: Why Redis refuses.
+    """
+
+    ranks: Collection[int]
+    event_types: Collection[str]
+    drop_reasons: Collection[str]
+    undecodable: Collection[str]
+    resync_reasons: Collection[str]
+    operations: Collection[str]
+    redis_reasons: Collection[str]
+
+
+class Ledger(Protocol):
+    """Whose sizes are shown."""
+
+    @property
+    def size(self) -> int:
+        """Entries there are."""
+
+    @property
+    def pending(self) -> int:
+        """Entries that wait to be written."""
+
+
+class KvTelemetry:
+    """Counters of events, gaps and Redis operations; every known label value starts at 0."""
+
+    def __init__(self, labels: KvLabels, *, now: Callable[[], float] = time) -> None:
+        """Start every series of `labels` at 0; `now` returns unix seconds."""
+        self._now = now
+        self._undecodable = frozenset(labels.undecodable)
+        self._connected = Value(names.KV_CONNECTED)
+        for rank in labels.ranks:
+            self._connected.set(str(rank), value=0.0)
+        self._events = _counter(names.KV_EVENTS, labels.event_types)
+        self._blocks = _counter(names.KV_EVENT_BLOCKS, labels.event_types)
+        self._dropped = _counter(names.KV_DROPPED, labels.drop_reasons)
+        self._resyncs = _counter(names.KV_RESYNCS, labels.resync_reasons)
+        self._gaps = _counter(names.KV_GAPS)
+        self._replayed = _counter(names.KV_REPLAYED)
+        self._decode_errors = _counter(names.KV_DECODE_ERRORS)
+        self._lag = Histogram(names.KV_LAG, _LAG_BUCKETS)
+        self._lag.make()
+        self._last_event = Value(names.KV_LAST_EVENT)
+        self._last_event.set(value=0.0)
+        self._indexed = Value(names.KV_INDEXED_BLOCKS)
+        self._queued = Value(names.KV_QUEUE_DEPTH)
+        self._redis_up = Value(names.REDIS_UP)
+        self._redis_up.set(value=0.0)
+        self._duration = Histogram(names.REDIS_DURATION)
+        self._errors = Value(names.REDIS_ERRORS)
+        for operation in labels.operations:
+            self._duration.make(operation)
+            for reason in labels.redis_reasons:
+                self._errors.add(operation, reason, amount=0)
+
+    def received(self, tally: Received) -> None:
+        """Count a run of batches."""
+        for kind, count in tally.events.items():
+            self._events.add(kind, amount=count)
+        for kind, count in tally.blocks.items():
+            self._blocks.add(kind, amount=count)
+        for reason, count in tally.dropped.items():
+            self._dropped.add(reason, amount=count)
+            if reason in self._undecodable:
+                self._decode_errors.add(amount=count)
+        self._gaps.add(amount=tally.gaps)
+        self._replayed.add(amount=tally.replayed)
+        now = self._now()
+        for timestamp in tally.timestamps:
+            self._lag.observe(value=max(now - timestamp, 0.0))
+        if tally.timestamps:
+            self._last_event.set(value=now)
+
+    def resynced(self, *, reason: str) -> None:
+        """Count a rebuild of the ledger or of Redis."""
+        self._resyncs.add(reason)
+
+    def connection(self, rank: int, *, up: bool) -> None:
+        """Show whether a rank is connected."""
+        self._connected.set(str(rank), value=float(up))
+
+    def redis_done(self, *, operation: str, seconds: float) -> None:
+        """Count an operation that succeeded."""
+        self._redis_up.set(value=1.0)
+        self._duration.observe(operation, value=seconds)
+
+    def redis_failed(self, *, operation: str, reason: str) -> None:
+        """Count an operation that failed."""
+        self._redis_up.set(value=0.0)
+        self._errors.add(operation, reason)
+
+    def families(self, ledger: Ledger) -> Iterator[TextFamily]:
+        """Yield the families as they are now, with the sizes of `ledger`."""
+        self._indexed.set(value=float(ledger.size))
+        self._queued.set(value=float(ledger.pending))
+        for instrument in (
+            self._connected, self._events, self._blocks, self._dropped, self._resyncs, self._gaps, self._replayed,
+            self._decode_errors, self._indexed, self._queued, self._lag, self._last_event, self._redis_up, self._duration, self._errors,
+        ):  # fmt: skip
+            yield instrument.family()
+
+
+def enabled_family(*, enabled: bool) -> TextFamily:
+    """Return the family that says whether there are KV events at all."""
+    value = Value(names.KV_ENABLED)
+    value.set(value=float(enabled))
+    return value.family()
+
+
+def _counter(description: names.Description, values: Iterable[str] | None = None) -> Value:
+    counter = Value(description)
+    if values is None:
+        counter.add(amount=0)
+    else:
+        for value in values:
+            counter.add(value, amount=0)
+    return counter

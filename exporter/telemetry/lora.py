@@ -1,0 +1,89 @@
+"""What the runtime says about LoRA adapters: the observer of `lora`."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from exporter.telemetry import names
+from exporter.telemetry.instruments import Histogram, Value
+from lora.adapter import State
+from lora.engine.prefix_cache import RESETS
+from lora.manager import OPERATIONS, OUTCOMES
+from lora.watcher import RECONCILES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from exporter.page.family import TextFamily
+    from lora.adapter import Status
+    from lora.engine.prefix_cache import Reset
+
+__all__ = ["LoraTelemetry"]
+
+_LOAD_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
+
+
+class LoraTelemetry:
+    """Counters of operations, and gauges made of the adapters' statuses; every known label value starts at 0."""
+
+    def __init__(self) -> None:
+        """Start everything at 0."""
+        self._operations = Value(names.LORA_OPERATIONS)
+        self._duration = Histogram(names.LORA_OPERATION_DURATION, _LOAD_BUCKETS)
+        for operation in OPERATIONS:
+            self._duration.make(operation)
+            for outcome in OUTCOMES:
+                self._operations.add(operation, outcome, amount=0)
+        self._reconciles = Value(names.LORA_RECONCILES)
+        for outcome in RECONCILES:
+            self._reconciles.add(outcome, amount=0)
+        self._resets = Value(names.LORA_CACHE_RESETS)
+        for outcome in RESETS:
+            self._resets.add(outcome, amount=0)
+
+    def operated(self, *, operation: str, outcome: str, seconds: float) -> None:
+        """Count a load or an unload."""
+        self._operations.add(operation, outcome)
+        self._duration.observe(operation, value=seconds)
+
+    def reconciled(self, *, outcome: str) -> None:
+        """Count a comparison of the engine with the desired set."""
+        self._reconciles.add(outcome)
+
+    def cache_reset(self, *, outcome: Reset) -> None:
+        """Count an attempt to reset the engine's prefix cache."""
+        self._resets.add(outcome)
+
+    def families(self, statuses: Iterable[Status], *, model_valid: bool | None) -> Iterator[TextFamily]:
+        """Yield the families as they are now; without a Model file there is nothing to say of it."""
+        if model_valid is not None:
+            valid = Value(names.MODEL_CONFIG_VALID)
+            valid.set(value=float(model_valid))
+            yield valid.family()
+        statuses = tuple(statuses)
+        yield from _state_families(tuple((status.name, status.source, status.state) for status in statuses))
+        stale = Value(names.LORA_POSSIBLY_STALE)
+        stale.set(value=float(sum(status.possibly_stale for status in statuses)))
+        yield stale.family()
+        for instrument in (self._operations, self._duration, self._reconciles, self._resets):
+            yield instrument.family()
+
+
+@lru_cache(maxsize=4)  # it hardly ever changes from one scrape to the next
+def _state_families(statuses: tuple[tuple[str, str | None, State], ...]) -> tuple[TextFamily, TextFamily]:
+    adapters, info = Value(names.LORA_ADAPTERS), Value(names.LORA_ADAPTER_INFO)
+    for state in State:
+        adapters.add(state, amount=0)
+    for name, source, state in statuses:
+        adapters.add(state)
+        info.set(name, _scheme(source), state, value=1.0)
+    return adapters.family(), info.family()
+
+
+def _scheme(source: str | None) -> str:
+    """Return the source's scheme; plain `namespace/repo` is the Hub's, none is a directory."""
+    if source is None:
+        return "local"
+    scheme, colon, _ = source.partition("://")
+    return scheme if colon else "hf"

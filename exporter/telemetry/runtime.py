@@ -1,0 +1,115 @@
+"""What the runtime says about itself.
+
+Two parts: families that describe one scrape are written from its result and
+have no state; counters and histograms are kept here. Label values that are
+known beforehand start at 0, because `increase()` misses a first event otherwise.
+"""
+
+from __future__ import annotations
+
+import platform
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from exporter import __version__
+from exporter.page.errors import Reason
+from exporter.page.family import TextFamily
+from exporter.page.repairs import Repair
+from exporter.telemetry import names
+from exporter.telemetry.instruments import Histogram, Value, header, series
+from exporter.telemetry.process import ProcessFigures
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from exporter.engine.result import Scrape
+    from exporter.telemetry.names import Description
+
+__all__ = ["Telemetry", "scrape_families"]
+
+
+class Telemetry:
+    """The runtime's own counters, and what implements its observers."""
+
+    def __init__(self, engine: str, routes: Mapping[str, str]) -> None:
+        """Start all known label values at 0.
+
+        Args:
+            engine: The engine whose rules are in use.
+            routes: The HTTP routes, as their templates, with the method that each is mostly asked with.
+        """
+        self._engine = engine
+        build = Value(names.BUILD_INFO)
+        build.set(__version__, platform.python_version(), value=1.0)
+        info = Value(names.ENGINE_INFO)
+        info.set(engine, value=1.0)
+        self._scrape_errors = Value(names.ENGINE_SCRAPE_ERRORS)
+        for reason in Reason:
+            self._scrape_errors.add(reason, amount=0)
+        self._repairs = Value(names.ENGINE_PAGE_REPAIRS)
+        for kind in Repair:
+            self._repairs.add(kind, amount=0)
+        self._requests = Value(names.HTTP_REQUESTS)
+        self._latency = Histogram(names.HTTP_REQUEST_DURATION)
+        for route, method in routes.items():
+            self._requests.add(route, method, "200", amount=0)
+            self._latency.make(route)
+        self._instruments = (build, info, self._scrape_errors, self._repairs, self._requests, self._latency)
+        self._process = ProcessFigures()
+        self._sources: list[Callable[[], Iterator[TextFamily]]] = []
+
+    def add(self, source: Callable[[], Iterator[TextFamily]]) -> None:
+        """Let `families` yield those of `source` too."""
+        self._sources.append(source)
+
+    def scraped(self, scrape: Scrape) -> None:
+        """Count a fetch of the engine's page."""
+        if scrape.error:
+            self._scrape_errors.add(scrape.error.reason)
+        for kind, times in scrape.repairs.items():
+            self._repairs.add(kind, amount=times)
+
+    def answered(self, *, route: str, method: str, status: int, seconds: float) -> None:
+        """Count an HTTP request."""
+        self._requests.add(route, method, str(status))
+        self._latency.observe(route, value=seconds)
+
+    def families(self) -> Iterator[TextFamily]:
+        """Yield the families that are kept here, and the process's."""
+        for instrument in self._instruments:
+            yield instrument.family()
+        for source in self._sources:
+            yield from source()
+        values = self._process.read()
+        for description in names.PROCESS:
+            name = description.name.removeprefix(names.PROCESS_PREFIX)
+            if name in values:
+                yield _family(description, {(): values[name]})
+
+
+def scrape_families(scrape: Scrape) -> Iterator[TextFamily]:
+    """Yield the families that describe one scrape.
+
+    # HELP kthena_runtime_engine_up Whether this scrape could read ...
+    # TYPE kthena_runtime_engine_up gauge
+    kthena_runtime_engine_up 1.0
+    """
+    yield _family(names.ENGINE_UP, {(): float(scrape.up)})
+    yield _family(names.ENGINE_SCRAPE_DURATION, {(): scrape.duration})
+    yield _family(names.ENGINE_SCRAPE_SIZE, {(): float(scrape.size)})
+    yield _family(names.ENGINE_SCRAPE_SAMPLES, {(): float(scrape.page.samples)})
+    yield _presence(scrape.standard.present, scrape.standard.missing)
+
+
+@lru_cache(maxsize=4)  # it hardly ever changes from one scrape to the next
+def _presence(there: tuple[str, ...], missing: tuple[str, ...]) -> TextFamily:
+    present = dict.fromkeys(there, 1.0) | dict.fromkeys(missing, 0.0)
+    return _family(names.STANDARD_METRIC_PRESENT, {(name,): value for name, value in present.items()})
+
+
+def _family(description: Description, values: dict[tuple[str, ...], float]) -> TextFamily:
+    lines = [
+        f"{series(description.name, description.labels, labels)} {value!r}\n"
+        for labels, value in values.items()
+    ]  # fmt: skip
+    return TextFamily(description.name, description.kind, (header(description) + "".join(lines)).encode())

@@ -1,0 +1,186 @@
+"""The desired set on disk, so that it outlives this process.
+
+    {"version": 2,
+     "adapters": [{"name": ..., "path": ..., "source": ..., "origin": ..., "allow_pickle": ...,
+                   "installed": {"path": ..., "content": ..., "revision": ...} or null, "refresh": ...}, ...],
+     "removed": ["<name>", ...],
+     "served": [["<name>", "<path>", "<content>"], ...],
+     "check": "<SHA-256 of the rest>"}
+
+`refresh` says that a refresh was asked for and has not succeeded; earlier runtimes neither write nor read it.
+`removed` are adapters that are no longer wanted and that the engine may still have.
+`served` is what the engine's prefix cache may hold blocks of (`lora.engine.prefix_cache`).
+Version 1 had neither `installed` nor `served`: its adapters lie in `path` itself.
+
+Written to a sibling file, flushed, and renamed: whatever happens, one whole
+version is there. Credentials are never in it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import count
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from lora.adapter import Installed, Origin, Wanted
+from lora.engine.prefix_cache import Served
+from storage.disk.regular import read_regular
+
+__all__ = ["Desired", "Forgetful", "Kept", "StateFile"]
+
+_log: Final = logging.getLogger(__name__)
+
+FILE: Final = "lora-adapters.json"
+VERSION: Final = 2
+_MAX_BYTES: Final = 32 << 20
+_VERSIONS: Final = (1, VERSION)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What outlives the process."""
+
+    wanted: tuple[Wanted, ...] = ()
+    removed: tuple[str, ...] = ()
+    served: tuple[Served, ...] = ()
+
+
+class Desired(Protocol):
+    """Where the desired set is kept."""
+
+    def read(self) -> Kept:
+        """Return what was written last; nothing if there is none."""
+
+    def write(self, kept: Kept) -> None:
+        """Keep the set; raises OSError when it cannot be kept."""
+
+
+class Forgetful:
+    """Keeps nothing: what runs without a state directory."""
+
+    def read(self) -> Kept:
+        """Return nothing."""
+        return Kept()
+
+    def write(self, kept: Kept) -> None:
+        """Do nothing."""
+
+
+class StateFile:
+    """Keeps the set in a directory that outlives the container."""
+
+    def __init__(self, directory: Path) -> None:
+        """Keep it there; the directory is made if need be.
+
+        Raises:
+            OSError: It cannot be made.
+        """
+        directory.mkdir(parents=True, exist_ok=True)
+        self._path = directory / FILE
+        self._stranger = False
+
+    def read(self) -> Kept:
+        """Return the set; a file that is not whole, or cannot be read, counts as none, and is not lost."""
+        self._stranger = False
+        try:
+            text = read_regular(self._path, _MAX_BYTES)
+        except FileNotFoundError:
+            return Kept()
+        except OSError as error:
+            # It may be read the next time: it stays, until there is another set to keep.
+            self._stranger = True
+            _log.error("the adapters' state file cannot be read: %s", error.strerror)
+            return Kept()
+        try:
+            return _decode(text)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            try:
+                aside = self._put_aside()
+            except OSError as error:
+                _log.error("the adapters' state file is damaged, and cannot be put aside: %s", error.strerror)
+            else:
+                _log.error("the adapters' state file is damaged, put aside as %s", aside)
+            return Kept()
+
+    def _put_aside(self) -> Path:
+        """Give the file a name that is not taken."""
+        names = (self._path.with_suffix(f".damaged{f'-{number}' if number > 1 else ''}") for number in count(1))
+        aside = next(name for name in names if not name.exists())
+        self._path.replace(aside)
+        return aside
+
+    def write(self, kept: Kept) -> None:
+        """Replace the file."""
+        if self._stranger:
+            _log.warning("the adapters' state file that could not be read is put aside as %s", self._put_aside())
+            self._stranger = False
+        new = self._path.with_suffix(".new")
+        with new.open("wb") as file:
+            file.write(_encode(kept))
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(self._path)
+        directory = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def _encode(kept: Kept) -> bytes:
+    adapters = [
+        {
+            "name": one.name,
+            "path": str(one.path),
+            "source": one.source,
+            "origin": one.origin.value,
+            "allow_pickle": one.allow_pickle,
+            "installed": _installed_row(one.installed),
+            "refresh": one.refresh,
+        }
+        for one in sorted(kept.wanted, key=lambda one: one.name)
+    ]
+    state: dict[str, Any] = {
+        "version": VERSION,
+        "adapters": adapters,
+        "removed": sorted(kept.removed),
+        "served": [list(one) for one in kept.served],
+    }
+    return json.dumps(state | {"check": _check(state)}, indent=1).encode()
+
+
+def _decode(text: bytes) -> Kept:
+    state = json.loads(text)
+    if not isinstance(state, dict):
+        message = "not an object"
+        raise TypeError(message)
+    check = state.pop("check")
+    if state["version"] not in _VERSIONS or check != _check(state):
+        message = "another version, or damaged"
+        raise ValueError(message)
+    served = (Served(*map(str, row)) for row in state.get("served", ()))
+    return Kept(tuple(map(_wanted, state["adapters"])), tuple(state["removed"]), tuple(served))
+
+
+def _wanted(row: dict[str, Any]) -> Wanted:
+    installed = row.get("installed")
+    return Wanted(
+        row["name"], Path(row["path"]), row["source"], Origin(row["origin"]), bool(row["allow_pickle"]),
+        Installed(Path(installed["path"]), installed["content"], installed["revision"]) if installed else None,
+        bool(row.get("refresh", False)),
+    )  # fmt: skip
+
+
+def _installed_row(installed: Installed | None) -> dict[str, str | None] | None:
+    if installed is None:
+        return None
+    return {"path": str(installed.path), "content": installed.content, "revision": installed.revision}
+
+
+def _check(state: dict[str, Any]) -> str:
+    return sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Engines, Hubs, stores and clients, well-behaved and misbehaving: shared by tests, demo and bench."""

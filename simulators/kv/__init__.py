@@ -1,0 +1,1 @@
+"""An engine's KV events: frames, the publisher, and the router's lookup."""

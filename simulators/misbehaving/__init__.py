@@ -1,0 +1,1 @@
+"""Engines, stores, volumes and clients that misbehave, each in one way."""

@@ -1,0 +1,1 @@
+"""kthena-downloader: downloads for init containers and terminals."""

@@ -1,1 +1,0 @@
-"""The sources: each lists its files and knows how they are fetched."""

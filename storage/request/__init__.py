@@ -1,0 +1,1 @@
+"""What to download, parsed once: used by the command line, the supervisor and the worker."""

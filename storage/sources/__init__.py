@@ -1,0 +1,1 @@
+"""Where files come from: each source lists its files and says how they are fetched."""

@@ -1,0 +1,64 @@
+"""Sources over HTTP: S3, OBS and the Hub, whose files the byte engine brings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from storage.request.source import S3Source
+from storage.transfer.http_client import Transport
+from storage.transfer.scheduler import Scheduler
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from storage.disk.listing import Digest, Listing, RemoteFile
+    from storage.disk.staging import Staging
+    from storage.request.download import DownloadRequest
+    from storage.request.source import HubSource
+    from storage.transfer.origin import Origin
+
+__all__ = ["RangedFetcher"]
+
+
+class RangedFetcher:
+    """A source whose origin lists and signs."""
+
+    lists_digests = False
+
+    def __init__(self, source: S3Source | HubSource, request: DownloadRequest) -> None:
+        """Prepare; nothing is asked yet.
+
+        Raises:
+            CredentialsError: The source wants some, and there are none.
+        """
+        self._request = request
+        self._transport = Transport(connections=request.max_workers, read_timeout=request.read_timeout)
+        self._origin = _origin(source, request, self._transport)
+
+    def listing(self) -> Listing:
+        """List all files."""
+        return self._origin.listing()
+
+    def find_digest(self, file: RemoteFile) -> Digest | None:
+        """Ask what a file must add up to."""
+        return self._origin.digest(file, None)
+
+    def fetch(self, files: Sequence[RemoteFile], staging: Staging, *, workers: int) -> list[RemoteFile]:
+        """Bring files into the tree, and return them as they came."""
+        try:
+            return Scheduler(self._origin, self._transport, staging, workers=workers, tries=self._request.tries).run(
+                files
+            )
+        finally:
+            self._transport.close()
+
+
+def _origin(source: S3Source | HubSource, request: DownloadRequest, transport: Transport) -> Origin:
+    """Make the origin of a source; the library that it needs is imported only now."""
+    if isinstance(source, S3Source):
+        from storage.sources.s3.origin import S3Origin  # noqa: PLC0415 - 30 ms
+
+        return S3Origin(source, request.config, transport, memory=request.memory)
+    from storage.sources.hub.origin import HubOrigin  # noqa: PLC0415 - not needed by the others
+
+    return HubOrigin(source, request.config, transport, memory=request.memory, tries=min(request.tries, 4))

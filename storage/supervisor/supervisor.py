@@ -1,0 +1,171 @@
+"""The supervisor: a bounded number of downloads at once, each in a worker process of its own.
+
+A worker that makes no progress is killed, and one that died is replaced; the
+next goes on where it was. The libraries that know the sources are never imported here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from dataclasses import replace
+from functools import partial
+from threading import Condition, Thread
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+from uuid import uuid4
+
+from storage.errors import BusyError, NotFoundError
+from storage.request.source import parse_source
+from storage.request.target import check_target
+from storage.supervisor.job import Job
+from storage.supervisor.limits import Limits
+from storage.supervisor.observer import Silent
+from storage.supervisor.spawn import COMMAND, start
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from storage.request.download import DownloadRequest
+    from storage.supervisor.observer import Observer
+    from storage.supervisor.status import JobStatus
+
+__all__ = ["Supervisor"]
+
+_log: Final = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """Takes requests, runs them, and answers for them; safe for threads."""
+
+    def __init__(
+        self, limits: Limits | None = None, *, observer: Observer | None = None, command: Sequence[str] = COMMAND
+    ) -> None:
+        """Prepare; nothing is started yet.
+
+        Args:
+            limits: How much is taken on.
+            observer: Told of every job.
+            command: The worker program.
+        """
+        self._limits = limits or Limits()
+        self._observer = observer or Silent()
+        self._start = partial(start, command, nice=self._limits.worker_nice)
+        self._condition = Condition()
+        self._jobs: dict[str, Job] = {}
+        self._queue: deque[Job] = deque()
+        self._running: dict[Job, Thread] = {}
+        self._stopped = False
+
+    def submit(self, request: DownloadRequest) -> JobStatus:
+        """Take a request on; the same source and directory asked again is the same job.
+
+        Raises:
+            UsageError: The source, the directory or a number makes no sense.
+            BusyError: Too many wait already, or the supervisor has stopped.
+        """
+        source = parse_source(request.source)
+        target = check_target(request.output_dir, self._limits.write_roots)
+        request = replace(
+            request, output_dir=str(target), write_roots=self._limits.write_roots, follow_parent=True,
+            read_timeout=min(max(self._limits.stall_timeout / 3, 0.5), 30.0), memory=self._limits.worker_memory,
+        )  # fmt: skip
+        with self._condition:
+            twin = self._find_twin(request)
+            if twin:
+                return twin.status()
+            if self._stopped or len(self._queue) >= self._limits.queued:
+                raise BusyError(f"{len(self._queue)} downloads wait already, try again later")
+            job = Job(uuid4().hex[:12], source, request, self._limits, self._observer, self._start)
+            self._jobs[job.id] = job
+            self._queue.append(job)
+            self._start_more()
+        return job.status()
+
+    def _find_twin(self, request: DownloadRequest) -> Job | None:
+        return next((job for job in self._jobs.values() if job.does(request)), None)
+
+    def _start_more(self) -> None:
+        """Start queued jobs while there are places; called with the condition held."""
+        while self._queue and len(self._running) < self._limits.jobs and not self._stopped:
+            job = self._queue.popleft()
+            thread = Thread(target=self._run, args=(job,), name=f"download-{job.id}", daemon=True)
+            self._running[job] = thread
+            thread.start()
+
+    def _run(self, job: Job) -> None:
+        try:
+            job.run()
+        except Exception:  # noqa: BLE001 - the thread's outermost frame
+            _log.exception("the supervision of download %s failed", job.id)
+        finally:
+            with self._condition:
+                del self._running[job]
+                self._forget_old()
+                self._start_more()
+                self._condition.notify_all()
+
+    def _forget_old(self) -> None:
+        ended = [job for job in self._jobs.values() if job.status().is_final]
+        for job in ended[: max(len(ended) - self._limits.remembered, 0)]:
+            del self._jobs[job.id]
+
+    def get(self, job_id: str) -> JobStatus:
+        """Return a job.
+
+        Raises:
+            NotFoundError: There is none of that name.
+        """
+        return self._job(job_id).status()
+
+    def list(self) -> list[JobStatus]:
+        """Return all jobs, the oldest first."""
+        with self._condition:
+            return [job.status() for job in self._jobs.values()]
+
+    def wait(self, job_id: str, timeout: float | None = None) -> JobStatus:
+        """Return a job when it has ended, or as it is after `timeout` seconds."""
+        job = self._job(job_id)
+        with self._condition:
+            self._condition.wait_for(lambda: job.status().is_final, timeout)
+        return job.status()
+
+    def cancel(self, job_id: str) -> JobStatus:
+        """Ask a job to end; what has arrived stays for a later one.
+
+        Raises:
+            NotFoundError: There is none of that name.
+        """
+        job = self._job(job_id)
+        with self._condition:
+            if job in self._queue:
+                self._queue.remove(job)
+                job.end_before_start()
+                self._forget_old()
+                self._condition.notify_all()
+        job.cancel()
+        return job.status()
+
+    def stop(self, timeout: float = 8.0) -> None:
+        """Cancel all jobs and wait for their workers to end; none is left after that."""
+        with self._condition:
+            self._stopped = True
+            waiting, threads = list(self._queue), list(self._running.items())
+            self._queue.clear()
+        for job in waiting:
+            job.end_before_start()
+        for job, _ in threads:
+            job.cancel()
+        deadline = monotonic() + timeout
+        for job, thread in threads:
+            thread.join(max(deadline - monotonic(), 0.0))
+            if thread.is_alive():
+                job.kill()
+                thread.join(1.0)
+
+    def _job(self, job_id: str) -> Job:
+        with self._condition:
+            job = self._jobs.get(job_id)
+        if job is None:
+            raise NotFoundError(f"there is no download {job_id!r}")
+        return job

@@ -1,0 +1,1 @@
+"""Bytes over HTTP: range requests, scheduled over files, into partial files that resume."""

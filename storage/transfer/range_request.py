@@ -1,0 +1,212 @@
+"""One piece of a file: ask, check the answer, copy its body, and try again where that helps."""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+from random import random
+from threading import local
+from typing import TYPE_CHECKING, Any, Final
+
+from storage.errors import NetworkError, StalledError, StorageError
+from storage.transfer.http_client import Failure, failures, origin_of
+from storage.transfer.responses import (
+    MAX_REDIRECTS,
+    REDIRECTS,
+    check_passing,
+    content_length,
+    let_go,
+    read_head,
+    redirected,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from threading import Event
+
+    from urllib3 import BaseHTTPResponse
+
+    from storage.disk.staging import TransferObserver
+    from storage.transfer.http_client import Transport
+    from storage.transfer.origin import Origin
+    from storage.transfer.partial_file import PartialFile, Piece
+
+__all__ = ["Changed", "RangeRequests"]
+
+# Each turn of a worker waits for the interpreter a few times: few large turns cost less than many small ones.
+BUFFER_BYTES: Final = 1 << 20
+# What the buffers of all workers may take together.
+_BUFFERS_BYTES: Final = 16 << 20
+# A try that brings less than this counts as one in vain.
+PROGRESS_BYTES: Final = 64 << 10
+# A new signature may help once; that the answer stays is a refusal.
+MAX_REFUSALS: Final = 2
+FIRST_PAUSE_SECONDS: Final = 0.25
+LONGEST_PAUSE_SECONDS: Final = 15.0
+_LONGEST_ASKED_PAUSE_SECONDS: Final = 60.0
+_MAX_ERROR_BODY: Final = 4096
+
+_CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
+_CHANGED: Final = frozenset((HTTPStatus.PRECONDITION_FAILED, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE))
+
+
+class Changed(Exception):  # noqa: N818 - the file starts over
+    """The file is not the one that was listed."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class _NoRanges(Exception):  # noqa: N818 - the file is taken whole instead
+    """The server sends the whole file whatever was asked for."""
+
+
+class RangeRequests:
+    """Fetches pieces of partial files; all workers use it concurrently."""
+
+    def __init__(
+        self, origin: Origin, transport: Transport, observer: TransferObserver, stopping: Event,
+        *, tries: int, workers: int,
+    ) -> None:  # fmt: skip
+        self._origin = origin
+        self._transport = transport
+        self._observer = observer
+        self._stopping = stopping
+        self._max_tries = tries
+        self._buffer_bytes = min(BUFFER_BYTES, _BUFFERS_BYTES // workers)
+        self._local = local()
+
+    def fetch(self, partial: PartialFile, piece: Piece) -> None:
+        """Fetch a piece, or the whole file when the server knows no ranges.
+
+        Raises:
+            Changed: The file must start over.
+            StorageError: It cannot be fetched.
+        """
+        tries = 0
+        while piece.at < piece.end and self._goes_on(partial):
+            before = piece.at
+            try:
+                self._stream(partial, piece)
+                break
+            except _NoRanges:
+                if not partial.take_whole(piece):
+                    return
+                continue
+            except Failure as failure:
+                tries = 1 if piece.at - before >= PROGRESS_BYTES else tries + 1
+                self._pause(partial, failure, tries)
+            if partial.whole:
+                partial.begin_again(piece)
+        partial.catch_up()
+
+    def _goes_on(self, partial: PartialFile) -> bool:
+        return not partial.abandoned and not self._stopping.is_set()
+
+    def _pause(self, partial: PartialFile, failure: Failure, tries: int) -> None:
+        path = partial.file.path
+        if tries >= self._max_tries:
+            raise _given_up(path, failure, tries) from failure
+        pause = min(FIRST_PAUSE_SECONDS * 2**tries, LONGEST_PAUSE_SECONDS) * (0.5 + random() / 2)  # noqa: S311 - spreads retries, hides nothing
+        pause = max(pause, min(failure.after, _LONGEST_ASKED_PAUSE_SECONDS))
+        self._observer.on_retry(path, failure.reason, failure.detail, pause)
+        self._stopping.wait(pause)
+
+    def _stream(self, partial: PartialFile, piece: Piece) -> None:
+        ranged = (piece.at, piece.end) != (0, partial.file.size)
+        response = self._open(partial, {"Range": f"bytes={piece.at}-{piece.end - 1}"} if ranged else {})
+        try:
+            self._check(partial, response, piece.at, ranged=ranged)
+            partial.learn_digest(lambda: self._origin.digest(partial.file, response.headers))
+            self._copy(partial, response, piece)
+        except BaseException:
+            response.close()
+            raise
+        response.release_conn()
+
+    def _open(self, partial: PartialFile, headers: Mapping[str, str]) -> BaseHTTPResponse:
+        """Ask for a file, over redirects; what comes back is an answer with its body."""
+        etag = None
+        if partial.location:
+            url, own = partial.location
+        else:
+            request = self._origin.request(partial.file)
+            url, own, etag = request.url, dict(request.headers), request.etag
+        for _ in range(MAX_REDIRECTS):
+            response = self._transport.open("GET", url, {**own, **headers})
+            if response.status not in REDIRECTS:
+                self._check_status(partial, response, url)
+                if etag and _tag(response.headers.get("ETag", etag)) != _tag(etag):
+                    response.close()
+                    raise Changed(f"its ETag is {response.headers['ETag']}, it was {etag}")
+                return response
+            let_go(response)
+            url, own, etag = *redirected(url, own, response.headers.get("Location", "")), None
+            partial.location = (url, own)
+        raise NetworkError(f"{partial.file.path}: {origin_of(url)} redirects without end")
+
+    def _check_status(self, partial: PartialFile, response: BaseHTTPResponse, url: str) -> None:
+        status = response.status
+        if status in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+            return
+        check_passing(response)
+        body = read_head(response, _MAX_ERROR_BODY)
+        if status in _CHANGED:
+            raise Changed(f"{origin_of(url)} answered {status}")
+        if partial.location:
+            partial.location = None  # a signed address that has expired: ask the source for another
+            raise Failure("expired", f"{origin_of(url)} answered {status}")
+        error, may_pass = self._origin.explain(partial.file, status, response.headers, body)
+        partial.refused += 1
+        if partial.refused > MAX_REFUSALS or not may_pass:
+            raise error
+        raise Failure("expired", error.message) from error
+
+    def _check(self, partial: PartialFile, response: BaseHTTPResponse, at: int, *, ranged: bool) -> None:
+        """Make sure that the body is the piece that was asked for."""
+        size = partial.file.size
+        found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        if found:
+            if found[3] not in ("*", str(size)):
+                raise Changed(f"it has {found[3]} bytes, it had {size}")
+            if int(found[1]) != at:
+                raise Failure("wrong_range", f"asked for bytes from {at}, got them from {found[1]}")
+            return
+        length = content_length(response.headers)
+        if response.status == HTTPStatus.OK and length is not None and length != size:
+            raise Changed(f"it has {length} bytes, it had {size}")
+        if ranged:
+            raise _NoRanges
+
+    def _copy(self, partial: PartialFile, response: BaseHTTPResponse, piece: Piece) -> None:
+        buffer = self._buffer()
+        # urllib3's own readinto copies once more; the body is not encoded, so http.client's is the same.
+        source: Any = response._fp  # type: ignore[attr-defined] # noqa: SLF001
+        try:
+            while piece.at < piece.end and self._goes_on(partial):
+                with failures(response.url or ""):
+                    count = source.readinto(buffer[: piece.end - piece.at])
+                if not count:
+                    raise Failure("truncated", f"the body ended at byte {piece.at} of {piece.end}")
+                partial.write(piece, buffer[:count])
+        finally:
+            partial.mark()
+
+    def _buffer(self) -> memoryview:
+        if not hasattr(self._local, "buffer"):
+            self._local.buffer = memoryview(bytearray(self._buffer_bytes))
+        buffer: memoryview = self._local.buffer
+        return buffer
+
+
+def _given_up(path: str, failure: Failure, tries: int) -> StorageError:
+    if isinstance(failure.__cause__, StorageError):
+        return failure.__cause__  # a refusal that could have passed, and did not
+    if failure.reason == "timeout":
+        return StalledError(f"{path}: stalled: {failure.detail}, {tries} times in a row")
+    return NetworkError(f"{path}: {failure.detail} ({failure.reason}), {tries} times in a row")
+
+
+def _tag(text: str) -> str:
+    return text.removeprefix("W/").strip('"')

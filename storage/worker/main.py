@@ -1,0 +1,124 @@
+"""The child program: one request on standard input, one event a line on standard output.
+
+    echo '{"source": "s3://bucket/model", "output_dir": "/models/m"}' | python -m storage.worker
+
+It ends with the exit code of its error (`storage.errors`), after a `failed` event that says the same.
+On SIGTERM it lets go of the lock and ends; what has arrived stays for the next run. When the
+request says `follow_parent`, the end of standard input is the death of the parent, and its own.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import signal
+import sys
+from contextlib import suppress
+from threading import Lock, Thread
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from storage.errors import CancelledError, DeniedError, NoSpaceError, OutOfMemoryError, StorageError, TargetError
+from storage.memory import confine, is_exhaustion, release
+from storage.request.download import DownloadRequest
+from storage.worker.download import run
+from storage.worker.events import Reporter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import FrameType
+
+__all__ = ["main"]
+
+_log: Final = logging.getLogger(__name__)
+
+_OS_ERRORS: Final[Mapping[int, type[StorageError]]] = {
+    errno.ENOSPC: NoSpaceError,
+    errno.EDQUOT: NoSpaceError,
+    errno.EACCES: DeniedError,
+    errno.EPERM: DeniedError,
+    errno.EROFS: DeniedError,
+    errno.ENOTDIR: TargetError,
+    errno.EISDIR: TargetError,
+    errno.ELOOP: TargetError,
+}
+
+
+def main() -> int:
+    """Do one download; return the exit code."""
+    # Not in the terminal's foreground: what it writes there must not stop it.
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    say = _writer()
+    try:
+        try:
+            _on_signals(_end)
+            _run(sys.stdin.readline(), say)
+        finally:  # from here on it only says how it ended
+            _on_signals(signal.SIG_IGN)
+    except StorageError as error:
+        return _fail(error, say)
+    except OSError as error:
+        if is_exhaustion(error):
+            return _fail(_unexpected(error), say)
+        kind = _OS_ERRORS.get(error.errno or 0, StorageError)
+        return _fail(kind(f"{error.strerror or error}: {error.filename or 'the file system'}"), say)
+    except Exception as error:  # noqa: BLE001 - the process's outermost frame
+        return _fail(_unexpected(error), say)
+    return 0
+
+
+def _run(line: str, say: Callable[[dict[str, Any]], None]) -> None:
+    request = DownloadRequest.from_json(line)
+    confine(request.memory)
+    if request.follow_parent:
+        Thread(target=_follow_parent, name="follow-parent", daemon=True).start()
+    run(request, Reporter(say))
+
+
+def _writer() -> Callable[[dict[str, Any]], None]:
+    # A descriptor of its own: what a library prints goes to standard error instead.
+    output = os.dup(1)
+    os.dup2(2, 1)
+    lock = Lock()
+
+    def say(event: dict[str, Any]) -> None:
+        line = memoryview(json.dumps(event).encode() + b"\n")
+        with lock:
+            while line:
+                line = line[os.write(output, line) :]
+
+    return say
+
+
+def _unexpected(error: Exception) -> StorageError:
+    if is_exhaustion(error):
+        release()
+        return OutOfMemoryError(
+            "the download needs more memory than --worker-memory allows: raise it, and the container's limit with it, "
+            "or use fewer workers (--max-workers, max_workers)"
+        )
+    _log.error("the worker failed", exc_info=error)
+    return StorageError(f"unexpected {type(error).__name__}")
+
+
+def _fail(error: StorageError, say: Callable[[dict[str, Any]], None]) -> int:
+    with suppress(BrokenPipeError):  # nobody listens any more
+        say({"event": "failed", **error.fields()})
+    return error.exit_code
+
+
+def _on_signals(action: Callable[[int, FrameType | None], object] | signal.Handlers) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, action)
+
+
+def _end(_number: int, _frame: FrameType | None) -> NoReturn:
+    _on_signals(signal.SIG_IGN)  # once is enough: the next one would cut short what this one begins
+    raise CancelledError("the download was cancelled; what has arrived stays for the next run")
+
+
+def _follow_parent() -> None:
+    sys.stdin.read()
+    # As SIGKILL would: the lock is known to be dead at once, and the journal says what is there.
+    os._exit(CancelledError.exit_code)

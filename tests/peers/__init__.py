@@ -1,1 +1,0 @@
-"""Peers the runtime meets in tests and in the demo: an engine, and engines that misbehave."""
