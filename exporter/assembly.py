@@ -266,7 +266,6 @@ def _add_lora(
         observer,
         config=settings.storage,
         pod=settings.pod,
-        cancel=supervisor.cancel,
         interval=settings.reconcile_interval,
     )
     source = None

@@ -79,7 +79,7 @@ def drill_down(uid: str, **choices: str) -> str:
     return f"/d/{uid}?{'&'.join((*kept, *chosen))}&${{__url_time_range}}"
 
 
-def _annotation(  # noqa: PLR0913 - as few as an annotation has properties
+def _annotation(
     name: str, query: str, color: str, *, text: str = "{{pod}}", title: str = "", shown: bool = False
 ) -> Json:
     return {

@@ -25,7 +25,7 @@ _TILE_TEXT: Final = 28
 _WITHOUT_END: Final = ("{{pod}}", "{{model_name}}", "{{route}}")
 
 
-def stat(  # noqa: PLR0913 - as few as a tile has properties
+def stat(
     title: str,
     unit: str,
     description: str,
@@ -68,7 +68,7 @@ def stat(  # noqa: PLR0913 - as few as a tile has properties
     return sized(made, width=4, height=4)
 
 
-def timeseries(  # noqa: PLR0913 - as few as a chart has properties
+def timeseries(
     title: str,
     unit: str,
     description: str,
@@ -156,9 +156,7 @@ def heatmap(title: str, unit: str, description: str, buckets: str, *, width: int
     return sized(made, width=width, height=CHART_HEIGHT)
 
 
-def bargauge(  # noqa: PLR0913 - as few as a bar has properties
-    title: str, unit: str, description: str, series: Mapping[str, str], *, empty: str, width: int = 8
-) -> Json:
+def bargauge(title: str, unit: str, description: str, series: Mapping[str, str], *, empty: str, width: int = 8) -> Json:
     """One bar for each series as it is now, from 0 to 1."""
     options = {
         "displayMode": "basic",

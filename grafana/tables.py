@@ -38,7 +38,7 @@ class Column:
     words: Mapping[str, str] | None = None
 
 
-def table(  # noqa: PLR0913 - as few as a table has properties
+def table(
     title: str,
     description: str,
     labels: Mapping[str, str],

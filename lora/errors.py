@@ -6,6 +6,7 @@
     ├── DownloadFailedError           download_failed; the cause has the download's own code
     ├── EngineUnavailableError        engine_unavailable: no adapter's fault, tried again when the engine is back
     ├── WithdrawnError                superseded
+    ├── RolledBackError               the code of the refusal; the former adapter is loaded again
     └── EngineRefusedError            lora_disabled, lora_updating_disabled, engine_unauthorized, rank_too_large,
                                       name_taken, adapter_not_found, engine_refused
 
@@ -22,6 +23,7 @@ __all__ = [
     "EngineUnavailableError",
     "InvalidAdapterError",
     "LoraError",
+    "RolledBackError",
     "UnknownAdapterError",
     "WithdrawnError",
 ]
@@ -83,3 +85,7 @@ class WithdrawnError(LoraError):
 
 class EngineRefusedError(LoraError):
     """The engine answered, and did not do it."""
+
+
+class RolledBackError(LoraError):
+    """The engine refused an adapter, and has the former one again."""

@@ -1,4 +1,4 @@
-"""The steps from a goal to the engine: install, load, replace, take out.
+"""What an attempt does: install, load, replace or unload.
 
     install (beside what is loaded) -> inspect -> unload the former -> reset the cache -> load -> or load the former again
 
@@ -10,141 +10,133 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from time import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from lora.adapter import Installed, State
+from lora.adapter import Installed
 from lora.engine.prefix_cache import UNKNOWN
-from lora.errors import DownloadFailedError, EngineRefusedError, InvalidAdapterError, LoraError
+from lora.errors import DownloadFailedError, EngineRefusedError, InvalidAdapterError, RolledBackError
+from lora.transitions import Event
 from storage.disk.generations import content_at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from lora.adapter import Facts, Wanted
     from lora.engine.client import EngineClient
     from lora.engine.prefix_cache import PrefixCache
     from lora.files.installation import Installation
-    from lora.record import Goal, Slot
+    from lora.record import Goal, Record
+    from lora.transitions import Records
 
-__all__ = ["RolledBackError", "Steps"]
+__all__ = ["Procedure"]
+
+# Another runtime may remove what a download has just found, until it is referred to.
+_DOWNLOADS: Final = 3
 
 
-class RolledBackError(LoraError):
-    """The engine refused an adapter, and has the former one again."""
-
-
-class Steps:
-    """Carries goals out, for the thread that works for a slot. Holds no lock while it waits.
+class Procedure:
+    """Carries goals out, for the worker that has a record. Holds no lock while it waits.
 
     Attributes:
         engine_lists: Whether the engine's list of models has its adapters;
             SGLang before 0.5.6 leaves them out.
     """
 
-    def __init__(
-        self,
-        engine: EngineClient,
-        installation: Installation,
-        cache: PrefixCache,
-        *,
-        note: Callable[[Slot, State], None],
-    ) -> None:
-        """Work with `engine` and its `cache`; `note` is called at each change of a slot's state."""
+    def __init__(self, engine: EngineClient, installation: Installation, cache: PrefixCache, records: Records) -> None:
+        """Work with `engine` and its `cache`; each step is noted in `records`."""
         self._engine = engine
         self._installation = installation
         self._cache = cache
-        self._note = note
+        self._records = records
         self.engine_lists = True
 
-    def load(self, slot: Slot, goal: Goal, wanted: Wanted, job: Callable[[str | None], None]) -> Wanted:
+    def load(self, record: Record, goal: Goal, wanted: Wanted) -> Wanted:
         """Make the engine have `wanted`; return it with the files that it has.
-
-        Args:
-            slot: The adapter's place; its `loaded` is kept up to date.
-            goal: What the caller brought for the download.
-            wanted: What is to be loaded.
-            job: Called with the id of the download while it runs.
 
         Raises:
             LoraError: It could not be done; RolledBackError when the former one is back.
         """
-        installed, facts = self._install(slot, goal, wanted, job)
+        installed, facts = self._install(record, goal, wanted)
         wanted = replace(wanted, installed=installed)
-        self._note(slot, State.LOADING)
+        self._records.note(record, Event.LOADING)
         models = self._engine.models()
         if wanted.name in models.bases:
             raise InvalidAdapterError("name_taken", f"{wanted.name!r} is the name of a base model: choose another")
         self._cache.learn()
         listed = models.adapters.get(wanted.name)
-        present = listed or (str(slot.loaded.engine_path) if slot.loaded else None)
-        found = self._adopted(slot, wanted, Path(present)) if present else None
+        present = listed or (str(record.loaded.engine_path) if record.loaded else None)
+        found = self._adopted(record, wanted, Path(present)) if present else None
         if present and found is None:
-            found = self._replace(slot, goal, wanted, Path(present))
+            found = self._replace(record, goal, wanted, Path(present))
         elif listed is None:
-            found = self._load(slot, goal, wanted)
-        return self._settle(slot, replace(found or wanted, refresh=False), facts)
+            found = self._load(record, goal, wanted)
+        return self._settle(record, replace(found or wanted, refresh=False), facts)
 
-    def unload(self, slot: Slot) -> None:
+    def unload(self, record: Record) -> None:
         """Make the engine not have the adapter.
 
         Raises:
             LoraError: It could not be done.
         """
-        self._note(slot, State.UNLOADING)
-        path = self._engine.models().adapters.get(slot.name)
-        self._engine.unload(slot.name)
-        self._cache.unloaded(slot.name, _found_at(Path(path)) if path else None)
-        slot.loaded = None
+        self._records.note(record, Event.UNLOADING)
+        path = self._engine.models().adapters.get(record.name)
+        self._engine.unload(record.name)
+        self._cache.unloaded(record.name, _found_at(Path(path)) if path else None)
+        self._records.held(record, None)
 
-    def _install(
-        self, slot: Slot, goal: Goal, wanted: Wanted, job: Callable[[str | None], None]
-    ) -> tuple[Installed, Facts]:
+    def _install(self, record: Record, goal: Goal, wanted: Wanted) -> tuple[Installed, Facts]:
         damage = ""
         try:
-            found = self._installation.loaded(wanted, slot.loaded) or self._installation.on_disk(wanted, goal.extras)
+            found = self._installation.loaded(wanted, record.loaded) or self._installation.on_disk(wanted, goal.extras)
         except InvalidAdapterError as error:
-            found, damage = None, _damage(error, slot.loaded, wanted)
+            found, damage = None, _damage(error, record.loaded, wanted)
         if found:
             return found
-        self._note(slot, State.DOWNLOADING)
         try:
-            return self._installation.fetch(wanted, goal.extras, job)
+            return self._fetch(record, goal, wanted)
         except DownloadFailedError as error:
             if not damage:
                 raise
             raise DownloadFailedError(error.code, f"{damage}; it cannot be fetched again: {error.message}") from error
 
-    def _adopted(self, slot: Slot, wanted: Wanted, present: Path) -> Wanted | None:
+    def _fetch(self, record: Record, goal: Goal, wanted: Wanted) -> tuple[Installed, Facts]:
+        for _ in range(_DOWNLOADS):
+            download = self._installation.request(wanted, goal.extras)
+            self._records.note(record, Event.FETCHING, job=download)
+            if found := self._installation.fetched(wanted, download):
+                return found
+        raise InvalidAdapterError(
+            "invalid_adapter",
+            f"{wanted.path}: another runtime removed the adapter after each of {_DOWNLOADS} downloads",
+        )
+
+    def _adopted(self, record: Record, wanted: Wanted, present: Path) -> Wanted | None:
         """Return what the engine has if it is what is wanted, with the path that it has it from."""
         installed = wanted.installed
         if installed is None:
             return None
+        known = self._known_content(record, present)
         if present == installed.path:
-            known = self._known_content(slot, wanted.name, present)
             is_same = known == installed.content or (known is None and not (wanted.refresh and wanted.source is None))
             return wanted if is_same or wanted.source else None
-        known = self._known_content(slot, wanted.name, present)
         is_known_other = known is not None and known != installed.content
         if wanted.source and not is_known_other and self._installation.is_same_copy(present, wanted, installed):
             return replace(wanted, installed=replace(installed, path=present))
         return None
 
-    def _known_content(self, slot: Slot, name: str, path: Path) -> str | None:
+    def _known_content(self, record: Record, path: Path) -> str | None:
         """Return the content that the engine loaded from a directory, as far as is known."""
-        if slot.loaded and slot.loaded.installed and slot.loaded.installed.path == path:
-            return slot.loaded.installed.content
-        found = self._cache.last_content(name, path)
+        if record.loaded and record.loaded.installed and record.loaded.installed.path == path:
+            return record.loaded.installed.content
+        found = self._cache.last_content(record.name, path)
         return None if found == UNKNOWN else found
 
-    def _load(self, slot: Slot, goal: Goal, wanted: Wanted) -> Wanted:
+    def _load(self, record: Record, goal: Goal, wanted: Wanted) -> Wanted:
         if not self._bring(goal, wanted):
             return wanted
         # It was there already: another client loaded it after it was listed, or it is a SGLang that does not list it.
         present = self._engine.models().adapters.get(wanted.name)
         self.engine_lists = present is not None
         if present is not None and present != str(wanted.engine_path):
-            return self._replace(slot, goal, wanted, Path(present))
+            return self._replace(record, goal, wanted, Path(present))
         return wanted
 
     def _bring(self, goal: Goal, wanted: Wanted) -> bool:
@@ -153,8 +145,9 @@ class Steps:
             self._cache.make_way(wanted.name, wanted.installed, goal.withdrawn)
         return self._engine.load(wanted.name, wanted.engine_path)
 
-    def _replace(self, slot: Slot, goal: Goal, wanted: Wanted, former: Path) -> Wanted:
-        loaded, slot.loaded = slot.loaded, None
+    def _replace(self, record: Record, goal: Goal, wanted: Wanted, former: Path) -> Wanted:
+        loaded = record.loaded
+        self._records.held(record, None)
         if loaded is None or loaded.engine_path != former:
             content = self._cache.last_content(wanted.name, former) or _found_at(former).content
             loaded = replace(wanted, path=former, source=None, installed=Installed(former, content), refresh=False)
@@ -164,18 +157,15 @@ class Steps:
             self._bring(goal, wanted)
         except EngineRefusedError as error:
             self._bring(goal, loaded)
-            self._settle(slot, loaded, slot.facts)
+            self._settle(record, loaded, record.facts)
             raise RolledBackError(error.code, f"{error.message}; the former adapter is loaded again") from error
         return wanted
 
-    def _settle(self, slot: Slot, found: Wanted, facts: Facts | None) -> Wanted:
+    def _settle(self, record: Record, found: Wanted, facts: Facts | None) -> Wanted:
         """Take note of what the engine has now."""
-        is_new = slot.loaded is None or slot.loaded.installed != found.installed
         if found.installed:
             self._cache.loaded(found.name, found.installed)
-        slot.loaded, slot.facts = found, facts
-        slot.loaded_since = time() if is_new or slot.loaded_since is None else slot.loaded_since
-        slot.possibly_stale = self._cache.is_suspect(found.name)
+        self._records.held(record, found, facts, stale=self._cache.is_suspect(found.name))
         return found
 
 

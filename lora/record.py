@@ -1,13 +1,18 @@
-"""One adapter's place: what is wanted of it, what was tried, and how it stands.
+r"""An adapter's record: what should be loaded, what the engine has, and in which phase the runtime is with it.
 
-Held by the manager under its lock; one thread at a time works for a slot.
+    aimed -> QUEUED -> CHECKING -> DOWNLOADING -> LOADING -> SETTLED          the goal is reached
+                                  \-> UNLOADING -> the record is forgotten
+    a worker's attempt fails      -> BACKING_OFF (until `retry_at`), WAITING (for the engine), BLOCKED, or QUEUED again
+
+Which phase follows which, and why, is in `lora.transitions`. Only that module changes records.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from lora.adapter import State, Status
 
@@ -16,19 +21,41 @@ if TYPE_CHECKING:
     from lora.errors import LoraError
     from lora.files.installation import Extras
 
-__all__ = ["Goal", "Slot"]
+__all__ = ["RESTING", "WORKING", "Failure", "Goal", "Intent", "Phase", "Record"]
+
+
+class Phase(StrEnum):
+    """What the runtime is doing about an adapter."""
+
+    QUEUED = "queued"
+    CHECKING = "checking"
+    DOWNLOADING = "downloading"
+    LOADING = "loading"
+    UNLOADING = "unloading"
+    SETTLED = "settled"
+    BLOCKED = "blocked"
+    WAITING = "waiting"
+    BACKING_OFF = "backing_off"
+
+
+# A worker has the record. Operations on one adapter are serial, so no other worker takes it meanwhile.
+WORKING: Final = frozenset({Phase.CHECKING, Phase.DOWNLOADING, Phase.LOADING, Phase.UNLOADING})
+RESTING: Final = frozenset(Phase) - WORKING
+
+# What a record returns to when a goal that is not kept fails: an adapter, its absence, or nothing at all.
+Intent: TypeAlias = "Wanted | Literal['gone'] | None"
 
 
 @dataclass(eq=False, slots=True)
 class Goal:
-    """Something to reach in one try: an adapter loaded, or (without `wanted`) gone.
+    """What one attempt should reach: an adapter loaded, or (without `wanted`) unloaded.
 
     Attributes:
         wanted: What is to be loaded.
         kept: Whether it is tried again after a failure, until it is reached or withdrawn.
-        extras: What the call brought for the download; dropped when it is reached or withdrawn.
-        begun: Whether a thread has taken it up.
-        done: Set when it was reached, when a try failed, or when it was withdrawn.
+        extras: What the call brought for the download; dropped when the goal is reached or withdrawn.
+        begun: Whether a worker has taken it up.
+        done: Set when it was reached, when an attempt failed, or when it was withdrawn.
         withdrawn: Set when it must no longer be reached: another goal took its place, or the runtime ends.
         error: Why it was not reached.
         found: What the engine has, with its files, once it was reached.
@@ -46,7 +73,7 @@ class Goal:
     possibly_stale: bool = False
 
     def again(self) -> Goal:
-        """Return the same for another try."""
+        """Return the same goal for another attempt."""
         return replace(self, begun=False, done=Event(), withdrawn=Event(), error=None, found=None, possibly_stale=False)
 
     def is_under_way(self, wanted: Wanted | None) -> bool:
@@ -63,47 +90,67 @@ class Goal:
         return wanted.is_same(self.wanted) and wanted.origin is self.wanted.origin
 
 
-@dataclass(eq=False, slots=True)
-class Slot:
-    """An adapter's place.
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why the last attempt failed.
 
     Attributes:
-        name: The adapter's name.
-        goal: What is to be reached; reached already when `settled`.
-        desired: What counts as wanted: survives this process, and failures of another goal.
-        settled: Whether there is nothing to do.
-        busy: Whether a thread works for it.
-        leaving: Whether it is wanted no more, and the engine may still have it.
+        error: What went wrong.
+        attempts: Failed attempts since the adapter was last well.
+        retry_at: Unix seconds; `None` when the next attempt does not depend on the time.
+    """
+
+    error: LoraError
+    attempts: int
+    retry_at: float | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Record:
+    """One adapter.
+
+    Attributes:
+        name: Its name.
+        goal: What is to be reached, or was.
+        intent: What is kept: it survives this process, and failures of goals that are not kept.
+        phase: What the runtime is doing about it.
         loaded: What the engine has from us under this name, with the files that it has.
+        facts: What those files say.
+        loaded_since: Unix seconds.
         possibly_stale: Whether it may answer from weights that had its name before.
-        blocked: Whether the engine refused the goal and got its former adapter back:
-            not tried again before the engine restarts.
         job: The download that is under way.
-        state: How it stands.
+        failure: Why the last attempt failed.
     """
 
     name: str
     goal: Goal
-    desired: Wanted | None = None
-    settled: bool = False
-    busy: bool = False
-    leaving: bool = False
+    intent: Intent = None
+    phase: Phase = Phase.QUEUED
     loaded: Wanted | None = None
-    blocked: bool = False
-    job: str | None = None
-    state: State = State.PENDING
     facts: Facts | None = None
-    possibly_stale: bool = False
     loaded_since: float | None = None
-    attempts: int = 0
-    retry_at: float | None = None
-    error: LoraError | None = None
+    possibly_stale: bool = False
+    job: str | None = None
+    failure: Failure | None = None
+
+    @property
+    def desired(self) -> Wanted | None:
+        """The adapter that is kept, if one is."""
+        return None if isinstance(self.intent, str) else self.intent
+
+    @property
+    def state(self) -> State:
+        """What the API says of it."""
+        if self.goal.wanted is None and self.phase is not Phase.BACKING_OFF:
+            return State.UNLOADING
+        stands = State.LOADED if self.loaded else _WITHOUT[self.phase]
+        return _SHOWN.get(self.phase, stands)
 
     def status(self) -> Status:
-        """Return how it stands, for those who ask, also without the manager's lock."""
-        error = self.error
+        """Return how it stands, for those who ask, also without the lock."""
+        failure = self.failure
         loaded = self.loaded.installed if self.loaded else None
-        shown = (self.loaded if self.blocked else self.goal.wanted) or self.desired or self.loaded
+        shown = (self.loaded if self.phase is Phase.BLOCKED else self.goal.wanted) or self.desired or self.loaded
         return Status(
             name=self.name,
             state=self.state,
@@ -114,10 +161,21 @@ class Slot:
             revision=loaded.revision if loaded else None,
             facts=self.facts,
             loaded_since=self.loaded_since,
-            attempts=self.attempts,
-            next_retry=self.retry_at,
-            error_code=error.code if error else None,
-            error=error.message if error else None,
+            attempts=failure.attempts if failure else 0,
+            next_retry=failure.retry_at if failure else None,
+            error_code=failure.error.code if failure else None,
+            error=failure.error.message if failure else None,
             content=loaded.content if loaded else None,
             possibly_stale=self.possibly_stale,
         )
+
+
+# Phases that the API shows as they are, whatever the engine has meanwhile.
+_SHOWN: Final = {
+    Phase.DOWNLOADING: State.DOWNLOADING,
+    Phase.LOADING: State.LOADING,
+    Phase.UNLOADING: State.UNLOADING,
+    Phase.WAITING: State.PENDING,
+}
+# The others show what the engine has. This is what they show while it has nothing.
+_WITHOUT: Final = dict.fromkeys(Phase, State.PENDING) | {Phase.BACKING_OFF: State.FAILED, Phase.BLOCKED: State.FAILED}

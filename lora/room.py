@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from lora.adapter import Wanted
     from lora.files.installation import Extras
-    from lora.record import Slot
+    from lora.record import Record
     from storage.request.config import Config
 
 __all__ = ["MOST_BYTES", "Room"]
@@ -29,14 +29,16 @@ class Room:
         """Count no value of the pod's own `config`: adapters share those."""
         self._config = config
 
-    def check(self, slots: Iterable[Slot], wanted: Wanted, extras: Extras | None) -> None:
+    def check(self, records: Iterable[Record], wanted: Wanted, extras: Extras | None) -> None:
         """Refuse another adapter when there is no room for it; one that takes its place under a name does not add to it.
 
         Raises:
             LoraError: There is no room.
         """
-        others = [slot for slot in slots if slot.name != wanted.name]
-        known = sum(max(self._cost(slot.goal.wanted, slot.goal.extras), self._cost(slot.desired)) for slot in others)
+        others = [record for record in records if record.name != wanted.name]
+        known = sum(
+            max(self._cost(record.goal.wanted, record.goal.extras), self._cost(record.desired)) for record in others
+        )
         total = known + self._cost(wanted, extras)
         if total > MOST_BYTES:
             raise LoraError(

@@ -31,7 +31,7 @@ from lora.adapter import Installed, Origin, Wanted
 from lora.engine.prefix_cache import Served
 from storage.disk.regular import read_regular
 
-__all__ = ["Desired", "Forgetful", "Kept", "StateFile"]
+__all__ = ["Forgetful", "Kept", "Medium", "StateFile"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Kept:
     served: tuple[Served, ...] = ()
 
 
-class Desired(Protocol):
+class Medium(Protocol):
     """Where the desired set is kept."""
 
     def read(self) -> Kept:

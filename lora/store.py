@@ -1,9 +1,9 @@
-"""What of the slots outlives the process, and when it is written down.
+"""The desired set, and when it is written down.
 
 A promise is written before the call is answered; what was noticed later is
 written as soon as that works. The writes have a lock of their own, in which the
 set is read and written, so their order is that of the changes. Only a thread that
-writes waits for the disk: the manager's lock is never held meanwhile.
+writes waits for the disk: the records' lock is never held meanwhile.
 """
 
 from __future__ import annotations
@@ -17,33 +17,35 @@ from lora.errors import LoraError
 from lora.state_file import Kept
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterator
 
     from lora.adapter import Wanted
-    from lora.engine.prefix_cache import Served
-    from lora.record import Slot
-    from lora.state_file import Desired
+    from lora.engine.prefix_cache import PrefixCache
+    from lora.state_file import Medium
+    from lora.transitions import Records
 
-__all__ = ["Keeping", "kept_of"]
+__all__ = ["Store"]
 
 _log: Final = logging.getLogger(__name__)
 
 
-class Keeping:
-    """Keeps the desired set; safe for threads, which must not hold the manager's lock."""
+class Store:
+    """Keeps the desired set; safe for threads, which must not hold the records' lock."""
 
-    def __init__(self, desired: Desired, present: Callable[[], Kept]) -> None:
-        """Keep in `desired` what `present` returns, which takes the manager's lock."""
-        self._desired = desired
-        self._present = present
+    def __init__(self, medium: Medium, records: Records, cache: PrefixCache) -> None:
+        """Keep in `medium` what the records and the cache say."""
+        self._medium = medium
+        self._records = records
+        self._cache = cache
         self._writing = Lock()
         self._written: Kept | None = None  # `None` while the disk may hold something else
         self._is_behind = False
 
-    def read(self) -> Kept:
-        """Return what was kept by the process before."""
-        self._written = self._desired.read()
-        return self._written
+    def restore(self) -> None:
+        """Take up what was kept by the process before."""
+        kept = self._written = self._medium.read()
+        self._cache.restore(kept.served)
+        self._records.restore(kept.wanted, kept.removed)
 
     @contextmanager
     def promised(self, name: str, wanted: Wanted | None) -> Iterator[None]:
@@ -84,17 +86,17 @@ class Keeping:
                 _log.error("the desired adapters cannot be kept: %s", error.strerror)
             self._is_behind = True
 
+    def _present(self) -> Kept:
+        with self._records.lock:
+            records = sorted(self._records.all(), key=lambda record: record.name)
+            wanted = tuple(record.desired for record in records if record.desired)
+            removed = tuple(record.name for record in records if record.intent == "gone")
+            return Kept(wanted, removed, self._cache.remembered())
+
     def _write(self, kept: Kept) -> None:
         self._written = None
-        self._desired.write(kept)
+        self._medium.write(kept)
         self._written = kept
-
-
-def kept_of(slots: Iterable[Slot], served: tuple[Served, ...]) -> Kept:
-    """Return what is desired, what is on its way out, and what the cache may hold; called with the manager's lock held."""
-    slots = sorted(slots, key=lambda slot: slot.name)
-    wanted = tuple(slot.desired for slot in slots if slot.desired)
-    return Kept(wanted, tuple(slot.name for slot in slots if slot.leaving and not slot.desired), served)
 
 
 def _changed(kept: Kept, name: str, wanted: Wanted | None) -> Kept:

@@ -34,7 +34,7 @@ __all__ = ["SHARES", "Budget", "Lane", "Places", "Share"]
 _RETRY_SECONDS: Final = 5
 # A burst of requests to a quick engine is served within this time.
 _PATIENCE: Final = 0.25
-# A list of adapters waits for half a second while others ask the engine (`lora.manager`).
+# A list of adapters waits for half a second while others ask the engine (`lora.engine.listed`).
 _CALLS_PATIENCE: Final = 1.0
 
 

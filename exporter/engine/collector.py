@@ -61,7 +61,7 @@ class EngineCollector(Collector):
         kthena:num_requests_waiting{engine="0",model_name="m"} 3.0
     """
 
-    def __init__(  # noqa: PLR0913 - two collaborators, three limits, an observer and a clock
+    def __init__(
         self,
         fetch: Callable[[float], Fetched],
         rules: RuleSet,

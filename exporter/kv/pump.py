@@ -92,7 +92,7 @@ class Pump:
         failure: Why Redis does not take what it is sent, for people; `None` when it does.
     """
 
-    def __init__(  # noqa: PLR0913 - three collaborators, two clocks and three periods
+    def __init__(
         self,
         ledger: Ledger,
         index: PodIndex,

@@ -58,7 +58,7 @@ class Subscriber:
         stream: What the messages go to.
     """
 
-    def __init__(  # noqa: PLR0913 - one argument for each thing a subscription consists of
+    def __init__(
         self,
         context: zmq.Context[zmq.Socket[bytes]],
         stream: EventStream,

@@ -9,8 +9,8 @@ from exporter.telemetry import names
 from exporter.telemetry.instruments import Histogram, Value
 from lora.adapter import State
 from lora.engine.prefix_cache import RESETS
-from lora.manager import OPERATIONS, OUTCOMES
 from lora.watcher import RECONCILES
+from lora.workers import OPERATIONS, OUTCOMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

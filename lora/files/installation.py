@@ -21,7 +21,7 @@ from storage.request.download import DownloadRequest
 from storage.request.source import same_source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from lora.adapter import Facts, Wanted
     from lora.files.contents import Contents
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["Downloads", "Extras", "Installation"]
 
 _POLL_SECONDS: Final = 3600.0
-# Another runtime may remove what a download has just found, until it is referred to.
-_TRIES: Final = 3
 
 
 class Downloads(Protocol):
@@ -44,6 +42,9 @@ class Downloads(Protocol):
 
     def wait(self, job_id: str, timeout: float | None = None) -> JobStatus:
         """Return a download when it has ended."""
+
+    def cancel(self, job_id: str) -> JobStatus:
+        """Ask a download to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,39 +134,44 @@ class Installation:
         except OSError:
             return False
 
-    def fetch(
-        self, wanted: Wanted, extras: Extras | None, job: Callable[[str | None], None]
-    ) -> tuple[Installed, Facts]:
-        """Make the newest content of the source a directory.
+    def request(self, wanted: Wanted, extras: Extras | None) -> str:
+        """Ask for the newest content of the source; return the download's id.
 
         Raises:
-            DownloadFailedError: It cannot be fetched.
-            InvalidAdapterError: It is no adapter.
+            DownloadFailedError: It cannot be asked for.
         """
-        for last in range(_TRIES, 0, -1):
-            status = self._download(wanted, extras or Extras(self._config), job)
-            path = Path(status.path)
-            try:
-                return self._inspected(wanted, Installed(path, path.name, status.revision))
-            except InvalidAdapterError:
-                if last == 1 or path.is_dir():
-                    raise
-        raise AssertionError  # the last try returns or raises
-
-    def _download(self, wanted: Wanted, extras: Extras, job: Callable[[str | None], None]) -> JobStatus:
+        extras = extras or Extras(self._config)
         request = DownloadRequest(
             str(wanted.source), str(wanted.path), config=extras.config, max_workers=extras.max_workers,
             by_content=True, fresh=wanted.refresh,
         )  # fmt: skip
         try:
-            status = self._downloads.submit(request)
-            job(status.id)
-            while not status.is_final:
-                status = self._downloads.wait(status.id, _POLL_SECONDS)
+            return self._downloads.submit(request).id
         except StorageError as error:
             raise DownloadFailedError(error.code, error.message) from error
-        finally:
-            job(None)
+
+    def fetched(self, wanted: Wanted, download: str) -> tuple[Installed, Facts] | None:
+        """Wait for a download and return its files; `None` when another runtime has removed them already.
+
+        Raises:
+            DownloadFailedError: It failed.
+            InvalidAdapterError: Its files are no adapter.
+        """
+        status = self._wait(download)
+        path = Path(status.path)
+        try:
+            return self._inspected(wanted, Installed(path, path.name, status.revision))
+        except InvalidAdapterError:
+            if path.is_dir():
+                raise
+            return None
+
+    def _wait(self, download: str) -> JobStatus:
+        try:
+            while not (status := self._downloads.wait(download, _POLL_SECONDS)).is_final:
+                pass
+        except StorageError as error:
+            raise DownloadFailedError(error.code, error.message) from error
         if status.error:
             raise DownloadFailedError(status.error.code, status.error.message)
         return status

@@ -15,7 +15,7 @@ from storage.errors import CancelledError, StalledError, StorageError, WorkerErr
 from storage.request.limits import NAMED
 from storage.supervisor.spawn import start as start_worker
 from storage.supervisor.status import JobStatus, State
-from storage.supervisor.worker_process import WorkerProcess, Stalled
+from storage.supervisor.worker_process import Stalled, WorkerProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -41,7 +41,7 @@ RATE_SECONDS: Final = 10.0
 class Job:
     """A download under supervision; `run` belongs to one thread, all else to anyone."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - made in one place
+    def __init__(
         self,
         job_id: str,
         source: Source,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from storage.request.download import DownloadRequest
 
-__all__ = ["WorkerProcess", "Stalled"]
+__all__ = ["Stalled", "WorkerProcess"]
 
 GRACE_SECONDS: Final = 3.0
 START_SECONDS: Final = 90.0

@@ -40,7 +40,7 @@ _RESTARTS: Final = 3
 class Scheduler:
     """Fetches the files of one download."""
 
-    def __init__(  # noqa: PLR0913 - collaborators, and three numbers by name
+    def __init__(
         self,
         origin: Origin,
         transport: Transport,

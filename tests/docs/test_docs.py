@@ -36,9 +36,9 @@ from exporter.telemetry.names import EXTENDED, KV, KV_ENABLED, LORA, OWN, STANDA
 from lora.adapter import State, Status
 from lora.engine import client as lora_engine
 from lora.errors import InvalidAdapterError
-from lora.manager import OPERATIONS as LORA_OPERATIONS
-from lora.manager import OUTCOMES
 from lora.watcher import RECONCILES
+from lora.workers import OPERATIONS as LORA_OPERATIONS
+from lora.workers import OUTCOMES
 from storage import errors as storage_errors
 from storage.cli import main as downloader
 from storage.request.config import _KEYS, _VARIABLES

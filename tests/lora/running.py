@@ -64,7 +64,6 @@ def managed(
         observer or Recorder(),
         config=Config(),
         pod=pod,
-        cancel=supervisor.cancel,
         interval=INTERVAL,
         reset_patience=patience,
     )

@@ -56,7 +56,7 @@ _OWN_HEADERS: Final = frozenset(("accept-encoding", "connection", "host", "user-
 class HubApi:
     """Asks about one repository."""
 
-    def __init__(  # noqa: PLR0913 - collaborators, and two numbers by name
+    def __init__(
         self, endpoint: str, repo: str, transport: Transport, explain: Callable[[int, Mapping[str, str]], StorageError],
         *, token: str | None, memory: int, tries: int,
     ) -> None:  # fmt: skip

@@ -1,0 +1,115 @@
+"""The threads that carry goals out, each one record at a time."""
+
+from __future__ import annotations
+
+import logging
+from threading import Thread
+from time import monotonic
+from typing import TYPE_CHECKING, Final, Protocol
+
+from lora.errors import EngineUnavailableError, LoraError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lora.procedure import Procedure
+    from lora.record import Goal, Record
+    from lora.store import Store
+    from lora.transitions import Records
+
+__all__ = ["OPERATIONS", "OUTCOMES", "OperationObserver", "Workers"]
+
+_log: Final = logging.getLogger(__name__)
+
+COUNT: Final = 8
+
+OPERATIONS: Final = ("load", "unload")
+OUTCOMES: Final = ("done", "failed", "engine_unavailable")
+
+
+class OperationObserver(Protocol):
+    """Told of each attempt, for metrics; must not block or raise."""
+
+    def operated(self, *, operation: str, outcome: str, seconds: float) -> None:
+        """A load or an unload ended."""
+
+
+class Workers:
+    """Take records from the queue until there is no more work."""
+
+    def __init__(
+        self,
+        records: Records,
+        procedure: Procedure,
+        store: Store,
+        observer: OperationObserver,
+        *,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        """Prepare the threads.
+
+        Args:
+            records: Where work comes from, and its outcome goes.
+            procedure: How a goal is carried out.
+            store: Where what was reached is written down, before callers are told.
+            observer: Told of each attempt.
+            clock: A monotonic clock in seconds.
+        """
+        self._records = records
+        self._procedure = procedure
+        self._store = store
+        self._observer = observer
+        self._clock = clock
+        self._threads = [Thread(target=self._run, name=f"lora-{number}", daemon=True) for number in range(COUNT)]
+
+    def start(self) -> None:
+        """Begin."""
+        for thread in self._threads:
+            thread.start()
+
+    def join(self, end: float) -> None:
+        """Wait for the threads until the clock shows `end`: an engine may never answer."""
+        for thread in self._threads:
+            thread.join(max(end - self._clock(), 0.0))
+
+    def _run(self) -> None:
+        while work := self._records.take():
+            record, goal = work
+            started = self._clock()
+            operation = "load" if goal.wanted else "unload"
+            outcome = self._attempt(record, goal)
+            self._observer.operated(operation=operation, outcome=outcome, seconds=self._clock() - started)
+
+    def _attempt(self, record: Record, goal: Goal) -> str:
+        try:
+            self._carry_out(record, goal)
+        except EngineUnavailableError as error:
+            self._failed(record, goal, error)
+            return "engine_unavailable"
+        except LoraError as error:
+            self._failed(record, goal, error)
+            return "failed"
+        except Exception:  # noqa: BLE001 - the outermost frame of a thread
+            _log.exception("adapter %s: a defect of the runtime", record.name)
+            self._failed(record, goal, LoraError("internal", "a defect of the runtime, see its log"))
+            return "failed"
+        return "done"
+
+    def _carry_out(self, record: Record, goal: Goal) -> None:
+        if goal.wanted:
+            found = self._procedure.load(record, goal, goal.wanted)
+            self._records.loaded(record, goal, found)
+        else:
+            found = None
+            self._procedure.unload(record)
+            self._records.unloaded(record, goal)
+        self._store.write()  # first: an answer is a promise that survives a restart
+        self._records.settle(record, goal)
+        if found:
+            _log.info("adapter %s is loaded from %s", record.name, found.engine_path)
+        else:
+            _log.info("adapter %s is unloaded", record.name)
+
+    def _failed(self, record: Record, goal: Goal, error: LoraError) -> None:
+        if self._records.fail(record, goal, error):
+            _log.warning("adapter %s: %s", record.name, error.message)
