@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from demo.child import Child, wait_for
 from demo.scrape import final_url, is_ready
-from exporter.settings import OPTIONS
+from exporter.options import OPTIONS
 from simulators.ports import free_port
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ import sys
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from exporter import __version__
-from exporter.settings import OPTIONS, ConfigError, resolve
+from exporter.options import OPTIONS
+from exporter.settings import ConfigError, resolve
 from exporter.suggestions import did_you_mean
 from exporter.values import shown
 from storage.printable import printable
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import FrameType
 
-    from exporter.settings import Option
+    from exporter.options import Option
 
 __all__ = ["main"]
 

@@ -11,14 +11,8 @@ from exporter.api.errors import problem
 from exporter.engine.client import LOOP_HEADER
 from exporter.engine.room import Room
 from exporter.page.parse import parse_page
-from exporter.page.writer import (
-    CONTENT_TYPE,
-    MIN_COMPRESSED,
-    accepts_gzip,
-    compress,
-    write,
-    write_selected,
-)
+from exporter.page.text_format import CONTENT_TYPE
+from exporter.page.writer import MIN_COMPRESSED, accepts_gzip, compress, write, write_selected
 from exporter.telemetry.runtime import scrape_families
 
 if TYPE_CHECKING:

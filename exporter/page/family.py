@@ -13,18 +13,14 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client.metrics_core import Metric
 from prometheus_client.samples import Sample
 
+from exporter.page.text_format import LABEL, SAMPLE, unescape
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ["TextFamily", "sample_lines"]
 
-_SAMPLE: Final = re.compile(
-    r"(?P<name>[^\s{]++)[ \t]*+(?:\{(?P<labels>(?:[^\"}]++|\"[^\"\\]*+(?:\\.[^\"\\]*+)*+\")*+)\})?+"
-    r"[ \t]*+(?P<value>\S++)(?:[ \t]++(?P<timestamp>-?\d++))?+"
-)
-_LABEL: Final = re.compile(r"(\w++)\s*+=\s*+\"([^\"\\]*+(?:\\.[^\"\\]*+)*+)\"")
-_ESCAPE: Final = re.compile(r"\\(.)")
-_ESCAPED: Final = {"n": "\n", "\\": "\\", '"': '"'}
+_TIMESTAMP: Final = re.compile(rb"[ \t]++(-?\d++)")
 
 
 class TextFamily(Metric):
@@ -54,12 +50,12 @@ class TextFamily(Metric):
     def documentation(self) -> str:  # type: ignore[override]
         """The HELP text, unescaped."""
         found = re.search(rb"^#[ \t]+HELP[ \t]+\S+[ \t]?(.*)$", self.text, re.MULTILINE)
-        return _unescape(found[1].decode()) if found else ""
+        return unescape(found[1].decode()) if found else ""
 
     @cached_property
     def samples(self) -> list[Sample]:  # type: ignore[override]
         """The samples, under exactly the names they have in the text."""
-        return [_parse_sample(line.decode()) for line in sample_lines(self.text)]
+        return [_parse_sample(line) for line in sample_lines(self.text)]
 
 
 def sample_lines(text: bytes) -> Iterator[bytes]:
@@ -67,16 +63,12 @@ def sample_lines(text: bytes) -> Iterator[bytes]:
     return (line for line in text.split(b"\n") if line.strip() and not line.startswith(b"#"))
 
 
-def _parse_sample(line: str) -> Sample:
-    match = _SAMPLE.match(line)
+def _parse_sample(line: bytes) -> Sample:
+    match = SAMPLE.match(line)
     if match is None:
         message = "the text of a family must be valid before it is read"
         raise ValueError(message)
-    labels = {name: _unescape(value) for name, value in _LABEL.findall(match["labels"] or "")}
-    milliseconds = match["timestamp"]
-    timestamp = int(milliseconds) / 1000 if milliseconds else None  # seconds, as prometheus_client has it
-    return Sample(match["name"], labels, float(match["value"]), timestamp)
-
-
-def _unescape(text: str) -> str:
-    return _ESCAPE.sub(lambda escape: _ESCAPED.get(escape[1], escape[0]), text) if "\\" in text else text
+    labels = {name.decode(): unescape(value.decode()) for name, value in LABEL.findall(match["labels"] or b"")}
+    milliseconds = _TIMESTAMP.match(match["rest"])
+    timestamp = int(milliseconds[1]) / 1000 if milliseconds else None  # seconds, as prometheus_client has it
+    return Sample(match["name"].decode(), labels, float(match["value"]), timestamp)

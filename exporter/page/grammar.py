@@ -24,7 +24,6 @@ __all__ = [
     "BOUNDS",
     "OPENING",
     "OTHER_VALUES",
-    "SUFFIXES",
     "InvalidPageError",
     "check_labels",
     "check_text",
@@ -32,7 +31,6 @@ __all__ = [
     "line_at",
     "match_lines",
     "mend",
-    "series_names",
 ]
 
 _NAME: Final = rb"[a-zA-Z_:][a-zA-Z0-9_:]*+"
@@ -83,11 +81,6 @@ _HELP: Final = re.compile(rb"#[ \t]+HELP[ \t]")
 _ESCAPES: Final = ((b"\\\\", b"\x00b"), (b"\\n", b"\x00n"), (b'\\"', b"\x00q"))
 _HELP_ESCAPES: Final = _ESCAPES[:2]
 _MOST_LABELS: Final = 10_000
-
-SUFFIXES: Final = {
-    "histogram": (b"", b"_bucket", b"_sum", b"_count"),
-    "summary": (b"", b"_sum", b"_count"),
-}
 
 
 class InvalidPageError(ValueError):
@@ -232,11 +225,6 @@ def _lines(raw: bytes, start: int, end: int) -> Iterator[tuple[int, bytes]]:
         for line in raw[start_of_slab:end_of_slab].split(b"\n")[:-1]:
             yield number, line
             number += 1
-
-
-def series_names(name: str, kind: str) -> frozenset[str]:
-    """Return the names that a family's series may have, its own included."""
-    return frozenset(name + suffix.decode() for suffix in SUFFIXES.get(kind, (b"",)))
 
 
 def is_number(text: bytes) -> bool:

@@ -14,6 +14,7 @@ from typing import Final
 from exporter.page.cost import families_within, too_large
 from exporter.page.errors import Reason, ScrapeError
 from exporter.page.grammar import is_number
+from exporter.page.text_format import SUFFIXES, header
 
 __all__ = ["as_text_format"]
 
@@ -30,14 +31,14 @@ _LONGEST_TIME: Final = 40
 
 # What the older format calls each kind, what the family's name ends with there, and how its samples' names may end.
 _KINDS: Final = {
-    b"counter": (b"counter", b"_total", (b"", b"_total", b"_created")),
-    b"gauge": (b"gauge", b"", (b"",)),
-    b"histogram": (b"histogram", b"", (b"", b"_bucket", b"_sum", b"_count", b"_created")),
-    b"gaugehistogram": (b"histogram", b"", (b"", b"_bucket", b"_gsum", b"_gcount", b"_created")),
-    b"summary": (b"summary", b"", (b"", b"_sum", b"_count", b"_created")),
-    b"info": (b"gauge", b"_info", (b"", b"_info")),
-    b"stateset": (b"gauge", b"", (b"",)),
-    b"unknown": (b"untyped", b"", (b"",)),
+    b"counter": ("counter", b"_total", (b"", b"_total", b"_created")),
+    b"gauge": ("gauge", b"", (b"",)),
+    b"histogram": ("histogram", b"", (*SUFFIXES["histogram"], b"_created")),
+    b"gaugehistogram": ("histogram", b"", (b"", b"_bucket", b"_gsum", b"_gcount", b"_created")),
+    b"summary": ("summary", b"", (*SUFFIXES["summary"], b"_created")),
+    b"info": ("gauge", b"_info", (b"", b"_info")),
+    b"stateset": ("gauge", b"", (b"",)),
+    b"unknown": ("untyped", b"", (b"",)),
 }
 # Samples that make a family of their own there, a gauge.
 _APART: Final = (b"_created", b"_gsum", b"_gcount")
@@ -136,7 +137,7 @@ class _Family:
         """Write what is left to write."""
         self._begin()
         for suffix, samples in self._apart.items():
-            self._write_header(suffix, b"gauge")
+            self._write_header(suffix, "gauge")
             self._text.write(samples.getbuffer())
 
     def _begin(self) -> None:
@@ -145,9 +146,9 @@ class _Family:
             kind, suffix, _ = _KINDS[self._kind or b"unknown"]
             self._write_header(b"" if self._name.endswith(suffix) else suffix, kind)
 
-    def _write_header(self, suffix: bytes, kind: bytes) -> None:
+    def _write_header(self, suffix: bytes, kind: str) -> None:
         name = self._name + suffix
-        self._text.write(b"# HELP %b %b\n# TYPE %b %b\n" % (name, self._help, name, kind))
+        self._text.write(header(name.decode(), kind, self._help.decode()))
 
 
 def _milliseconds(seconds: bytes) -> bytes:

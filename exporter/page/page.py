@@ -21,8 +21,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from exporter.page.family import TextFamily, sample_lines
-from exporter.page.grammar import OPENING, series_names
+from exporter.page.grammar import OPENING
 from exporter.page.slabs import slabs
+from exporter.page.text_format import series_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

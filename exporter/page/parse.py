@@ -13,7 +13,6 @@ from exporter.page.family import sample_lines
 from exporter.page.grammar import (
     BOUNDS,
     OTHER_VALUES,
-    SUFFIXES,
     InvalidPageError,
     check_labels,
     check_text,
@@ -25,6 +24,7 @@ from exporter.page.grammar import (
 from exporter.page.page import FamilyShape, Page, Shape, assemble, shape_of
 from exporter.page.repairs import Repair
 from exporter.page.slabs import slabs
+from exporter.page.text_format import SUFFIXES
 
 if TYPE_CHECKING:
     import re

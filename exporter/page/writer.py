@@ -10,15 +10,15 @@ import zlib
 from io import BytesIO
 from typing import TYPE_CHECKING, Final
 
+from exporter.page.text_format import series_names
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
     from exporter.page.family import TextFamily
     from exporter.page.page import Page
 
-__all__ = ["CONTENT_TYPE", "accepts_gzip", "compress", "write", "write_selected"]
-
-CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+__all__ = ["accepts_gzip", "compress", "write", "write_selected"]
 
 # Below it a packet or three are saved, for more CPU than they cost.
 MIN_COMPRESSED: Final = 16 * 1024
@@ -26,7 +26,6 @@ MIN_COMPRESSED: Final = 16 * 1024
 _LARGE: Final = 256 * 1024
 _GZIP_LEVEL: Final = 1
 _GZIP_WBITS: Final = zlib.MAX_WBITS | 16
-_SERIES_SUFFIXES: Final = ("_bucket", "_sum", "_count")
 
 
 def write(page: Page, families: Iterable[TextFamily]) -> list[bytes | memoryview]:
@@ -61,9 +60,9 @@ def _joined(texts: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _is_selected(name: str, kind: str, selected: Collection[str]) -> bool:
-    if name in selected or (kind == "counter" and name.removesuffix("_total") in selected):
+    if kind == "counter" and name.removesuffix("_total") in selected:
         return True
-    return kind in ("histogram", "summary") and any(name + suffix in selected for suffix in _SERIES_SUFFIXES)
+    return not series_names(name, kind).isdisjoint(selected)
 
 
 def accepts_gzip(accept_encoding: str | None) -> bool:

@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 
 import msgspec
 
-from exporter.page.grammar import series_names
 from exporter.page.reserved import OWN_PREFIX
+from exporter.page.text_format import series_names
 from exporter.patience import in_time
 from exporter.standard.strict_yaml import InvalidYamlError, read_yaml
 from exporter.suggestions import did_you_mean

@@ -15,7 +15,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from exporter.page.family import TextFamily
-from exporter.page.grammar import series_names
+from exporter.page.text_format import LABEL, SAMPLE, SUFFIXES, escape_help, escape_label, header, series_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -25,13 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Standardized", "WrongType", "standardize"]
 
-_LINE: Final = re.compile(rb'([^\s{]++)[ \t]*+(\{(?:[^"}]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+\})?+[ \t]*+(\S++)(.*+)')
-_LABEL: Final = re.compile(rb'(\w++)[ \t]*+=[ \t]*+"([^"\\]*+(?:\\.[^"\\]*+)*+)"')
 _RUN: Final = 1000  # lines that are worked on together
-_AGGREGATES: Final = ("_sum", "_count")
+_AGGREGATES: Final = tuple(suffix.decode() for suffix in SUFFIXES["summary"][1:])
 # Two float64 have 17 digits each at most: their product is never rounded.
 _EXACT: Final = Context(prec=34)
-_ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 
 class WrongType(NamedTuple):
@@ -117,18 +114,17 @@ def _twin(page: Page, rule: Rule, source: Source) -> TextFamily | None:
     lines = _lines(page, rule, source)
     if source.picks:
         lines = _pick(lines, rule.kind, source)
-    # A newline before each block, so that every name is behind one.
+    # A newline in front of each block, so that every name is behind one.
     renamed = [(b"\n" + block[:-1]).replace(old, new) for block in lines]
     if not renamed:
         return None
-    text = b"".join([_header(rule.name, rule.kind, rule.help, source.name), *renamed, b"\n"])
+    text = b"".join([_header(rule, source.name)[:-1], *renamed, b"\n"])
     return TextFamily(rule.name, rule.kind, text)
 
 
 @cache
-def _header(name: str, kind: str, text: str, source: str) -> bytes:
-    text = text.replace("\\", r"\\").replace("\n", r"\n")
-    return f"# HELP {name} {text} (from {source})\n# TYPE {name} {kind}".encode()
+def _header(rule: Rule, source: str) -> bytes:
+    return header(rule.name, rule.kind, f"{escape_help(rule.help)} (from {source})")
 
 
 def _lines(page: Page, rule: Rule, source: Source) -> Iterator[bytes]:
@@ -147,11 +143,11 @@ def _lines(page: Page, rule: Rule, source: Source) -> Iterator[bytes]:
 
 def _pick(blocks: Iterable[bytes], kind: str, source: Source) -> Iterator[bytes]:
     """Keep the samples that the source's conditions let through, scaled."""
-    where = {name.encode(): value.translate(_ESCAPES).encode() for name, value in source.where.items()}
+    where = {name.encode(): escape_label(value).encode() for name, value in source.where.items()}
     kept: dict[object, tuple[tuple[tuple[int, bytes], ...], bytes]] = {}
     for line in chain.from_iterable(block.split(b"\n")[:-1] for block in blocks):
-        match = _LINE.match(line)
-        labels = dict(_LABEL.findall(match[2])) if match and match[2] else {}
+        match = SAMPLE.match(line)
+        labels = dict(LABEL.findall(match[2])) if match and match[2] else {}
         if any(labels.get(name, value) != value for name, value in where.items()):
             continue
         ranks = tuple(_rank(labels.pop(name.encode(), b"")) for name in source.copies)
@@ -171,14 +167,14 @@ def _rank(value: bytes) -> tuple[int, bytes]:
 
 
 def _scaled(line: bytes, kind: str, factor: float) -> bytes:
-    match = _LINE.match(line)
+    match = SAMPLE.match(line)
     if match is None:
         return line
     name, labels, value, rest = match.groups(b"")
     if kind != "histogram" or name.endswith(b"_sum"):
         value = _times(value, factor)
     elif name.endswith(b"_bucket"):
-        labels = _LABEL.sub(lambda pair: b'le="%b"' % _times(pair[2], factor) if pair[1] == b"le" else pair[0], labels)
+        labels = LABEL.sub(lambda pair: b'le="%b"' % _times(pair[2], factor) if pair[1] == b"le" else pair[0], labels)
     return name + labels + b" " + value + rest
 
 

@@ -12,38 +12,28 @@ child and write anew only what changed since the last scrape (docs/adr/0003).
 from __future__ import annotations
 
 from bisect import bisect_left
+from functools import cache
 from itertools import accumulate
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
 from exporter.page.family import TextFamily
+from exporter.page.text_format import escape_help, header, series
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from exporter.telemetry.names import Description
 
-__all__ = ["LATENCY_BUCKETS", "Histogram", "Value", "header", "series"]
+__all__ = ["LATENCY_BUCKETS", "Histogram", "Value", "header_of"]
 
 LATENCY_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
-_ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
-
-def header(description: Description) -> str:
+@cache
+def header_of(description: Description) -> bytes:
     """Return the HELP and TYPE lines."""
-    return (
-        f"# HELP {description.name} {description.help}\n"
-        f"# TYPE {description.name} {description.kind}\n"
-    )  # fmt: skip
-
-
-def series(name: str, labels: Sequence[str], values: Sequence[str]) -> str:
-    """Return a series as in a sample line: name and escaped labels."""
-    if not labels:
-        return name
-    pairs = ",".join(f'{label}="{value.translate(_ESCAPES)}"' for label, value in zip(labels, values, strict=True))
-    return f"{name}{{{pairs}}}"
+    return header(description.name, description.kind, escape_help(description.help))
 
 
 class _Instrument:
@@ -54,7 +44,7 @@ class _Instrument:
         self._lock = Lock()
         self._texts: dict[tuple[str, ...], str] = {}
         self._stale: dict[tuple[str, ...], None] = {}  # ordered, unlike a set
-        self._text = header(description).encode()
+        self._text = header_of(description)
 
     def family(self) -> TextFamily:
         """Return the family as it stands now."""
@@ -63,7 +53,7 @@ class _Instrument:
                 for key in self._stale:
                     self._texts[key] = self._render(key)
                 self._stale.clear()
-                self._text = "".join([header(self.description), *self._texts.values()]).encode()
+                self._text = header_of(self.description) + "".join(self._texts.values()).encode()
             return TextFamily(self.description.name, self.description.kind, self._text)
 
     def _render(self, key: tuple[str, ...]) -> str:

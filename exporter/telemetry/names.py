@@ -6,63 +6,8 @@ Code, docs and dashboards take names from here; none is typed twice.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
-
-__all__ = [
-    "BUILD_INFO",
-    "DOWNLOADS",
-    "DOWNLOADS_IN_PROGRESS",
-    "DOWNLOAD_BYTES",
-    "DOWNLOAD_COMPLETED_BYTES",
-    "DOWNLOAD_DURATION",
-    "DOWNLOAD_EXPECTED_BYTES",
-    "DOWNLOAD_RETRIES",
-    "ENGINE_INFO",
-    "ENGINE_PAGE_REPAIRS",
-    "ENGINE_SCRAPE_DURATION",
-    "ENGINE_SCRAPE_ERRORS",
-    "ENGINE_SCRAPE_SAMPLES",
-    "ENGINE_SCRAPE_SIZE",
-    "ENGINE_UP",
-    "EXTENDED",
-    "HTTP_REQUESTS",
-    "HTTP_REQUEST_DURATION",
-    "KV",
-    "KV_CONNECTED",
-    "KV_DECODE_ERRORS",
-    "KV_DROPPED",
-    "KV_ENABLED",
-    "KV_EVENTS",
-    "KV_EVENT_BLOCKS",
-    "KV_GAPS",
-    "KV_INDEXED_BLOCKS",
-    "KV_LAG",
-    "KV_LAST_EVENT",
-    "KV_QUEUE_DEPTH",
-    "KV_REPLAYED",
-    "KV_RESYNCS",
-    "LORA",
-    "LORA_ADAPTERS",
-    "LORA_ADAPTER_INFO",
-    "LORA_CACHE_RESETS",
-    "LORA_OPERATIONS",
-    "LORA_OPERATION_DURATION",
-    "LORA_POSSIBLY_STALE",
-    "LORA_RECONCILES",
-    "MODEL_CONFIG_VALID",
-    "OWN",
-    "PROCESS",
-    "PROCESS_PREFIX",
-    "REDIS_DURATION",
-    "REDIS_ERRORS",
-    "REDIS_UP",
-    "STANDARD",
-    "STANDARD_METRIC_PRESENT",
-    "STORAGE",
-    "STORAGE_FREE",
-    "STORAGE_SIZE",
-    "Description",
-]
+from functools import partial
+from typing import Final, Literal, TypeAlias
 
 STANDARD: Final = (
     "kthena:generation_tokens_total",
@@ -82,14 +27,24 @@ EXTENDED: Final = (
 )
 
 
+# Which part of the runtime must be in use for a metric to be on the page.
+Part: TypeAlias = Literal["always", "kv", "lora", "storage"]
+
+
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What a metric of the runtime's own is: name, type, help and label names."""
+    """A metric of the runtime: name, type, help, label names, and the part that has it."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
     help: str
     labels: tuple[str, ...] = ()
+    part: Part = "always"
+
+
+_kv: Final = partial(Description, part="kv")
+_lora: Final = partial(Description, part="lora")
+_storage: Final = partial(Description, part="storage")
 
 
 BUILD_INFO: Final = Description(
@@ -144,174 +99,133 @@ HTTP_REQUEST_DURATION: Final = Description(
 KV_ENABLED: Final = Description(
     "kthena_runtime_kv_enabled", "gauge", "Whether KV events are brought into Redis: 1, or 0 when none is configured."
 )
-KV_CONNECTED: Final = Description(
+KV_CONNECTED: Final = _kv(
     "kthena_runtime_kv_subscriber_connected",
     "gauge",
     "Whether there is a connection to the engine's KV events: 1 or 0.",
     ("dp_rank",),
 )
-KV_EVENTS: Final = Description(
+KV_EVENTS: Final = _kv(
     "kthena_runtime_kv_events_total", "counter", "KV events taken into the ledger, by type.", ("type",)
 )
-KV_EVENT_BLOCKS: Final = Description(
+KV_EVENT_BLOCKS: Final = _kv(
     "kthena_runtime_kv_event_blocks_total", "counter", "Blocks in those events, by type of event.", ("type",)
 )
-KV_INDEXED_BLOCKS: Final = Description(
+KV_INDEXED_BLOCKS: Final = _kv(
     "kthena_runtime_kv_indexed_blocks", "gauge", "Fields of this pod that Redis has or is about to get."
 )
-KV_QUEUE_DEPTH: Final = Description(
+KV_QUEUE_DEPTH: Final = _kv(
     "kthena_runtime_kv_queue_depth", "gauge", "Fields that wait to be written to Redis or removed from it."
 )
-KV_GAPS: Final = Description(
+KV_GAPS: Final = _kv(
     "kthena_runtime_kv_event_gaps_total", "counter", "Jumps of the events' sequence number, replayed or not."
 )
-KV_REPLAYED: Final = Description(
+KV_REPLAYED: Final = _kv(
     "kthena_runtime_kv_events_replayed_total", "counter", "Event batches that came from the engine's replay socket."
 )
-KV_DROPPED: Final = Description(
+KV_DROPPED: Final = _kv(
     "kthena_runtime_kv_events_dropped_total",
     "counter",
     "Messages and events that were left out or lost, by reason.",
     ("reason",),
 )
-KV_DECODE_ERRORS: Final = Description(
+KV_DECODE_ERRORS: Final = _kv(
     "kthena_runtime_kv_event_decode_errors_total", "counter", "Messages and events that could not be decoded."
 )
-KV_LAG: Final = Description(
+KV_LAG: Final = _kv(
     "kthena_runtime_kv_event_lag_seconds", "histogram", "Time from an event batch's making to its entry in the ledger."
 )
-KV_LAST_EVENT: Final = Description(
+KV_LAST_EVENT: Final = _kv(
     "kthena_runtime_kv_last_event_timestamp_seconds", "gauge", "When the last event batch came, unix seconds; 0: never."
 )
-KV_RESYNCS: Final = Description(
+KV_RESYNCS: Final = _kv(
     "kthena_runtime_kv_resyncs_total",
     "counter",
     "Times that the ledger or everything in Redis was made anew, by reason.",
     ("reason",),
 )
-REDIS_UP: Final = Description(
-    "kthena_runtime_redis_up", "gauge", "Whether the last operation on Redis succeeded: 1 or 0."
-)
-REDIS_DURATION: Final = Description(
+REDIS_UP: Final = _kv("kthena_runtime_redis_up", "gauge", "Whether the last operation on Redis succeeded: 1 or 0.")
+REDIS_DURATION: Final = _kv(
     "kthena_runtime_redis_operation_duration_seconds",
     "histogram",
     "Time of the operations on Redis that succeeded, each a pipeline, by operation.",
     ("operation",),
 )
-REDIS_ERRORS: Final = Description(
+REDIS_ERRORS: Final = _kv(
     "kthena_runtime_redis_errors_total",
     "counter",
     "Operations on Redis that failed, by operation and reason.",
     ("operation", "reason"),
 )
-# Only there when KV events are brought into Redis.
-KV: Final = (
-    KV_CONNECTED,
-    KV_EVENTS,
-    KV_EVENT_BLOCKS,
-    KV_INDEXED_BLOCKS,
-    KV_QUEUE_DEPTH,
-    KV_GAPS,
-    KV_REPLAYED,
-    KV_DROPPED,
-    KV_DECODE_ERRORS,
-    KV_LAG,
-    KV_LAST_EVENT,
-    KV_RESYNCS,
-    REDIS_UP,
-    REDIS_DURATION,
-    REDIS_ERRORS,
-)
 
-LORA_ADAPTERS: Final = Description(
+LORA_ADAPTERS: Final = _lora(
     "kthena_runtime_lora_adapters", "gauge", "Adapters that this runtime was asked for, by state.", ("state",)
 )
-LORA_ADAPTER_INFO: Final = Description(
+LORA_ADAPTER_INFO: Final = _lora(
     "kthena_runtime_lora_adapter_info",
     "gauge",
     "An adapter that this runtime was asked for, always 1.",
     ("lora_name", "source_scheme", "state"),
 )
-LORA_OPERATIONS: Final = Description(
+LORA_OPERATIONS: Final = _lora(
     "kthena_runtime_lora_operations_total", "counter", "Loads and unloads, by outcome.", ("operation", "outcome")
 )
-LORA_OPERATION_DURATION: Final = Description(
+LORA_OPERATION_DURATION: Final = _lora(
     "kthena_runtime_lora_operation_duration_seconds",
     "histogram",
     "Time of loads, their downloads included, and unloads.",
     ("operation",),
 )
-LORA_RECONCILES: Final = Description(
+LORA_RECONCILES: Final = _lora(
     "kthena_runtime_lora_reconciles_total",
     "counter",
     "Comparisons of the engine with the desired adapters, by outcome.",
     ("outcome",),
 )
-LORA_POSSIBLY_STALE: Final = Description(
+LORA_POSSIBLY_STALE: Final = _lora(
     "kthena_runtime_lora_adapters_possibly_stale",
     "gauge",
     "Adapters whose answers may come from weights that had their name before.",
 )
-LORA_CACHE_RESETS: Final = Description(
+LORA_CACHE_RESETS: Final = _lora(
     "kthena_runtime_lora_cache_resets_total",
     "counter",
     "Attempts to reset the engine's prefix cache because an adapter has new content, by outcome.",
     ("outcome",),
 )
-MODEL_CONFIG_VALID: Final = Description(
+MODEL_CONFIG_VALID: Final = _lora(
     "kthena_runtime_model_config_valid", "gauge", "Whether the Model file as it is now is followed: 1 or 0."
 )
-LORA: Final = (
-    MODEL_CONFIG_VALID,
-    LORA_ADAPTERS,
-    LORA_ADAPTER_INFO,
-    LORA_OPERATIONS,
-    LORA_OPERATION_DURATION,
-    LORA_RECONCILES,
-    LORA_POSSIBLY_STALE,
-    LORA_CACHE_RESETS,
-)
 
-DOWNLOADS_IN_PROGRESS: Final = Description(
+DOWNLOADS_IN_PROGRESS: Final = _storage(
     "kthena_runtime_downloads_in_progress", "gauge", "Downloads that run.", ("scheme",)
 )
-DOWNLOADS: Final = Description(
+DOWNLOADS: Final = _storage(
     "kthena_runtime_downloads_total", "counter", "Downloads that ended, by outcome.", ("scheme", "outcome")
 )
-DOWNLOAD_BYTES: Final = Description(
+DOWNLOAD_BYTES: Final = _storage(
     "kthena_runtime_download_bytes_total", "counter", "Bytes fetched or copied.", ("scheme",)
 )
-DOWNLOAD_DURATION: Final = Description(
+DOWNLOAD_DURATION: Final = _storage(
     "kthena_runtime_download_duration_seconds", "histogram", "Time of downloads from start to end.", ("scheme",)
 )
-DOWNLOAD_RETRIES: Final = Description(
+DOWNLOAD_RETRIES: Final = _storage(
     "kthena_runtime_download_retries_total",
     "counter",
     "Requests made again and workers started again, by reason.",
     ("scheme", "reason"),
 )
-DOWNLOAD_EXPECTED_BYTES: Final = Description(
+DOWNLOAD_EXPECTED_BYTES: Final = _storage(
     "kthena_runtime_download_expected_bytes", "gauge", "Bytes of a running download's copy.", ("download",)
 )
-DOWNLOAD_COMPLETED_BYTES: Final = Description(
+DOWNLOAD_COMPLETED_BYTES: Final = _storage(
     "kthena_runtime_download_completed_bytes", "gauge", "Bytes of it that are there.", ("download",)
 )
-STORAGE_FREE: Final = Description(
+STORAGE_FREE: Final = _storage(
     "kthena_runtime_storage_free_bytes", "gauge", "Free space of a write root in use.", ("root",)
 )
-STORAGE_SIZE: Final = Description(
+STORAGE_SIZE: Final = _storage(
     "kthena_runtime_storage_size_bytes", "gauge", "Size of a write root's file system.", ("root",)
-)
-STORAGE: Final = (
-    DOWNLOADS_IN_PROGRESS,
-    DOWNLOADS,
-    DOWNLOAD_BYTES,
-    DOWNLOAD_DURATION,
-    DOWNLOAD_RETRIES,
-    DOWNLOAD_EXPECTED_BYTES,
-    DOWNLOAD_COMPLETED_BYTES,
-    STORAGE_FREE,
-    STORAGE_SIZE,
 )
 
 PROCESS_PREFIX: Final = "kthena_runtime_process_"
@@ -324,19 +238,14 @@ PROCESS: Final = (
     Description("kthena_runtime_process_max_fds", "gauge", "Maximum number of open file descriptors."),
 )
 
-OWN: Final = (
-    BUILD_INFO,
-    ENGINE_INFO,
-    ENGINE_UP,
-    ENGINE_SCRAPE_DURATION,
-    ENGINE_SCRAPE_SIZE,
-    ENGINE_SCRAPE_SAMPLES,
-    ENGINE_SCRAPE_ERRORS,
-    ENGINE_PAGE_REPAIRS,
-    STANDARD_METRIC_PRESENT,
-    HTTP_REQUESTS,
-    HTTP_REQUEST_DURATION,
-    KV_ENABLED,
-    *KV,
-    *PROCESS,
-)
+
+def _of(part: Part) -> tuple[Description, ...]:
+    """Return the metrics above of one part, in their order."""
+    return tuple(one for one in globals().values() if isinstance(one, Description) and one.part == part)
+
+
+KV: Final = _of("kv")
+LORA: Final = _of("lora")
+STORAGE: Final = _of("storage")
+# What every runtime has, whatever its engine.
+OWN: Final = (*_of("always"), *KV, *PROCESS)

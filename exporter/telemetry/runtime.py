@@ -15,8 +15,9 @@ from exporter import __version__
 from exporter.page.errors import Reason
 from exporter.page.family import TextFamily
 from exporter.page.repairs import Repair
+from exporter.page.text_format import series
 from exporter.telemetry import names
-from exporter.telemetry.instruments import Histogram, Value, header, series
+from exporter.telemetry.instruments import Histogram, Value, header_of
 from exporter.telemetry.process import ProcessFigures
 
 if TYPE_CHECKING:
@@ -108,8 +109,7 @@ def _presence(there: tuple[str, ...], missing: tuple[str, ...]) -> TextFamily:
 
 
 def _family(description: Description, values: dict[tuple[str, ...], float]) -> TextFamily:
-    lines = [
-        f"{series(description.name, description.labels, labels)} {value!r}\n"
-        for labels, value in values.items()
-    ]  # fmt: skip
-    return TextFamily(description.name, description.kind, (header(description) + "".join(lines)).encode())
+    lines = "".join(
+        f"{series(description.name, description.labels, labels)} {value!r}\n" for labels, value in values.items()
+    )
+    return TextFamily(description.name, description.kind, header_of(description) + lines.encode())

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from exporter.cli import build_parser
-from exporter.settings import OPTIONS, resolve
+from exporter.options import OPTIONS
+from exporter.settings import resolve
 from simulators.ports import free_port
 from tests.deploy.image import DOCKERFILE, IMAGE, STAGES, health_check, health_check_source
 from tests.deploy.manifests import ROOT, RUNTIME

@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 import yaml
 
-from exporter.settings import OPTIONS
+from exporter.options import OPTIONS
 from tests.deploy.manifests import (
     COMPOSE,
     ENGINE,

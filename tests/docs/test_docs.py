@@ -24,10 +24,11 @@ from exporter.kv.blockhash import hash_blocks
 from exporter.kv.decode import Drop
 from exporter.kv.events import LABELS
 from exporter.kv.pump import REASONS
+from exporter.options import OPTIONS
 from exporter.page.errors import Reason
 from exporter.page.parse import parse_page
 from exporter.page.repairs import Repair
-from exporter.settings import KV_ENGINES, OPTIONS, resolve
+from exporter.settings import KV_ENGINES, resolve
 from exporter.standard.rules import ENGINE_ALIASES, builtin_engines, load_rules
 from exporter.standard.twins import standardize
 from exporter.telemetry.downloads import OUTCOMES as DOWNLOAD_OUTCOMES
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from exporter.settings import Option
+    from exporter.options import Option
     from exporter.standard.rules import Source
 
 README: Final = read("README.md")

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from exporter.page.family import TextFamily
 from exporter.page.parse import parse_page
-from exporter.page.writer import CONTENT_TYPE, accepts_gzip, compress, write, write_selected
+from exporter.page.text_format import CONTENT_TYPE
+from exporter.page.writer import accepts_gzip, compress, write, write_selected
 from tests.harness.strategies import pages
 
 GAUGE = b"# TYPE e:wait gauge\ne:wait 3\n"

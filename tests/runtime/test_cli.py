@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from exporter.settings import OPTIONS
+from exporter.options import OPTIONS
 from simulators.addresses import has_ipv6, own_addresses
 from simulators.ports import free_port
 from tests.harness.runtime import run_to_end
@@ -17,7 +17,7 @@ from tests.harness.runtime import run_to_end
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from exporter.settings import Option
+    from exporter.options import Option
 
 REQUIRED = ("-E", "vllm", "-I", "pod-0.default", "-N", "test-model")
 USAGE = 2

@@ -9,11 +9,12 @@ import pytest
 from redis.connection import parse_url
 
 from exporter.cli import build_parser
-from exporter.settings import KV_ENGINES, OPTIONS, ConfigError, Settings, resolve
+from exporter.options import OPTIONS
+from exporter.settings import KV_ENGINES, ConfigError, Settings, resolve
 from storage.request.config import Config, Secret
 
 if TYPE_CHECKING:
-    from exporter.settings import Option
+    from exporter.options import Option
 
 PORT = "must be a number from 0 to 65535 (0 takes a free port)"
 REDIS_PORT = "must be a port from 1 to 65535"

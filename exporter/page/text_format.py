@@ -1,0 +1,85 @@
+r"""The text format 0.0.4 as it is written: headers, series, escapes, and the names that series may have.
+
+    # HELP kthena_runtime_http_requests_total HTTP requests answered, by ...
+    # TYPE kthena_runtime_http_requests_total counter
+    kthena_runtime_http_requests_total{route="/metrics",method="GET",status="200"} 1.0
+
+https://prometheus.io/docs/instrumenting/exposition_formats/. How the format is read, and how strictly,
+is in `exporter.page.grammar`.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "CONTENT_TYPE",
+    "LABEL",
+    "SAMPLE",
+    "SUFFIXES",
+    "escape_help",
+    "escape_label",
+    "header",
+    "series",
+    "series_names",
+    "unescape",
+]
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+# What may follow a family's name in the names of its series; other kinds have series of the family's own name.
+SUFFIXES: Final = {
+    "histogram": (b"", b"_bucket", b"_sum", b"_count"),
+    "summary": (b"", b"_sum", b"_count"),
+}
+_OWN_NAME: Final = (b"",)
+
+# Parts of a line that is known to be valid.
+LABEL: Final = re.compile(rb'(?P<name>\w++)[ \t]*+=[ \t]*+"(?P<value>[^"\\]*+(?:\\.[^"\\]*+)*+)"')
+SAMPLE: Final = re.compile(
+    rb'(?P<name>[^\s{]++)[ \t]*+(?P<labels>\{(?:[^"}]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+\})?+[ \t]*+(?P<value>\S++)(?P<rest>.*+)'
+)
+
+_HELP_ESCAPES: Final = str.maketrans({"\\": r"\\", "\n": r"\n"})
+_LABEL_ESCAPES: Final = _HELP_ESCAPES | str.maketrans({'"': r"\""})
+_ESCAPE: Final = re.compile(r"\\(.)")
+_ESCAPED: Final = {"n": "\n", "\\": "\\", '"': '"'}
+
+
+def header(name: str, kind: str, text: str) -> bytes:
+    """Return the HELP and TYPE lines of a family; `text` is escaped already (`escape_help`)."""
+    return f"# HELP {name} {text}\n# TYPE {name} {kind}\n".encode()
+
+
+def series(name: str, labels: Sequence[str], values: Sequence[str]) -> str:
+    """Return a series as a sample line begins with it: the name, and the labels with their values escaped."""
+    if not labels:
+        return name
+    pairs = ",".join(f'{label}="{escape_label(value)}"' for label, value in zip(labels, values, strict=True))
+    return f"{name}{{{pairs}}}"
+
+
+def escape_help(text: str) -> str:
+    """Return a text as a HELP line has it."""
+    return text.translate(_HELP_ESCAPES)
+
+
+def escape_label(value: str) -> str:
+    """Return a label's value as it stands between quotes."""
+    return value.translate(_LABEL_ESCAPES)
+
+
+def unescape(text: str) -> str:
+    """Undo `escape_help` or `escape_label`."""
+    return _ESCAPE.sub(lambda escape: _ESCAPED.get(escape[1], escape[0]), text) if "\\" in text else text
+
+
+@lru_cache(maxsize=4096)  # a page has the same families at each scrape
+def series_names(name: str, kind: str) -> frozenset[str]:
+    """Return the names that a family's series may have, its own included."""
+    return frozenset(name + suffix.decode() for suffix in SUFFIXES.get(kind, _OWN_NAME))
