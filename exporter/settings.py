@@ -18,8 +18,8 @@ from storage.errors import ConfigError as StorageConfigError
 from storage.request.config import Config
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Mapping
+    from pathlib import Path
 
     from exporter.options import Option
 

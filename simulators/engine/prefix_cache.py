@@ -7,8 +7,6 @@ name and path from 0.31 on. Here an answer names the weights that it was compute
 from __future__ import annotations
 
 import json
-from hashlib import sha256
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simulators.engine.http import Answer
@@ -17,13 +15,7 @@ if TYPE_CHECKING:
     from simulators.engine.http import Call
     from simulators.engine.lora import Adapters
 
-__all__ = ["PrefixCache", "weights_of"]
-
-
-def weights_of(path: str) -> str:
-    """Return what tells the weights of an adapter on disk from others."""
-    whole = b"".join(file.read_bytes() for file in sorted(Path(path).glob("adapter_*")))
-    return sha256(whole).hexdigest()
+__all__ = ["PrefixCache"]
 
 
 class PrefixCache:

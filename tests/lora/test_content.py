@@ -16,7 +16,7 @@ import requests
 
 from simulators.adapters import make_adapter
 from simulators.engine.__main__ import Engine
-from simulators.engine.prefix_cache import weights_of
+from simulators.engine.lora import weights_of
 from simulators.waiting import PATIENCE, wait_until
 from tests.harness.downloader import Downloader
 from tests.harness.runtime import Runtime

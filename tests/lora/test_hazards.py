@@ -15,7 +15,7 @@ import requests
 
 from simulators.adapters import make_adapter
 from simulators.engine.__main__ import Engine
-from simulators.engine.prefix_cache import weights_of
+from simulators.engine.lora import weights_of
 from simulators.hub.server import Hub
 from simulators.waiting import wait_until
 from tests.harness.runtime import Runtime
