@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from lora import codes
 from lora.errors import InvalidAdapterError
 from storage.request.limits import excess
 from storage.request.source import parse_source
@@ -161,10 +162,12 @@ def check_name(name: str) -> str:
         InvalidAdapterError: It has other characters, is too long, or climbs.
     """
     if len(name) > _LONGEST_NAME:
-        raise InvalidAdapterError("invalid_name", f"lora_name has {len(name):,} letters; the limit is {_LONGEST_NAME}")
+        raise InvalidAdapterError(
+            codes.INVALID_NAME, f"lora_name has {len(name):,} letters; the limit is {_LONGEST_NAME}"
+        )
     if not _NAME.fullmatch(name) or {".", ".."} & set(name.split("/")):
         raise InvalidAdapterError(
-            "invalid_name",
+            codes.INVALID_NAME,
             "an adapter's name is 1 to 255 letters, digits, '.', '_', '-', with '/' between parts that are not '.' or '..'",
         )
     return name
@@ -177,9 +180,9 @@ def check_directory(path: str, field: str) -> str:
         InvalidAdapterError: It is not absolute, or too long; the message names `field`.
     """
     if problem := excess(path):
-        raise InvalidAdapterError("invalid_path", f"{field} {problem}")
+        raise InvalidAdapterError(codes.INVALID_PATH, f"{field} {problem}")
     if "\x00" in path:
-        raise InvalidAdapterError("invalid_path", f"{field} must not contain NUL")
+        raise InvalidAdapterError(codes.INVALID_PATH, f"{field} must not contain NUL")
     if not path.startswith("/"):
-        raise InvalidAdapterError("invalid_path", f"the directory must be absolute, not {path!r}")
+        raise InvalidAdapterError(codes.INVALID_PATH, f"the directory must be absolute, not {path!r}")
     return path

@@ -1,21 +1,17 @@
-"""What can go wrong with an adapter: one class for each distinct reaction.
+"""What can go wrong with an adapter: one class for each distinct reaction; the code is a row of `lora.codes`.
 
-    LoraError                         code
-    ├── InvalidAdapterError           invalid_name, invalid_path, invalid_source, invalid_adapter, pickled_adapter
-    ├── UnknownAdapterError           unknown_adapter
-    ├── DownloadFailedError           download_failed; the cause has the download's own code
-    ├── EngineUnavailableError        engine_unavailable: no adapter's fault, tried again when the engine is back
-    ├── WithdrawnError                superseded
-    ├── RolledBackError               the code of the refusal; the former adapter is loaded again
-    └── EngineRefusedError            lora_disabled, lora_updating_disabled, engine_unauthorized, rank_too_large,
-                                      name_taken, adapter_not_found, engine_refused
-
-Codes are stable: clients branch on them. Messages are for people and say what to do.
+Messages are for people and say what to do.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from lora import codes
 from storage.errors import clipped
+
+if TYPE_CHECKING:
+    from storage.codes import Code
 
 __all__ = [
     "DownloadFailedError",
@@ -33,15 +29,20 @@ class LoraError(Exception):
     """Something is wrong with an adapter.
 
     Attributes:
-        code: A word for programs.
+        row: Its row in the table of codes.
         message: A sentence for people.
     """
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, row: Code, message: str) -> None:
         """Keep both."""
-        self.code = code
+        self.row = row
         self.message = clipped(message)
         super().__init__(self.message)
+
+    @property
+    def code(self) -> str:
+        """The word for programs."""
+        return self.row.name
 
 
 class InvalidAdapterError(LoraError):
@@ -53,7 +54,7 @@ class UnknownAdapterError(LoraError):
 
     def __init__(self, name: str) -> None:
         """Name it."""
-        super().__init__("unknown_adapter", f"there is no adapter {name!r}, neither wanted nor in the engine")
+        super().__init__(codes.UNKNOWN_ADAPTER, f"there is no adapter {name!r}, neither wanted nor in the engine")
 
 
 class DownloadFailedError(LoraError):
@@ -69,7 +70,7 @@ class EngineUnavailableError(LoraError):
 
     def __init__(self, message: str, *, is_down: bool = False) -> None:
         """Say why."""
-        super().__init__("engine_unavailable", message)
+        super().__init__(codes.ENGINE_UNAVAILABLE, message)
         self.is_down = is_down
 
 
@@ -79,7 +80,7 @@ class WithdrawnError(LoraError):
     def __init__(self) -> None:
         """Say so."""
         super().__init__(
-            "superseded", "another request for this adapter came in between, or the runtime is shutting down"
+            codes.SUPERSEDED, "another request for this adapter came in between, or the runtime is shutting down"
         )
 
 

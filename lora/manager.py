@@ -12,6 +12,7 @@ import logging
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol
 
+from lora import codes
 from lora.adapter import Origin, State, Status, check_name
 from lora.engine.listed import Listed
 from lora.engine.prefix_cache import PATIENCE_SECONDS, CacheObserver, PrefixCache
@@ -129,7 +130,7 @@ class Manager:
         """
         check_name(wanted.name)
         if not wanted.path.is_absolute():
-            raise InvalidAdapterError("invalid_path", f"the directory must be absolute, not {wanted.path}")
+            raise InvalidAdapterError(codes.INVALID_PATH, f"the directory must be absolute, not {wanted.path}")
         self._room.check(self._records.all(), wanted, extras)
         if not kept:
             return self._aim(wanted.name, wanted, extras).goal

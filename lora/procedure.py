@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from lora import codes
 from lora.adapter import Installed
 from lora.engine.prefix_cache import UNKNOWN
 from lora.errors import DownloadFailedError, EngineRefusedError, InvalidAdapterError, RolledBackError
@@ -59,7 +60,7 @@ class Procedure:
         self._records.note(record, Event.LOADING)
         models = self._engine.models()
         if wanted.name in models.bases:
-            raise InvalidAdapterError("name_taken", f"{wanted.name!r} is the name of a base model: choose another")
+            raise InvalidAdapterError(codes.NAME_TAKEN, f"{wanted.name!r} is the name of a base model: choose another")
         self._cache.learn()
         listed = models.adapters.get(wanted.name)
         present = listed or (str(record.loaded.engine_path) if record.loaded else None)
@@ -95,7 +96,7 @@ class Procedure:
         except DownloadFailedError as error:
             if not damage:
                 raise
-            raise DownloadFailedError(error.code, f"{damage}; it cannot be fetched again: {error.message}") from error
+            raise DownloadFailedError(error.row, f"{damage}; it cannot be fetched again: {error.message}") from error
 
     def _fetch(self, record: Record, goal: Goal, wanted: Wanted) -> tuple[Installed, Facts]:
         for _ in range(_DOWNLOADS):
@@ -104,7 +105,7 @@ class Procedure:
             if found := self._installation.fetched(wanted, download):
                 return found
         raise InvalidAdapterError(
-            "invalid_adapter",
+            codes.INVALID_ADAPTER,
             f"{wanted.path}: another runtime removed the adapter after each of {_DOWNLOADS} downloads",
         )
 
@@ -158,7 +159,7 @@ class Procedure:
         except EngineRefusedError as error:
             self._bring(goal, loaded)
             self._settle(record, loaded, record.facts)
-            raise RolledBackError(error.code, f"{error.message}; the former adapter is loaded again") from error
+            raise RolledBackError(error.row, f"{error.message}; the former adapter is loaded again") from error
         return wanted
 
     def _settle(self, record: Record, found: Wanted, facts: Facts | None) -> Wanted:
@@ -175,11 +176,11 @@ def _damage(error: InvalidAdapterError, loaded: Wanted | None, wanted: Wanted) -
     Raises:
         InvalidAdapterError: They cannot, or it is not the loaded adapter.
     """
-    if loaded is None or not loaded.has_files_of(wanted) or error.code != "invalid_adapter":
+    if loaded is None or not loaded.has_files_of(wanted) or error.row is not codes.INVALID_ADAPTER:
         raise error
     if wanted.source is None:
         advice = "the engine still has what it read before: restore the directory, then load the adapter again"
-        raise InvalidAdapterError(error.code, f"{error.message}; {advice}") from error
+        raise InvalidAdapterError(error.row, f"{error.message}; {advice}") from error
     return error.message
 
 

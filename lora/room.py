@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from lora import codes
 from lora.errors import LoraError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Room:
         total = known + self._cost(wanted, extras)
         if total > MOST_BYTES:
             raise LoraError(
-                "too_many_adapters",
+                codes.TOO_MANY_ADAPTERS,
                 f"there are {len(others):,} adapters, and with {wanted.name!r} their names, directories, sources and "
                 f"configurations would take {total:,} bytes; the limit is {MOST_BYTES:,}: unload some first",
             )

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
+from lora import codes
 from lora.errors import LoraError
 from lora.state_file import Kept
 
@@ -58,7 +59,7 @@ class Store:
             try:
                 self._write(_changed(self._present(), name, wanted))
             except OSError as error:
-                raise LoraError("state_not_kept", f"--state-dir cannot be written: {error.strerror}") from error
+                raise LoraError(codes.STATE_NOT_KEPT, f"--state-dir cannot be written: {error.strerror}") from error
             yield
 
     def write(self) -> None:

@@ -7,6 +7,7 @@ from threading import Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol
 
+from lora import codes
 from lora.errors import EngineUnavailableError, LoraError
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class Workers:
             return "failed"
         except Exception:  # noqa: BLE001 - the outermost frame of a thread
             _log.exception("adapter %s: a defect of the runtime", record.name)
-            self._failed(record, goal, LoraError("internal", "a defect of the runtime, see its log"))
+            self._failed(record, goal, LoraError(codes.INTERNAL, "a defect of the runtime, see its log"))
             return "failed"
         return "done"
 

@@ -1,38 +1,18 @@
-"""What can go wrong with a download: one class for each distinct reaction.
+"""What can go wrong with a download: one class for each distinct reaction, which refers to its row of `storage.codes`.
 
-    StorageError                      code               exit
-    ├── UsageError                    usage              2
-    │   ├── SourceError               invalid_source     2
-    │   ├── ConfigError               invalid_config     2
-    │   └── TargetError               forbidden_target   2
-    ├── NotFoundError                 not_found          3
-    ├── DeniedError                   denied             4
-    │   ├── CredentialsError          no_credentials     4
-    │   └── GatedError                gated              4
-    ├── NoSpaceError                  no_space           5
-    ├── NetworkError                  network            6
-    │   └── StalledError              stalled            6
-    ├── CorruptError                  corrupt            7
-    │   ├── ChangedError              source_changed     7
-    │   └── UnsafeNameError           unsafe_name        7
-    ├── TooLargeError                 too_large          7
-    ├── LockedError                   locked             8
-    ├── HoldsOtherError               target_holds_other 9
-    ├── OutOfMemoryError              out_of_memory      10
-    ├── BusyError                     busy               1
-    ├── CancelledError                cancelled          130
-    └── WorkerError                   worker_died        1
-
-Codes are stable: clients branch on them. The exit code is the one that
-`kthena-downloader` ends with. Messages are for people, and hold no secrets.
+Messages are for people. They say what to do, and hold no secrets.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from storage import codes
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from storage.codes import Code
 
 __all__ = [
     "BusyError",
@@ -76,17 +56,25 @@ class StorageError(Exception):
     """A download failed; the class says what kind of failure it is.
 
     Attributes:
-        code: A stable name for programs.
-        exit_code: What a command-line program ends with.
+        row: Its row in the table of codes.
         message: One sentence for people.
     """
 
-    code: ClassVar[str] = "failed"
-    exit_code: ClassVar[int] = 1
+    row: ClassVar[Code] = codes.FAILED
 
     def __init__(self, message: str) -> None:
         self.message = clipped(message)
         super().__init__(self.message)
+
+    @property
+    def code(self) -> str:
+        """The word for programs."""
+        return self.row.name
+
+    @property
+    def exit_code(self) -> int:
+        """What a command-line program ends with."""
+        return self.row.exit_code or 1
 
     def fields(self) -> Mapping[str, Any]:
         """Return what an event or an answer says of this error."""
@@ -96,138 +84,127 @@ class StorageError(Exception):
 class UsageError(StorageError):
     """What was asked for cannot be meant."""
 
-    code = "usage"
-    exit_code = 2
+    row = codes.USAGE
 
 
 class SourceError(UsageError):
     """The text is no source; the message names it and the rule it breaks."""
 
-    code = "invalid_source"
+    row = codes.INVALID_SOURCE
 
 
 class ConfigError(UsageError):
     """A key or value of the configuration cannot be used."""
 
-    code = "invalid_config"
+    row = codes.INVALID_CONFIG
 
 
 class TargetError(UsageError):
     """The directory must not be written to."""
 
-    code = "forbidden_target"
+    row = codes.FORBIDDEN_TARGET
 
 
 class NotFoundError(StorageError):
     """There is nothing at the source, or no copy to verify."""
 
-    code = "not_found"
-    exit_code = 3
+    row = codes.NOT_FOUND
 
 
 class DeniedError(StorageError):
     """The source or the file system refuses access."""
 
-    code = "denied"
-    exit_code = 4
+    row = codes.DENIED
 
 
 class CredentialsError(DeniedError):
     """The source wants credentials and there are none."""
 
-    code = "no_credentials"
+    row = codes.NO_CREDENTIALS
 
 
 class GatedError(DeniedError):
     """The repository's terms must be accepted first."""
 
-    code = "gated"
+    row = codes.GATED
 
 
 class NoSpaceError(StorageError):
     """The volume has less room than the download needs."""
 
-    code = "no_space"
-    exit_code = 5
+    row = codes.NO_SPACE
 
 
 class NetworkError(StorageError):
     """The source could not be reached, or broke off too often."""
 
-    code = "network"
-    exit_code = 6
+    row = codes.NETWORK
 
 
 class StalledError(NetworkError):
     """No byte came for too long, again and again."""
 
-    code = "stalled"
+    row = codes.STALLED
 
 
 class CorruptError(StorageError):
     """The bytes are not what the source says they are."""
 
-    code = "corrupt"
-    exit_code = 7
+    row = codes.CORRUPT
 
 
 class ChangedError(CorruptError):
     """The source kept changing while it was read."""
 
-    code = "source_changed"
+    row = codes.SOURCE_CHANGED
 
 
 class UnsafeNameError(CorruptError):
     """A name at the source would lead out of the target."""
 
-    code = "unsafe_name"
+    row = codes.UNSAFE_NAME
 
 
 class TooLargeError(StorageError):
     """The source answers with more than a download takes; the message names the address and the limit."""
 
-    code = "too_large"
-    exit_code = 7
+    row = codes.TOO_LARGE
 
 
 class HoldsOtherError(StorageError):
     """The download would destroy files of another source, or files that no download made."""
 
-    code = "target_holds_other"
-    exit_code = 9
+    row = codes.HOLDS_OTHER
 
 
 class OutOfMemoryError(StorageError):
     """The worker reached its own memory limit."""
 
-    code = "out_of_memory"
-    exit_code = 10
+    row = codes.OUT_OF_MEMORY
 
 
 class LockedError(StorageError):
     """Another download holds the directory."""
 
-    code = "locked"
-    exit_code = 8
+    row = codes.LOCKED
 
 
 class BusyError(StorageError):
     """Too many downloads wait already."""
 
-    code = "busy"
+    row = codes.BUSY
 
 
 class CancelledError(StorageError):
     """Somebody asked for the download to end."""
 
-    code = "cancelled"
-    exit_code = 130
+    row = codes.CANCELLED
 
 
 class WorkerError(StorageError):
     """The worker ended without saying why."""
 
-    code = "worker_died"
+    row = codes.WORKER_DIED
 
 
 def _tree(root: type[StorageError]) -> Iterator[type[StorageError]]:
@@ -236,7 +213,7 @@ def _tree(root: type[StorageError]) -> Iterator[type[StorageError]]:
         yield from _tree(child)
 
 
-_BY_CODE: Final = {error.code: error for error in _tree(StorageError)}
+_BY_CODE: Final = {error.row.name: error for error in _tree(StorageError)}
 
 
 def of_code(code: str, message: str) -> StorageError:

@@ -14,6 +14,7 @@ import msgspec
 
 from exporter.api.bodies import decode
 from exporter.api.places import Lane
+from lora import codes
 from lora.adapter import Wanted, check_directory, check_name
 from lora.engine.prefix_cache import WARNING
 from lora.errors import EngineUnavailableError, InvalidAdapterError, LoraError
@@ -95,7 +96,7 @@ class LoadResource:
             return
         goal = self._manager.load(wanted, kept=False, extras=extras)
         if not goal.done.wait(WAIT_SECONDS):
-            raise LoraError("timeout", "the adapter is not loaded yet: ask for it at /v1/lora_adapters")
+            raise LoraError(codes.TIMEOUT, "the adapter is not loaded yet: ask for it at /v1/lora_adapters")
         if goal.error:
             raise goal.error
         resp.media = self._answer(form.lora_name, goal)
@@ -115,14 +116,14 @@ class LoadResource:
         name = check_name(form.lora_name)
         if form.lora_path and (form.source or form.output_dir):
             raise InvalidAdapterError(
-                "invalid_path", "lora_path is for an adapter that is there: leave source and output_dir out"
+                codes.INVALID_PATH, "lora_path is for an adapter that is there: leave source and output_dir out"
             )
         directory = form.lora_path or form.output_dir
         if directory:
             check_directory(directory, "lora_path" if form.lora_path else "output_dir")
         if form.source is None:
             if not directory:
-                raise InvalidAdapterError("invalid_source", "give a source, or the output_dir where the adapter is")
+                raise InvalidAdapterError(codes.INVALID_SOURCE, "give a source, or the output_dir where the adapter is")
             return Wanted(name, Path(directory), allow_pickle=form.allow_pickle, refresh=form.refresh)
         # One directory for all revisions that come from `config`: equal content is then not loaded again.
         derived = self._lora_dir / sha256(parse_source(form.source).uri.encode()).hexdigest()[:32]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lora import codes
 from lora.errors import EngineRefusedError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ class UnsupportedResource:
 
     def on_get(self, req: Request, resp: Response, **params: str) -> None:  # noqa: ARG002 - Falcon's signature
         """Refuse."""
-        raise EngineRefusedError("unsupported_engine", self._detail)
+        raise EngineRefusedError(codes.UNSUPPORTED_ENGINE, self._detail)
 
     on_head = on_get
     on_post = on_get

@@ -118,13 +118,13 @@ def _twin(page: Page, rule: Rule, source: Source) -> TextFamily | None:
     renamed = [(b"\n" + block[:-1]).replace(old, new) for block in lines]
     if not renamed:
         return None
-    text = b"".join([_header(rule, source.name)[:-1], *renamed, b"\n"])
+    text = b"".join([_header(rule.name, rule.kind, rule.help, source.name)[:-1], *renamed, b"\n"])
     return TextFamily(rule.name, rule.kind, text)
 
 
 @cache
-def _header(rule: Rule, source: str) -> bytes:
-    return header(rule.name, rule.kind, f"{escape_help(rule.help)} (from {source})")
+def _header(name: str, kind: str, text: str, source: str) -> bytes:
+    return header(name, kind, f"{escape_help(text)} (from {source})")
 
 
 def _lines(page: Page, rule: Rule, source: Source) -> Iterator[bytes]:

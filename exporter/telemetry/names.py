@@ -158,6 +158,9 @@ REDIS_ERRORS: Final = _kv(
     ("operation", "reason"),
 )
 
+MODEL_CONFIG_VALID: Final = _lora(
+    "kthena_runtime_model_config_valid", "gauge", "Whether the Model file as it is now is followed: 1 or 0."
+)
 LORA_ADAPTERS: Final = _lora(
     "kthena_runtime_lora_adapters", "gauge", "Adapters that this runtime was asked for, by state.", ("state",)
 )
@@ -192,9 +195,6 @@ LORA_CACHE_RESETS: Final = _lora(
     "counter",
     "Attempts to reset the engine's prefix cache because an adapter has new content, by outcome.",
     ("outcome",),
-)
-MODEL_CONFIG_VALID: Final = _lora(
-    "kthena_runtime_model_config_valid", "gauge", "Whether the Model file as it is now is followed: 1 or 0."
 )
 
 DOWNLOADS_IN_PROGRESS: Final = _storage(

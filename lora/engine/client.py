@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
+from lora import codes
 from lora.engine.cache_key import CacheKey, vllm_key
 from lora.engine.prefix_cache import Reset
 from lora.errors import EngineRefusedError, EngineUnavailableError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lora.engine.exchange import Answer, Exchange
+    from storage.codes import Code
 
 __all__ = ["APIS", "EngineApi", "EngineClient", "Models"]
 
@@ -53,9 +55,6 @@ _LONGEST_QUOTE: Final = 300
 
 _NO_SUCH_ROUTE: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED})
 
-ALREADY: Final = "already_loaded"
-ABSENT: Final = "not_loaded"
-
 
 @dataclass(frozen=True, slots=True)
 class _Meaning:
@@ -65,10 +64,9 @@ class _Meaning:
     two parts. No regular expression, as `a.*b` takes the square of a text's length.
     """
 
-    code: str
+    code: Code
     statuses: frozenset[int]
     words: tuple[tuple[str, ...], ...]
-    advice: str = ""
 
     def fits(self, status: int, words: str) -> bool:
         """Tell whether this row is about an answer of this status and these words, in lower case."""
@@ -85,32 +83,29 @@ def _has_in_order(text: str, parts: tuple[str, ...]) -> bool:
     return True
 
 
-def _row(code: str, statuses: str, words: str, advice: str = "") -> _Meaning:
+def _row(code: Code, statuses: str, words: str) -> _Meaning:
     alternatives = tuple(tuple(each.split("…")) for each in words.split("|"))
-    return _Meaning(code, frozenset(map(int, statuses.split())), alternatives, advice)
+    return _Meaning(code, frozenset(map(int, statuses.split())), alternatives)
 
+
+# Refusals that are fine, as the engine is in the state that was asked for; otherwise there is no word for them.
+_ALREADY: Final = _row(codes.ENGINE_REFUSED, "400 500", "already been loaded|already beenloaded|already loaded")
+_ABSENT: Final = _row(codes.ENGINE_REFUSED, "400 404", "adapter … cannot be found|with name … does not exist")
+_ANYTHING: Final = _row(codes.ENGINE_REFUSED, "", "")
 
 _MEANINGS: Final = (
-    _row(ALREADY, "400 500", "already been loaded|already beenloaded|already loaded"),
-    _row(ABSENT, "400 404", "adapter … cannot be found|with name … does not exist"),
-    _row("engine_unauthorized", "401 403", "", "the engine wants an API key: give it with --engine-api-key-file"),
+    _ALREADY,
+    _ABSENT,
+    _row(codes.ENGINE_UNAUTHORIZED, "401 403", ""),
+    _row(codes.LORA_UPDATING_DISABLED, "404 405", "not found|not allowed"),
+    _row(codes.LORA_DISABLED, "400 500", "lora is not enabled|--enable-lora"),
     _row(
-        "lora_updating_disabled", "404 405", "not found|not allowed",
-        "the engine has no such route: vLLM must run with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, SGLang be 0.4.9 or newer",
-    ),
-    _row("lora_disabled", "400 500", "lora is not enabled|--enable-lora", "start the engine with --enable-lora"),
-    _row(
-        "rank_too_large", "400 500",
+        codes.RANK_TOO_LARGE, "400 500",
         "rank …greater than|rank …exceeds|rank …larger|rank …incompatible|max_lora_rank",
-        "raise the engine's --max-lora-rank",
     ),
-    _row("name_taken", "400", "conflicts with a served base model", "choose another lora_name"),
-    _row(
-        "adapter_not_found", "400 404 500", "no adapter found|no such file|does not exist|cannot find",
-        "the engine does not see the directory: mount the volume at the same path in both containers",
-    ),
+    _row(codes.NAME_TAKEN, "400", "conflicts with a served base model"),
+    _row(codes.ADAPTER_NOT_FOUND, "400 404 500", "no adapter found|no such file|does not exist|cannot find"),
 )  # fmt: skip
-_ANYTHING: Final = _row("engine_refused", "", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +140,7 @@ class EngineClient:
         """
         response = self._send("GET", "/v1/models", timeout=_LIST_SECONDS)
         if response.status_code != HTTPStatus.OK:
-            raise self._refusal(response)
+            raise _refusal(response)
         try:
             cards = response.json()["data"]
             bases = frozenset(card["id"] for card in cards if not card.get("parent"))
@@ -163,7 +158,7 @@ class EngineClient:
             EngineUnavailableError: The engine does not answer.
             EngineRefusedError: It does not load it.
         """
-        return self._change(self._api.load, {"lora_name": name, "lora_path": str(path)}, fine=ALREADY)
+        return self._change(self._api.load, {"lora_name": name, "lora_path": str(path)}, fine=_ALREADY)
 
     def unload(self, name: str) -> bool:
         """Unload an adapter; return whether it was not there in the first place.
@@ -172,7 +167,7 @@ class EngineClient:
             EngineUnavailableError: The engine does not answer.
             EngineRefusedError: It does not unload it.
         """
-        return self._change(self._api.unload, {"lora_name": name}, fine=ABSENT)
+        return self._change(self._api.unload, {"lora_name": name}, fine=_ABSENT)
 
     def cache_key(self) -> CacheKey:
         """Return what the prefix cache of the engine as it runs now knows an adapter's blocks by.
@@ -207,14 +202,13 @@ class EngineClient:
             is_done = False
         return Reset.DONE if is_done else Reset.REFUSED
 
-    def _change(self, route: str, body: dict[str, str], *, fine: str) -> bool:
-        response = self._send("POST", route, body, timeout=_CHANGE_SECONDS)
-        if response.status_code == HTTPStatus.OK and not _says_failure(response):
+    def _change(self, route: str, body: dict[str, str], *, fine: _Meaning) -> bool:
+        answer = self._send("POST", route, body, timeout=_CHANGE_SECONDS)
+        if answer.status_code == HTTPStatus.OK and not _says_failure(answer):
             return False
-        refusal = self._refusal(response)
-        if refusal.code == fine:
+        if _meaning(answer) is fine:
             return True
-        raise refusal
+        raise _refusal(answer)
 
     def _send(self, method: str, route: str, body: dict[str, str] | None = None, *, timeout: float) -> Answer:
         # Imported at the first call: requests costs 8 MB that most pods do not need.
@@ -238,14 +232,18 @@ class EngineClient:
             raise EngineUnavailableError(f"the engine answers {answer.status_code}")
         return answer
 
-    @staticmethod
-    def _refusal(answer: Answer) -> EngineRefusedError:
-        words = _words(answer)
-        lower = " ".join(words.lower().split())
-        meaning = next((row for row in _MEANINGS if row.fits(answer.status_code, lower)), _ANYTHING)
-        quote = " ".join(words.split())[:_LONGEST_QUOTE] or f"status {answer.status_code}"
-        message = f"{meaning.advice} (it says: {quote})" if meaning.advice else f"the engine refuses: {quote}"
-        return EngineRefusedError(meaning.code, message)
+
+def _meaning(answer: Answer) -> _Meaning:
+    words = " ".join(_words(answer).lower().split())
+    return next((row for row in _MEANINGS if row.fits(answer.status_code, words)), _ANYTHING)
+
+
+def _refusal(answer: Answer) -> EngineRefusedError:
+    meaning = _meaning(answer)
+    quote = " ".join(_words(answer).split())[:_LONGEST_QUOTE] or f"status {answer.status_code}"
+    if meaning.code is codes.ENGINE_REFUSED:
+        return EngineRefusedError(meaning.code, f"the engine refuses: {quote}")
+    return EngineRefusedError(meaning.code, f"{meaning.code.advice} (it says: {quote})")
 
 
 def _says_failure(answer: Answer) -> bool:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
+from lora import codes
 from lora.adapter import Installed
 from lora.errors import DownloadFailedError, InvalidAdapterError
 from lora.files.preflight import inspect
@@ -121,7 +122,7 @@ class Installation:
             return self._contents.of(path)
         except OSError as error:
             raise InvalidAdapterError(
-                "invalid_adapter", f"{error.filename or path} cannot be read: {error.strerror}"
+                codes.INVALID_ADAPTER, f"{error.filename or path} cannot be read: {error.strerror}"
             ) from None
 
     def is_same_copy(self, path: Path, wanted: Wanted, installed: Installed) -> bool:
@@ -148,7 +149,7 @@ class Installation:
         try:
             return self._downloads.submit(request).id
         except StorageError as error:
-            raise DownloadFailedError(error.code, error.message) from error
+            raise DownloadFailedError(error.row, error.message) from error
 
     def fetched(self, wanted: Wanted, download: str) -> tuple[Installed, Facts] | None:
         """Wait for a download and return its files; `None` when another runtime has removed them already.
@@ -171,7 +172,7 @@ class Installation:
             while not (status := self._downloads.wait(download, _POLL_SECONDS)).is_final:
                 pass
         except StorageError as error:
-            raise DownloadFailedError(error.code, error.message) from error
+            raise DownloadFailedError(error.row, error.message) from error
         if status.error:
-            raise DownloadFailedError(status.error.code, status.error.message)
+            raise DownloadFailedError(status.error.row, status.error.message)
         return status

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from lora import codes
 from lora.adapter import Facts
 from lora.errors import InvalidAdapterError
 
@@ -71,7 +72,7 @@ def _weights(folder: Path, *, allow_pickle: bool) -> int:
         raise _invalid(f"there is no {WEIGHTS} in {folder}")
     if not allow_pickle:
         raise InvalidAdapterError(
-            "pickled_adapter",
+            codes.PICKLED_ADAPTER,
             f"{pickled.name} may run code when it is read: convert it to {WEIGHTS}, or allow it with allow_pickle",
         )
     return pickled.stat().st_size
@@ -108,4 +109,4 @@ def _truncated(path: Path) -> InvalidAdapterError:
 
 
 def _invalid(message: str) -> InvalidAdapterError:
-    return InvalidAdapterError("invalid_adapter", message)
+    return InvalidAdapterError(codes.INVALID_ADAPTER, message)

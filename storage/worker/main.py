@@ -121,4 +121,4 @@ def _end(_number: int, _frame: FrameType | None) -> NoReturn:
 def _follow_parent() -> None:
     sys.stdin.read()
     # As SIGKILL would: the lock is known to be dead at once, and the journal says what is there.
-    os._exit(CancelledError.exit_code)
+    os._exit(CancelledError.row.exit_code or 1)

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 import yaml
 
-from exporter.api import errors as api_errors
+from exporter.api.codes import CODES
 from exporter.api.app import _METHODS, ROUTES
 from exporter.api.lora import LoadForm, UnloadForm, _shown
 from exporter.api.models import DownloadForm
@@ -35,11 +35,11 @@ from exporter.telemetry.downloads import OUTCOMES as DOWNLOAD_OUTCOMES
 from exporter.telemetry.downloads import SCHEMES
 from exporter.telemetry.names import EXTENDED, KV, KV_ENABLED, LORA, OWN, STANDARD, STORAGE
 from lora.adapter import State, Status
-from lora.engine import client as lora_engine
-from lora.errors import InvalidAdapterError
+from lora import codes as lora_codes
 from lora.watcher import RECONCILES
 from lora.workers import OPERATIONS as LORA_OPERATIONS
 from lora.workers import OUTCOMES
+from storage import codes as storage_codes
 from storage import errors as storage_errors
 from storage.cli import main as downloader
 from storage.request.config import _KEYS, _VARIABLES
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 README: Final = read("README.md")
 CONFIGURATION: Final = read("docs/configuration.md")
 DOWNLOADS: Final = read("docs/downloads.md")
+ERRORS: Final = read("docs/errors.md")
 ENGINES: Final = read("docs/engines.md")
 HTTP_API: Final = read("docs/http-api.md")
 KV_EVENTS: Final = read("docs/kv-events.md")
@@ -81,25 +82,12 @@ FLAGS: Final = {flag for option in OPTIONS for flag in option.flags} | {"-h", "-
 STORAGE_VARIABLES: Final = {name for names in _VARIABLES.values() for name in names}
 # Routes as people write them: Falcon's converters are left out.
 SHOWN_ROUTES: Final = {re.sub(r":\w+}", "}", route): method for route, method in ROUTES.items()}
-# Codes of adapters by where they are raised; two of the engine's answers are no errors.
-LORA_CODES: Final = (
-    {meaning.code for meaning in (*lora_engine._MEANINGS, lora_engine._ANYTHING)}
-    - {lora_engine.ALREADY, lora_engine.ABSENT}
-) | {
-    code
-    for name in (
-        "exporter/api/lora.py",
-        "exporter/api/unsupported.py",
-        *(f"lora/{path.name}" for path in (ROOT / "lora").glob("*.py")),
-    )
-    for code in re.findall(r'(?:Error\(|super\(\).__init__\()\s*"([a-z_]+)"', read(name))
-}
 # Of requests that are made again, and of workers that are started again; any status may stand for 503.
 RETRIES: Final = {
     *(reason for _, reason in http_client._REASONS),
     *(
         reason
-        for path in (ROOT / "storage").glob("*.py")
+        for path in (ROOT / "storage").rglob("*.py")
         for reason in re.findall(r'(?:Failure\(|on_retry\(path, )"([a-z_]+)"', path.read_text())
     ),
     *("reset", "http_503", "stalled", "died"),
@@ -238,22 +226,44 @@ def test_the_downloader_has_its_flags_and_defaults() -> None:
     assert set(forms) == set(downloader.FORMS)
 
 
+def test_every_code_is_in_the_reference() -> None:
+    """With its status, its exit code, whether a retry helps, and what to do: the tables of the code, word for word."""
+    rows = cells(ERRORS, "code", "HTTP status", "exit code", "a retry helps", "what to do")
+
+    assert rows == [
+        [
+            f"`{row.name}`",
+            str(int(row.status)),
+            str(row.exit_code or ""),
+            "yes" if row.retry_helps else "no",
+            row.advice,
+        ]
+        for row in CODES.values()
+    ]
+
+
 def test_the_downloaders_exit_codes_have_their_causes() -> None:
     """Each exit code with the codes of its errors, each of these once."""
     rows = cells(DOWNLOADS, "exit code", "codes", "what to do")
     ends = {int(row[0]): code(row[1]) for row in rows}
-    errors = {error.code: error.exit_code for error in storage_errors._BY_CODE.values()}
+    exits = {row.name: row.exit_code for row in storage_codes.CODES.values()}
 
-    assert {name: end for end, names in ends.items() if end != 143 for name in names} == errors
-    assert set(ends) == {0, 143, *errors.values()}
+    assert {name: end for end, names in ends.items() if end != 143 for name in names} == exits
+    assert set(ends) == {0, 143, *exits.values()}
     assert all(row[2] for row in rows)
+
+
+def test_every_error_has_a_row_of_its_own() -> None:
+    """A worker reports its error by this word, and the supervisor makes the error of it again."""
+    assert {error.row.name for error in storage_errors._BY_CODE.values()} == set(storage_codes.CODES)
+    assert len(storage_errors._BY_CODE) == len(list(storage_errors._tree(storage_errors.StorageError)))
 
 
 def test_what_the_engine_says_is_explained() -> None:
     """The table of lora.md has every code that an adapter can fail with."""
     rows = cells(LORA_PAGE, "code", "what it is", "what to do")
 
-    assert sorted(name for row in rows for name in code(row[0])) == sorted(LORA_CODES)
+    assert sorted(name for row in rows for name in code(row[0])) == sorted(lora_codes.CODES)
 
 
 def test_the_states_of_an_adapter_are_explained() -> None:
@@ -265,28 +275,12 @@ def test_the_states_of_an_adapter_are_explained() -> None:
     assert all(state in diagram.text for state in State)
 
 
-def status_of(name: str) -> int:
-    """Return the status that the API answers an error of this code with."""
-    kind = storage_errors._BY_CODE.get(name)
-    invalid = {"invalid_name", "invalid_path", "invalid_source", "invalid_adapter", "pickled_adapter"}
-    raised = InvalidAdapterError if name in invalid else kind or Exception
-    other = next((status for known, status in api_errors._CLASSES if issubclass(raised, known)), 502)
-    return int(api_errors._STATUSES.get(name, other))
-
-
 def test_each_problem_has_its_status() -> None:
-    """The table of http-api.md has every code of adapters and downloads once, with the status it is answered with."""
+    """The table of http-api.md has every code once, with the status it is answered with."""
     rows = cells(HTTP_API, "status", "code", "when")
-    shown = {name: int(row[0]) for row in rows for name in code(row[1])}
-    domain = {*LORA_CODES, *storage_errors._BY_CODE}
+    shown = [(name, int(row[0])) for row in rows for name in code(row[1])]
 
-    assert len(shown) == sum(len(code(row[1])) for row in rows)
-    assert {name: status for name, status in shown.items() if name in domain} == {
-        name: status_of(name) for name in domain
-    }
-    assert set(shown) - domain == {
-        "bad_request", "body_too_large", "unauthorized", "method_not_allowed", "service_unavailable", "token_unavailable", "scrape_loop",
-    }  # fmt: skip
+    assert sorted(shown) == sorted((row.name, int(row.status)) for row in CODES.values())
 
 
 @pytest.mark.parametrize(
