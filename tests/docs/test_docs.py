@@ -13,8 +13,8 @@ import msgspec
 import pytest
 import yaml
 
-from exporter.api.codes import CODES
 from exporter.api.app import _METHODS, ROUTES
+from exporter.api.codes import CODES
 from exporter.api.lora import LoadForm, UnloadForm, _shown
 from exporter.api.models import DownloadForm
 from exporter.assembly import Parts, _add_kv
@@ -34,8 +34,8 @@ from exporter.standard.twins import standardize
 from exporter.telemetry.downloads import OUTCOMES as DOWNLOAD_OUTCOMES
 from exporter.telemetry.downloads import SCHEMES
 from exporter.telemetry.names import EXTENDED, KV, KV_ENABLED, LORA, OWN, STANDARD, STORAGE
-from lora.adapter import State, Status
 from lora import codes as lora_codes
+from lora.adapter import State, Status
 from lora.watcher import RECONCILES
 from lora.workers import OPERATIONS as LORA_OPERATIONS
 from lora.workers import OUTCOMES

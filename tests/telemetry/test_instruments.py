@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from exporter.page.parse import parse_page
-from exporter.telemetry.instruments import LATENCY_BUCKETS, Histogram, Value, header, series
+from exporter.page.text_format import series
+from exporter.telemetry.instruments import LATENCY_BUCKETS, Histogram, Value, header_of
 from exporter.telemetry.names import Description
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def test_a_gauge_is_written_as_it_was_set_last() -> None:
 
 def test_a_family_without_children_is_its_header() -> None:
     """It is announced before anything has happened."""
-    assert text(Value(UP)) == header(UP) == "# HELP k_up Whether it is up.\n# TYPE k_up gauge\n"
+    assert text(Value(UP)) == header_of(UP).decode() == "# HELP k_up Whether it is up.\n# TYPE k_up gauge\n"
 
 
 def test_the_buckets_of_a_histogram_are_cumulative() -> None:
