@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-import pytest
-
 from grafana.alert_rules import ALERTS
 from grafana.alerting import ALERTS_FILE, RULES_FILE
 from tests.dashboards.view import questions
 from tests.harness.documents import ROOT
+from tests.harness.every import every
 
 __all__ = ["ALL_ALERTS", "PASSING", "QUESTIONS", "RULE_FILES", "each_alert", "each_question"]
 
@@ -19,5 +18,5 @@ PASSING: Final = {"KthenaRequestsQueueing", "KthenaLoraAdapterStuck", "KthenaDow
 ALL_ALERTS: Final = [alert for group in ALERTS.values() for alert in group]
 RULE_FILES: Final = [ROOT / RULES_FILE, ROOT / ALERTS_FILE]
 
-each_question = pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.name)
-each_alert = pytest.mark.parametrize("alert", ALL_ALERTS, ids=lambda alert: alert.name)
+each_question = every("question", QUESTIONS, lambda question: question.name)
+each_alert = every("alert", ALL_ALERTS, lambda alert: alert.name)

@@ -33,6 +33,7 @@ from tests.dashboards.targets import (
     variable_queries,
 )
 from tests.harness.documents import ROOT, read
+from tests.harness.every import every
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,9 +64,9 @@ def _of(panel: Panel) -> str:
 
 
 each_dashboard = pytest.mark.parametrize("uid", ALL)
-each_panel = pytest.mark.parametrize("panel", PANELS, ids=_of)
-each_target = pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
-each_variable = pytest.mark.parametrize("variable", VARIABLES, ids=lambda variable: variable.name)
+each_panel = every("panel", PANELS, _of)
+each_target = every("target", TARGETS, lambda target: target.name)
+each_variable = every("variable", VARIABLES, lambda variable: variable.name)
 
 
 def _variable(uid: str, name: str) -> dict[str, Any]:
@@ -409,13 +410,13 @@ def test_target_metrics_exist(target: Target) -> None:
 # What the dashboards take for granted
 
 
-@pytest.mark.parametrize("name", VLLM.values())
+@every("name", VLLM.values())
 def test_vllm_has(name: str) -> None:
     captured = read("simulators/data/captures/vllm-0.32-lora.prom")
     assert f"\n# TYPE {name} " in captured
 
 
-@pytest.mark.parametrize("name", SGLANG.values())
+@every("name", SGLANG.values())
 def test_sglang_has(name: str) -> None:
     assert f"\n# TYPE {name} " in SGLANG_PAGES[-1].text.decode()
 

@@ -17,6 +17,7 @@ from tests.dashboards.stage import JOB, NAMESPACE, PATIENT_SECONDS, PROVOKED, Cl
 from tests.dashboards.targets import dashboards, variable_queries
 from tests.dashboards.view import Question, View, any_of
 from tests.dashboards.viewer import DASHBOARDS, Picture, draw
+from tests.harness.every import every
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,14 +65,14 @@ ANNOTATIONS: Final = {
     if "expr" in each
 }
 
-each_raw = pytest.mark.parametrize(
+each_raw = every(
     "question",
     [each for each in QUESTIONS if re.search(r"\b(vllm|sglang):", each.target.expr)],
-    ids=lambda question: question.name,
+    lambda question: question.name,
 )
-each_variable = pytest.mark.parametrize("variable", variable_queries(), ids=lambda variable: variable.name)
-each_annotation = pytest.mark.parametrize("name", ANNOTATIONS)
-each_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.record)
+each_variable = every("variable", variable_queries(), lambda variable: variable.name)
+each_annotation = every("name", ANNOTATIONS)
+each_rule = every("rule", RULES, lambda rule: rule.record)
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ from tests.dashboards.promtool_cases import CASES, alert_cases, check_rules, rec
 from tests.dashboards.targets import dashboards, nodes
 from tests.deploy.manifests import ENGINE, POD_MONITOR, PROMETHEUS, PROMETHEUS_STATIC, load
 from tests.harness.documents import ROOT, blocks, cells, code, read
+from tests.harness.every import every
 from tests.harness.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ PAGES: Final = sorted(path.stem for path in (ROOT / "docs/runbooks").glob("*.md"
 
 each_alert = pytest.mark.parametrize("alert", ALL.values(), ids=lambda alert: alert.name)
 each_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.record)
-each_expression = pytest.mark.parametrize("name", EXPRESSIONS)
+each_expression = every("name", EXPRESSIONS)
 
 
 def groups(name: str) -> list[dict[str, Any]]:
@@ -161,7 +162,7 @@ def test_the_rule_has_its_value(rule: Rule, tmp_path: Path) -> None:
     assert run(cases, tmp_path)[0] == 0, run(cases, tmp_path)[1]
 
 
-@each_rule
+@every("rule", RULES, lambda rule: rule.record)
 def test_the_rule_spans_the_time_it_is_named_by(rule: Rule) -> None:
     """A steady load has the same rate over any window, so its value alone would not tell."""
     named = set(re.findall(r"(?:rate|increase)(\d+[mh])$", rule.record))
@@ -232,7 +233,7 @@ def fresh_page() -> dict[str, list[dict[str, str]]]:
     return found
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if counted(name)])
+@every("name", [name for name in ALL if counted(name)])
 def test_what_is_counted_is_there_from_the_start(name: str, fresh_page: dict[str, list[dict[str, str]]]) -> None:
     """A real runtime shows every value that `increase()` waits for at once: the first event would be missed otherwise."""
     for vector in counted(name):
@@ -241,7 +242,7 @@ def test_what_is_counted_is_there_from_the_start(name: str, fresh_page: dict[str
             assert set(alternatives(matcher)) <= there
 
 
-@each_alert
+@every("alert", ALL.values(), lambda alert: alert.name)
 def test_the_alert_says_what_its_series_have(alert: Alert) -> None:
     """Labels in its texts are there whenever it fires, but for an address's variables."""
     texts = f"{alert.summary} {alert.description}"
@@ -256,7 +257,7 @@ def test_the_alert_says_what_its_series_have(alert: Alert) -> None:
     )
 
 
-@each_alert
+@every("alert", ALL.values(), lambda alert: alert.name)
 def test_the_alert_is_complete(alert: Alert) -> None:
     """A severity, one line of summary without the value, a description, and where to read on."""
     (written,) = (rule for group in groups(ALERTS_FILE) for rule in group["rules"] if rule["alert"] == alert.name)
@@ -270,7 +271,7 @@ def test_the_alert_is_complete(alert: Alert) -> None:
     assert RUNBOOKS.endswith("/docs/runbooks")
 
 
-@pytest.mark.parametrize("alert", [alert for alert in ALL.values() if alert.dashboard], ids=lambda alert: alert.name)
+@every("alert", [alert for alert in ALL.values() if alert.dashboard], lambda alert: alert.name)
 def test_the_alert_leads_to_a_dashboard(alert: Alert) -> None:
     """The dashboard is there, and has the variables that the address sets."""
     address = urlsplit(alert_rules.DASHBOARDS[alert.dashboard])
@@ -318,7 +319,7 @@ def test_each_alert_has_a_runbook() -> None:
     assert all((ROOT / runbook(name)).is_file() for name in ALL)
 
 
-@pytest.mark.parametrize("name", PAGES)
+@every("name", PAGES)
 def test_the_runbook_has_its_parts(name: str) -> None:
     """Meaning, impact, diagnosis, mitigation, with something to run in it."""
     text = read(runbook(name))
@@ -336,7 +337,7 @@ def runbook_queries() -> list[str]:
     return [line for lines in found for line in lines]
 
 
-@pytest.mark.parametrize("query", runbook_queries())
+@every("query", runbook_queries())
 def test_the_runbooks_queries_can_be_asked(query: str) -> None:
     """Each is PromQL over series that there are, with labels that they have."""
     described = {metric.name: set(metric.labels) for metric in (*OWN, KV_ENABLED, *KV, *LORA, *STORAGE)}
