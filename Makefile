@@ -14,27 +14,36 @@ PROGRAMS := prometheus:prometheus promtool:prometheus redis-server:redis-server 
   node:nodejs npm:npm chromium:chromium
 VIEWER := grafana/viewer/node_modules/.package-lock.json
 
-.PHONY: help demo demo-engine test test-engine faults check lint types imports dashboards dashboards-check screenshots viewer bench fmt lock apt clean
+.PHONY: help demo demo-engine unit test test-all test-engine faults check lint types imports dashboards dashboards-check screenshots viewer bench fmt lock apt clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: demo-engine .venv/.runtime ## Run the runtime before an embedded engine and watch its metrics (ENGINE=vllm or sglang)
+demo: demo-engine .venv/.runtime ## Run the runtime in front of an embedded engine and watch its metrics (ENGINE=vllm or sglang)
 	@$(BIN)/python -m demo --engine $(ENGINE) $(DEMO_ARGS)
 
 demo-engine:
 	@$(if $(filter vllm sglang,$(ENGINE)),,$(error ENGINE must be vllm or sglang, not '$(ENGINE)'))
 
-test: .venv/.dev apt viewer ## Run every test but those that need a real engine
-	$(BIN)/python -m pytest -n 4 --dist loadfile $(TESTS)
+# A path in TESTS is run whole, slow tests too: make test TESTS=tests/lora
+PYTEST := $(BIN)/python -m pytest -n 4 --dist loadfile
+
+unit: .venv/.dev ## Run the tests that start no process (seconds)
+	$(BIN)/python -m pytest -m unit $(TESTS)
+
+test: .venv/.dev apt viewer ## Run all tests but the slow ones (minutes)
+	$(PYTEST) $(if $(TESTS),$(TESTS),-m "not engine and not slow")
+
+test-all: .venv/.dev apt viewer ## Run every test but those that need a real engine
+	HYPOTHESIS_PROFILE=$${HYPOTHESIS_PROFILE:-ci} $(PYTEST) $(TESTS)
 
 test-engine: .venv/.dev apt ## Install a real vLLM for the CPU (3.5 GB, once) and run the tests that need it
 	$(BIN)/python -m pytest -m engine $(TESTS)
 
 faults: .venv/.dev apt ## Run the tests of misbehaving peers that bound memory and time
-	$(BIN)/python -m pytest $(if $(TESTS),$(TESTS),tests/faults)
+	$(BIN)/python -m pytest -m faults $(TESTS)
 
-check: lint types imports dashboards-check test ## Everything CI runs: lint, types, imports, generated files, tests
+check: lint types imports dashboards-check test-all ## Everything CI runs: lint, types, imports, generated files, tests
 
 lint: .venv/.dev ## Check style and format
 	$(BIN)/ruff check .

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -21,9 +22,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-# Reproducible in CI: the same examples for the same code; deadlines are for the bench.
-settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("thorough", parent=settings.get_profile("default"), max_examples=5_000)
+# Deadlines are for the bench. `dev` is for the quick tests, `ci` for all of them, `thorough` for a release.
+settings.register_profile("ci", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("dev", parent=settings.get_profile("ci"), max_examples=30)
+settings.register_profile("thorough", parent=settings.get_profile("ci"), max_examples=5_000)
+
+_LAST: Final = 2
 
 
 @pytest.fixture
@@ -87,11 +91,18 @@ def pytest_collection() -> Iterator[object]:
         gc.enable()
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add `--thorough`, which tries each law with many more examples."""
-    parser.addoption("--thorough", action="store_true", help="try each law with 5,000 examples")
+def pytest_configure() -> None:
+    """Choose how many examples Hypothesis tries: HYPOTHESIS_PROFILE is dev, ci or thorough."""
+    settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Choose how many examples Hypothesis tries."""
-    settings.load_profile("thorough" if config.getoption("--thorough") else "default")
+@pytest.fixture(scope="session")
+def thorough() -> bool:
+    """Whether each property and each fault is tried many times."""
+    return os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the slow files and end with the unit tests: no worker has a long file left over at the end."""
+    order = {"slow": 0, "unit": _LAST}
+    items.sort(key=lambda item: next((order[mark.name] for mark in item.iter_markers() if mark.name in order), 1))

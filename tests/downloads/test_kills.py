@@ -69,10 +69,10 @@ def asked_twice(exchanges: list[Exchange], had: dict[str, list[tuple[int, int]]]
 
 @pytest.mark.timeout(1200)
 def test_kills_at_any_moment(
-    downloader: Downloader, s3: S3Server, s3_proxy: BadProxy, target: Path, pytestconfig: pytest.Config
+    downloader: Downloader, s3: S3Server, s3_proxy: BadProxy, target: Path, thorough: bool
 ) -> None:
     """Again and again; each next run asks only for what is missing, and in the end every byte is right."""
-    rounds = 200 if pytestconfig.getoption("--thorough") else 15
+    rounds = 200 if thorough else 15
     dice = random.Random(2)
     bucket = s3.bucket()
     files = {f"{n}.safetensors": dice.randbytes(24 * MB) for n in range(3)} | {

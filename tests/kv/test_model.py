@@ -148,11 +148,11 @@ def server() -> Iterator[RedisServer]:
         yield one
 
 
-def test_redis_holds_what_the_engine_holds(server: RedisServer) -> None:
+def test_redis_holds_what_the_engine_holds(server: RedisServer, thorough: bool) -> None:
     """Law: after stores, removals, clears, gaps, restarts and outages in any order, Redis equals the engine."""
     KvMachine.server = server
     quick = settings(
-        max_examples=25 if settings().max_examples <= 100 else 500,
+        max_examples=500 if thorough else 25,
         stateful_step_count=25,
         phases=[Phase.explicit, Phase.generate],  # a failure takes its deadline each time: shrinking would take an hour
     )

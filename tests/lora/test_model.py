@@ -96,7 +96,7 @@ class Adapters(RuleBasedStateMachine):
 
 
 @pytest.mark.timeout(600)
-def test_at_rest_the_engine_holds_what_is_wanted(request: pytest.FixtureRequest) -> None:
+def test_at_rest_the_engine_holds_what_is_wanted(thorough: bool) -> None:
     """Law: after any steps, left alone, the engine has exactly the desired set."""
     from hypothesis.stateful import run_state_machine_as_test  # noqa: PLC0415
 
@@ -109,7 +109,7 @@ def test_at_rest_the_engine_holds_what_is_wanted(request: pytest.FixtureRequest)
                 super().teardown()
 
     steps = settings(
-        max_examples=500 if request.config.getoption("--thorough") else 25,
+        max_examples=500 if thorough else 25,
         stateful_step_count=20,
         deadline=None,
         suppress_health_check=list(HealthCheck),
