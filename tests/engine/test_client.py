@@ -49,7 +49,7 @@ def busy() -> Iterator[tuple[str, int]]:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as queue:
         for _ in range(4):
             waiting = queue.enter_context(socket.socket())
-            waiting.setblocking(False)  # noqa: FBT003 - the signature of socket.socket
+            waiting.setblocking(False)
             waiting.connect_ex(listener.getsockname())
         yield listener.getsockname()
 

@@ -112,7 +112,7 @@ def test_an_engine_too_busy_to_accept(start_runtime: Callable[..., Runtime]) -> 
     with socket.create_server(("127.0.0.1", 0), backlog=0) as busy, ExitStack() as queue:
         for _ in range(4):  # fill its queue; Linux lets in one more than the backlog
             client = queue.enter_context(socket.socket())
-            client.setblocking(False)  # noqa: FBT003 - the signature of socket.socket
+            client.setblocking(False)
             client.connect_ex(busy.getsockname())
         runtime = start_runtime(f"http://127.0.0.1:{busy.getsockname()[1]}")
         started = monotonic()

@@ -67,7 +67,7 @@ class Loads(RuleBasedStateMachine):
         self.cache.forget({})
 
     @rule(busy=st.booleans())
-    def work(self, busy: bool) -> None:  # noqa: FBT001 - drawn by name
+    def work(self, busy: bool) -> None:
         self.engine.busy = busy
 
     @rule(name=st.sampled_from(NAMES), content=st.sampled_from(CONTENTS))

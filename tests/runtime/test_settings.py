@@ -183,7 +183,7 @@ def test_these_are_all_the_variables() -> None:
 
 
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("Yes", True), ("0", False), (" ", False)])
-def test_downloads_replace_when_the_variable_says_so(text: str, value: bool) -> None:  # noqa: FBT001 - a row
+def test_downloads_replace_when_the_variable_says_so(text: str, value: bool) -> None:
     """Blank counts as not set."""
     assert settings(DOWNLOAD_REPLACE=text).download_replace is value
 
