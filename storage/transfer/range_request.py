@@ -65,7 +65,7 @@ class _NoRanges(Exception):  # noqa: N818 - the file is taken whole instead
 class RangeRequests:
     """Fetches pieces of partial files; all workers use it concurrently."""
 
-    def __init__(  # noqa: PLR0913 - collaborators, and two numbers by name
+    def __init__(
         self, origin: Origin, transport: Transport, observer: TransferObserver, stopping: Event,
         *, tries: int, workers: int,
     ) -> None:  # fmt: skip
