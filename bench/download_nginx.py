@@ -15,7 +15,7 @@ from shutil import which
 from typing import TYPE_CHECKING, Final
 from xml.sax.saxutils import escape
 
-import anycrc  # type: ignore[import-untyped]
+import anycrc
 
 from bench.peers import environment
 from bench.process import HOST, Process, free_port
@@ -96,8 +96,8 @@ def install() -> str | None:
 def serve(sets: Sequence[FileSet], home: Path) -> Iterator[Process]:
     """Serve sets as prefixes of a bucket; their folders are linked to, in `home`."""
     root, port = home / "root", free_port()
-    for folder in (root / BUCKET, root / "lists"):
-        folder.mkdir(parents=True)
+    for place in (root / BUCKET, root / "lists"):
+        place.mkdir(parents=True)
     prefixes, checksums = {}, {}
     for files in sets:
         (root / BUCKET / files.name).symlink_to(files.folder)

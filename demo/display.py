@@ -9,6 +9,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol, TextIO
 
+from demo.history import History
 from demo.layout import plain_line, table
 from demo.style import plain, render
 from demo.welcome import legend
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Self
 
-    from demo.history import History
     from demo.style import Line
 
 __all__ = ["Display", "OutputGoneError", "Pipe", "Terminal", "is_drawable"]
@@ -92,7 +92,7 @@ class Terminal:
         self._out = out
         self._colour = colour
         self._said: list[Line] = []
-        self._history: History | None = None
+        self._history = History()
         self._height = 0
 
     def __enter__(self) -> Self:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, Final
@@ -15,6 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from prometheus_client.samples import Sample
 
 __all__ = ["Histogram", "Snapshot", "final_url", "is_ready", "read_snapshot", "scrape"]
 
@@ -121,23 +122,24 @@ def scrape(runtime_url: str, names: Iterable[str]) -> Snapshot:
 
 def read_snapshot(page: str, *, time: float) -> Snapshot:
     """Read the text format."""
-    values: Counter[str] = Counter()
+    values: dict[str, float] = {}
     histograms: dict[str, Histogram] = {}
     for family in text_string_to_metric_families(page):
         if family.type == "histogram":
             histograms[family.name] = _histogram(family.samples)
         else:
             for sample in family.samples:
-                values[sample.name] += sample.value
+                values[sample.name] = values.get(sample.name, 0.0) + sample.value
     return Snapshot(time, values, histograms)
 
 
-def _histogram(samples: Iterable) -> Histogram:
-    buckets: Counter[float] = Counter()
+def _histogram(samples: Iterable[Sample]) -> Histogram:
+    buckets: dict[float, float] = {}
     total = 0.0
     for sample in samples:
         if sample.name.endswith("_bucket"):
-            buckets[float(sample.labels["le"])] += sample.value
+            bound = float(sample.labels["le"])
+            buckets[bound] = buckets.get(bound, 0.0) + sample.value
         elif sample.name.endswith("_sum"):
             total += sample.value
     return Histogram(buckets, total)

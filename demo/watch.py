@@ -58,6 +58,7 @@ class Watch:
 
     def _scrape(self) -> None:
         """Add a scrape; a busy machine may miss its time once or twice."""
+        reason: OSError | None = None
         for _ in range(_PATIENCE):
             for child in self.children:
                 child.check()

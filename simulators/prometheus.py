@@ -110,10 +110,13 @@ class Prometheus:
         parameters = {"query": expression} | ({} if at is None else {"time": f"{at:.3f}"})
         answer = self.session.get(f"{self.url}/api/v1/query", params=parameters, timeout=PATIENCE)
         assert answer.status_code == 200, answer.text
-        return answer.json()["data"]["result"]
+        found: list[dict[str, Any]] = answer.json()["data"]["result"]
+        return found
 
     def targets(self) -> list[dict[str, Any]]:
-        return self.session.get(f"{self.url}/api/v1/targets", timeout=PATIENCE).json()["data"]["activeTargets"]
+        answer = self.session.get(f"{self.url}/api/v1/targets", timeout=PATIENCE)
+        found: list[dict[str, Any]] = answer.json()["data"]["activeTargets"]
+        return found
 
     def verdicts(self) -> dict[str, str]:
         """Return what Prometheus has against each page that it has read, by instance: nothing for most.

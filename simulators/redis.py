@@ -8,7 +8,7 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import quote
 
 import pytest
@@ -53,9 +53,10 @@ class RedisServer:
             rename: Commands that have another name, or none.
             options: Further lines of redis.conf.
         """
-        self._program = shutil.which("redis-server")
-        if self._program is None:
+        program = shutil.which("redis-server")
+        if program is None:
             pytest.fail("redis-server is missing: apt-get install redis-server")
+        self._program = program
         self._tls = tls
         self._password = password
         self._user = user
@@ -129,6 +130,11 @@ class RedisServer:
     def keys_of(self, pod: str) -> set[str]:
         """Return the keys that have a pod's field."""
         return {key for key, fields in self.index().items() if pod in fields}
+
+    def members(self, name: str) -> set[bytes]:
+        """Return what a set has."""
+        # Its types cannot know that this client decodes nothing.
+        return cast("set[bytes]", self.client.smembers(name))
 
     def calls(self) -> dict[str, int]:
         """Return how often each command was run."""

@@ -222,7 +222,8 @@ class Bucket:
 
     def put(self, key: str, body: bytes) -> str:
         """Put an object; return its ETag."""
-        return self._owner.put_object(Bucket=self.name, Key=key, Body=body)["ETag"]
+        etag: str = self._owner.put_object(Bucket=self.name, Key=key, Body=body)["ETag"]
+        return etag
 
     def put_many(self, objects: Mapping[str, bytes], *, prefix: str = "") -> None:
         """Put objects side by side."""
@@ -247,7 +248,9 @@ class Bucket:
             etag = self._owner.upload_part(**upload, PartNumber=number, Body=part, **own)["ETag"]
             done.append({"PartNumber": number, "ETag": etag, **own})
         whole = _checksum(checksum, b"".join(parts)) | {"ChecksumType": kind} if kind == "FULL_OBJECT" else {}
-        return self._owner.complete_multipart_upload(**upload, MultipartUpload={"Parts": done}, **whole)["ETag"]
+        completed = self._owner.complete_multipart_upload(**upload, MultipartUpload={"Parts": done}, **whole)
+        found: str = completed["ETag"]
+        return found
 
     def delete(self, key: str) -> None:
         """Delete an object."""

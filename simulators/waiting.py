@@ -21,7 +21,7 @@ PATIENCE: Final = 120.0
 T = TypeVar("T")
 
 
-def wait_until(condition: Callable[[], T], what: str, *, seconds: float = PATIENCE, every: float = 0.02) -> T:
+def wait_until(condition: Callable[[], T | None], what: str, *, seconds: float = PATIENCE, every: float = 0.02) -> T:
     """Return the first true value of `condition`; fail when there is none in time."""
     deadline = monotonic() + seconds
     pause = Event()

@@ -18,7 +18,7 @@ from tests.harness.downloader import Downloader
 from tests.harness.runtime import Runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
 
 
@@ -77,7 +77,7 @@ def hub() -> Iterator[Hub]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Iterator[object]:
+def pytest_collection() -> Generator[None, object, object]:
     """Let the garbage collector pass over the thousands of collected tests, which stay until the end.
 
     It would stop the process for half a second each time, and with it the engines and servers that run in there: longer

@@ -21,7 +21,7 @@ from exporter.kv.blockhash import hash_blocks
 from exporter.kv.large import LARGE, open_event, open_large
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = [
     "CLEARED",
@@ -81,8 +81,8 @@ class Stored(NamedTuple):
         kind: The group's kind of attention, if the engine says it.
     """
 
-    hashes: list[EngineHash]
-    blocks: list[int]
+    hashes: Sequence[EngineHash]
+    blocks: Sequence[int]
     adapter: str | None = None
     group: int = 0
     kind: str | None = None
@@ -91,7 +91,7 @@ class Stored(NamedTuple):
 class Removed(NamedTuple):
     """Blocks that the engine holds once less."""
 
-    hashes: list[EngineHash]
+    hashes: Sequence[EngineHash]
     group: int = 0
 
 

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ENGINE_ALIASES",
+    "Kind",
     "Rule",
     "RuleError",
     "RuleSet",

@@ -18,7 +18,7 @@ import signal
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Self
 
 from simulators.engine.api import FLAVOURS, OPEN_PATHS, dispatch, guard, model_list
 from simulators.engine.http import Answer, Call, HttpServer
@@ -30,7 +30,7 @@ from simulators.engine.traffic import Traffic
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from simulators.engine.api import Routes
+    from simulators.engine.api import FlavourName, Routes
     from simulators.engine.http import Exchange
     from simulators.engine.traffic import Request
 
@@ -56,7 +56,7 @@ class Engine:
     def __init__(
         self,
         *,
-        flavour: Literal["vllm", "sglang"] = "vllm",
+        flavour: FlavourName = "vllm",
         model: str = "demo",
         load: float = 0.0,
         seed: int = 0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 
 from simulators.engine.http import Answer, Call
 from simulators.engine.scheduler import Observer
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from simulators.engine.http import Exchange
     from simulators.engine.lora import Adapters, LoraApi
     from simulators.engine.scheduler import Scheduler
+
+FlavourName: TypeAlias = Literal["vllm", "sglang"]
 
 OPEN_PATHS = frozenset({"/metrics", "/health"})
 
@@ -97,7 +99,7 @@ def _card(owner: str, name: str, root: str, parent: str | None) -> dict[str, Any
     }
 
 
-FLAVOURS = {
+FLAVOURS: Final[Mapping[FlavourName, Flavour]] = {
     "vllm": Flavour(VllmMetrics, VllmLora, "/v1", ("/version", "0.32.0"), "/v1", _vllm_card),
     "sglang": Flavour(SglangMetrics, SglangLora, "", ("/server_info", "0.5.23"), "/", _sglang_card),
 }

@@ -98,7 +98,7 @@ class Repository:
 
     def files(self, revision: str = "main") -> dict[str, HubFile]:
         """Return what a revision holds."""
-        return self._commits[self.sha(revision)]
+        return self._commits[self.sha(revision) or revision]
 
     def large_file(self, sha256: str) -> bytes:
         """Return what any commit has under this digest."""

@@ -80,9 +80,17 @@ class Hub:
         self._hub.stop()
         self._cdn.stop()
 
-    def create(self, name: str, **options: object) -> Repository:
+    def create(
+        self,
+        name: str,
+        *,
+        token: str | None = None,
+        gated: str = "",
+        granted: frozenset[str] = frozenset(),
+        xet: bool = False,
+    ) -> Repository:
         """Add a repository with no commits."""
-        repository = self._repositories[name] = Repository(name, **options)
+        repository = self._repositories[name] = Repository(name, token, gated, granted, xet)
         return repository
 
     def expire_links(self) -> None:
@@ -124,7 +132,12 @@ class Hub:
     def _answer_api(self, request: Request, found: re.Match[str], repository: Repository, sha: str) -> Response:
         if found["what"] == "revision":
             siblings = [{"rfilename": path} for path in repository.files(sha)]
-            info = {"id": repository.name, "modelId": repository.name, "sha": sha, "siblings": siblings}
+            info: dict[str, object] = {
+                "id": repository.name,
+                "modelId": repository.name,
+                "sha": sha,
+                "siblings": siblings,
+            }
             info |= {"private": repository.token is not None, "gated": "auto" if repository.gated else False}
             return Response(json.dumps(info), content_type="application/json; charset=utf-8")
         if found["what"] == "tree":

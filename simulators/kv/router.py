@@ -22,7 +22,8 @@ __all__ = ["block_key", "find_prefixes", "std_hash"]
 def std_hash(tokens: Sequence[int]) -> int:
     """Return the router's hash of one block."""
     digest = sha256(b"".join(struct.pack(">I", token) for token in tokens)).digest()
-    return struct.unpack(">Q", digest[:8])[0] & 0x7FFF_FFFF_FFFF_FFFF
+    number: int = struct.unpack(">Q", digest[:8])[0]
+    return number & 0x7FFF_FFFF_FFFF_FFFF
 
 
 def block_key(model: str, tokens: Sequence[int]) -> str:

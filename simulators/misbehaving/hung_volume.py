@@ -83,14 +83,15 @@ class HungVolume:
 
     def _serve(self) -> None:
         while True:
-            ready = select.select([self._door, self._end, *self._listeners], [], [])[0]
+            watched: list[socket.socket | int] = [self._door, self._end, *self._listeners]
+            ready = select.select(watched, [], [])[0]
             if self._end in ready:
                 return
             for each in ready:
-                if each is self._door:
-                    self._welcome()
-                else:
+                if isinstance(each, int):
                     self._answer(each)
+                else:
+                    self._welcome()
 
     def _welcome(self) -> None:
         client, _ = self._door.accept()

@@ -19,7 +19,7 @@ import ssl
 import threading
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, BinaryIO, Final, Self
 
 from simulators.misbehaving.proxy_exchange import Exchange, Request
 from simulators.misbehaving.proxy_faults import passes
@@ -27,6 +27,7 @@ from simulators.ports import free_port
 from simulators.waiting import PATIENCE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from simulators.misbehaving.proxy_faults import Fault
@@ -163,7 +164,7 @@ class BadProxy:
         connection.close()
 
     @contextlib.contextmanager
-    def _encrypted(self, connection: socket.socket):
+    def _encrypted(self, connection: socket.socket) -> Iterator[socket.socket]:
         if not self._tls:
             yield connection
             return
@@ -178,7 +179,7 @@ class BadProxy:
                 with self._changed:
                     self._open.discard(stream)
 
-    def _converse(self, stream: socket.socket, reader) -> None:
+    def _converse(self, stream: socket.socket, reader: BinaryIO) -> None:
         while request := Request.read(reader):
             exchange = Exchange(request, _connection=stream, _upstream=self._upstream, _stopping=self._stopping)
             with self._changed:

@@ -98,12 +98,12 @@ class Exchange:
     """
 
     request: Request
+    _connection: socket.socket = field(repr=False)
+    _stopping: threading.Event = field(repr=False)
+    _upstream: str | None = field(repr=False)
     status: int = 0
     sent: int = 0
     whole: bool = False
-    _connection: socket.socket | None = field(default=None, repr=False)
-    _upstream: str | None = field(default=None, repr=False)
-    _stopping: threading.Event | None = field(default=None, repr=False)
     _asked: list[HTTPResponse] = field(default_factory=list, repr=False)
 
     def ask(self, request: Request | None = None) -> Answer:

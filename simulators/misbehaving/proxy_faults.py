@@ -55,7 +55,11 @@ def answers(status: int, body: bytes = b"", headers: Mapping[str, str] | None = 
 
 def cut(*, after: int) -> Fault:
     """Close politely after so many bytes of the body."""
-    return lambda exchange: _begin(exchange, after)
+
+    def act(exchange: Exchange) -> None:
+        _begin(exchange, after)
+
+    return act
 
 
 def resets(*, after: int) -> Fault:

@@ -41,7 +41,7 @@ def trap() -> int:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")
-    listener = libc.syscall(number, _SET_MODE_FILTER, _NEW_LISTENER, header)
+    listener: int = libc.syscall(number, _SET_MODE_FILTER, _NEW_LISTENER, header)
     if listener < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return listener

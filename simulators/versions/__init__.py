@@ -14,6 +14,6 @@ from simulators.versions.sglang import SGLANG_PAGES
 from simulators.versions.table import EXTENDED, ORDERED, VersionPage
 from simulators.versions.vllm import VLLM_PAGES
 
-__all__ = ["EXTENDED", "ORDERED", "PAGES", "VersionPage"]
+__all__ = ["EXTENDED", "ORDERED", "PAGES", "SGLANG_PAGES", "VLLM_PAGES", "VersionPage"]
 
 PAGES: tuple[VersionPage, ...] = (*VLLM_PAGES, *SGLANG_PAGES, *NVIDIA_PAGES, *RAY_PAGES, *OTHER_PAGES)

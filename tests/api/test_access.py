@@ -131,6 +131,11 @@ def parsed(target: str) -> HTTPRequestParser:
     return parser
 
 
+def path_of(parser: HTTPRequestParser) -> str:
+    path: str = parser.path  # type: ignore[attr-defined]  # left out of Waitress's types
+    return path
+
+
 def is_served(target: str) -> bool:
     """Tell whether a target has one of the two forms, by other means than the runtime's."""
     scheme, found, rest = target.partition("://")
@@ -205,7 +210,8 @@ def test_the_application_wants_its_token(service: Service, asked: Given) -> None
     if parser.error:
         return
     # As Waitress hands it on.
-    path = "/" + parser.path.lstrip("/") if parser.path.startswith("/") else parser.path
+    path = path_of(parser)
+    path = "/" + path.lstrip("/") if path.startswith("/") else path
     protected = wants_token(service.app, path or "/")
     inside = asked_inside(service.app, asked, path, shows_target=True)
     check(inside, asked, protected=protected, served=is_served(asked.target))
@@ -217,6 +223,6 @@ def test_the_application_wants_its_token(service: Service, asked: Given) -> None
 def test_the_port_wants_the_token(service: Service, asked: Given) -> None:
     """The same over a connection, with Waitress in front of the application."""
     parser = parsed(asked.target)
-    path = "" if parser.error else "/" + parser.path.lstrip("/")
+    path = "" if parser.error else "/" + path_of(parser).lstrip("/")
     served = not parser.error and is_served(asked.target)
     check(asked_outside(service, asked), asked, protected=wants_token(service.app, path), served=served)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import falcon.testing
 import pytest
 
@@ -13,7 +15,7 @@ from exporter.standard.rules import load_rules
 VERSIONS = {"engine": "vllm", "version": "0.1.0"}
 
 
-def refuse(_budget: float) -> None:
+def refuse(_budget: float) -> NoReturn:
     raise ScrapeError(Reason.REFUSED, "nobody <listens>")
 
 

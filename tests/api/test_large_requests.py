@@ -117,7 +117,7 @@ def test_many_large_adapters(runtime: Runtime, tmp_path: Path) -> None:
     assert watch.proportional < 256 * MIB
 
 
-LARGE: Final = {
+LARGE: Final[dict[str, tuple[str, dict[str, object], int, str, tuple[str, ...]]]] = {
     "a body": (DOWNLOAD, {"allow_patterns": ["x"] * 131_072}, 413, "body_too_large", ("65,536",)),
     "the body of a load": (LOAD, {"config": {"x": "x" * BODY}}, 413, "body_too_large", ("65,536",)),
     "the body of an unload": (UNLOAD, {"x": "x" * BODY}, 413, "body_too_large", ("65,536",)),
@@ -149,7 +149,7 @@ LARGE: Final = {
 
 def test_a_field_that_is_too_large_is_named(runtime: Runtime) -> None:
     """With its size and its limit; nothing is remembered of it."""
-    usual = {DOWNLOAD: {"source": SOURCE + "m", "output_dir": "/m/m"}}
+    usual: dict[str, dict[str, object]] = {DOWNLOAD: {"source": SOURCE + "m", "output_dir": "/m/m"}}
     usual[LOAD] = usual[UNLOAD] = {"lora_name": "a"} | usual[DOWNLOAD]
     for what, (path, fields, status, code, words) in LARGE.items():
         got, answer = post(runtime, path, usual[path] | fields)

@@ -17,6 +17,8 @@ from tests.harness.runtime import Runtime
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from simulators.engine.api import FlavourName
+
 Start: TypeAlias = "Callable[..., Runtime]"
 
 PLAIN: Final = {"Accept-Encoding": "identity"}
@@ -195,7 +197,7 @@ def test_head_tells_the_headers_of_a_page(runtime: Runtime) -> None:
 
 
 @pytest.mark.parametrize("flavour", ["vllm", "sglang"])
-def test_each_standard_metric_is_said_to_be_present_or_not(start_runtime: Start, flavour: str) -> None:
+def test_each_standard_metric_is_said_to_be_present_or_not(start_runtime: Start, flavour: FlavourName) -> None:
     """`standard_metric_present` is 1 for exactly the standard families that are on the page."""
     with Engine(flavour=flavour) as engine:
         runtime = start_runtime(engine.url, engine=flavour)

@@ -99,9 +99,14 @@ class Task:
         self.cancelled.set()
 
 
+def lane_of(task: object) -> Lane:
+    assert isinstance(task, Task)
+    return task.lane
+
+
 @pytest.fixture
 def lanes() -> Iterator[Lanes]:
-    made = Lanes({Lane.QUICK: 1, Lane.SCRAPES: 3}, lambda task: task.lane)
+    made = Lanes({Lane.QUICK: 1, Lane.SCRAPES: 3}, lane_of)
     yield made
     made.shutdown(timeout=5)
 

@@ -68,7 +68,12 @@ def counted(runtime: Runtime) -> dict[tuple[str, str, str], float]:
     """Return the requests counted by route, method and status."""
     pattern = re.compile(REQUESTS + r'\{route="(.*)",method="(.*)",status="(.*)"\}')
     page = samples(runtime.page(params={"name[]": REQUESTS}))
-    return {pattern.fullmatch(series).groups(): value for series, value in page.items()}  # type: ignore[union-attr]
+    found = {}
+    for series, value in page.items():
+        labels = pattern.fullmatch(series)
+        assert labels is not None
+        found[labels[1], labels[2], labels[3]] = value
+    return found
 
 
 def test_health_is_about_this_process() -> None:

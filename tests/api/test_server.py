@@ -190,7 +190,11 @@ def test_what_waits_for_slow_clients_is_bounded(monkeypatch: pytest.MonkeyPatch,
         clients = []
         for count in range(1, 7):
             clients.append(running.client(LAST))
-            wait_until(lambda count=count: running.calls == count and stuck(running), "it is answered")
+
+            def is_answered(count: int = count) -> bool:
+                return running.calls == count and stuck(running)
+
+            wait_until(is_answered, "it is answered")
             pass_time(running, clock, limits._MOMENT * 2)
         taken = [received(client) > SIZE for client in clients]
 

@@ -10,14 +10,19 @@ import logging
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tests.dashboards.stage import stage
 from tests.dashboards.viewer import DASHBOARDS, ROOT, draw
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from simulators.engine.api import FlavourName
+
 __all__ = ["EMPTY_WHEN_WELL", "FLAVOURS", "main"]
 
-FLAVOURS: Final = ("vllm", "vllm", "sglang")
+FLAVOURS: Final[Sequence[FlavourName]] = ("vllm", "vllm", "sglang")
 # Panels that have something to show only when something is wrong; each says so in its place.
 EMPTY_WHEN_WELL: Final = frozenset(
     {

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from simulators.engine.api import FlavourName
+
 __all__ = ["JOB", "NAMESPACE", "PATIENT_SECONDS", "PROVOKED", "Cluster", "Pod", "stage"]
 
 JOB: Final = "kthena-runtime"
@@ -83,7 +85,7 @@ class Pod:
     """
 
     name: str
-    flavour: str
+    flavour: FlavourName
     model: str
     engine: Engine
     runtime: Runtime
@@ -163,7 +165,7 @@ class Cluster:
 @contextlib.contextmanager
 def stage(
     folder: Path,
-    flavours: Sequence[str] = ("vllm", "sglang"),
+    flavours: Sequence[FlavourName] = ("vllm", "sglang"),
     *,
     load: float = 8.0,
     bare: bool = False,
@@ -191,13 +193,20 @@ def stage(
             services = {} if bare else {"REDIS_URL": redis.url, "HF_ENDPOINT": hub.url}
             pods.append(_start_pod(running, own, name, flavour, load=load, seed=number, services=services))
         router = running.enter_context(_router(pods, load))
-        jobs = {JOB: [_target(pod) for pod in pods], "kthena-router": [router]}
+        jobs: dict[str, list[str | Target]] = {JOB: [_target(pod) for pod in pods], "kthena-router": [router]}
         prometheus = everything.enter_context(Prometheus(folder, jobs, honor_labels=False, rule_files=rule_files))
         yield Cluster(pods, redis, prometheus, running)
 
 
 def _start_pod(
-    running: ExitStack, folder: Path, name: str, flavour: str, *, load: float, seed: int, services: Mapping[str, str]
+    running: ExitStack,
+    folder: Path,
+    name: str,
+    flavour: FlavourName,
+    *,
+    load: float,
+    seed: int,
+    services: Mapping[str, str],
 ) -> Pod:
     alone = running.enter_context(ExitStack())
     engine = alone.enter_context(Engine(flavour=flavour, model=_MODELS[flavour], load=load, seed=seed))

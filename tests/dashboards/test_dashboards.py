@@ -360,6 +360,11 @@ def test_target_rate_interval(target: Target) -> None:
     assert "$__interval" not in target.expr
 
 
+def name_of(selector: promql_parser.VectorSelector) -> str:
+    assert selector.name is not None
+    return selector.name
+
+
 @each_target
 def test_target_counter_agg(target: Target) -> None:
     """Counters are never shown as they are, and are added up only after the rate is taken."""
@@ -369,7 +374,7 @@ def test_target_counter_agg(target: Target) -> None:
         for node in nodes(expression)
         if isinstance(node, promql_parser.Call) and node.func.name in OVER_TIME
     }
-    named = {node.name for node in nodes(expression) if isinstance(node, promql_parser.VectorSelector)}
+    named = {name_of(node) for node in nodes(expression) if isinstance(node, promql_parser.VectorSelector)}
     assert {name for name in named if COUNTER.search(name)} <= ranged
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 from time import monotonic
 from typing import TYPE_CHECKING, Final
@@ -125,7 +126,7 @@ def views(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, View]]
         for name, trouble in TROUBLES.items():
             since = monotonic()
             trouble.happens(cluster)
-            wait_until(lambda query=trouble.seen: cluster.prometheus.query(query), name, every=0.2)
+            wait_until(partial(cluster.prometheus.query, trouble.seen), name, every=0.2)
             seen[name] = cluster.view(seconds=ceil(monotonic() - since) + SECONDS, in_time=LATELY)
         cluster.stop()
         yield seen

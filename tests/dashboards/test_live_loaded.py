@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -20,15 +21,16 @@ from tests.dashboards.viewer import DASHBOARDS, Picture, draw
 from tests.harness.every import every
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from grafana.alert_rules import Alert
     from grafana.recording_rules import Rule
+    from simulators.engine.api import FlavourName
     from tests.dashboards.targets import VariableQuery
     from tests.dashboards.view import Series
 
-FLAVOURS: Final = ("vllm", "sglang")
+FLAVOURS: Final[Sequence[FlavourName]] = ("vllm", "sglang")
 SECONDS: Final = 30
 # What must have happened, besides scrapes for as long as is looked at.
 HAPPENED: Final = {
@@ -81,7 +83,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with stage(tmp_path_factory.mktemp("stage"), FLAVOURS, rule_files=RULE_FILES) as running:
         running.wait_for_scrapes(SCRAPES)
         for what, expression in HAPPENED.items():
-            wait_until(lambda query=expression: running.prometheus.query(query), what, every=0.5)
+            wait_until(partial(running.prometheus.query, expression), what, every=0.5)
         yield running
 
 

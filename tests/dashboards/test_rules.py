@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 
 ALL: Final = {alert.name: alert for group in ALERTS.values() for alert in group}
 RECORDS: Final = {rule.record: rule for rule in RULES}
-EXPRESSIONS: Final = {name: one.expr for name, one in (*ALL.items(), *RECORDS.items())}
+EXPRESSIONS: Final = {name: alert.expr for name, alert in ALL.items()} | {
+    name: rule.expr for name, rule in RECORDS.items()
+}
 OWN_METRICS: Final = {metric.name for metric in (*OWN, KV_ENABLED, *KV, *LORA, *STORAGE)}
 KNOWN: Final = {"up", *OWN_METRICS, *STANDARD, *EXTENDED, *RECORDS}
 SUFFIX: Final = re.compile(r"_(bucket|sum|count)$")
@@ -71,7 +73,7 @@ def alternatives(matcher: Any) -> list[str]:
 
 def label_values() -> dict[tuple[str, str], set[str]]:
     """Return the values of labels that docs/metrics.md lists, by metric and label."""
-    found = {}
+    found: dict[tuple[str, str], set[str]] = {}
     for table in re.split(r"\n(?!\|)", read("docs/metrics.md")):
         if table.lstrip("\n").startswith("| metric | label | values |"):
             for metrics, label, values in (map(code, row) for row in cells(table, "metric", "label", "values")):
@@ -274,6 +276,7 @@ def test_the_alert_is_complete(alert: Alert) -> None:
 @every("alert", [alert for alert in ALL.values() if alert.dashboard], lambda alert: alert.name)
 def test_the_alert_leads_to_a_dashboard(alert: Alert) -> None:
     """The dashboard is there, and has the variables that the address sets."""
+    assert alert.dashboard is not None
     address = urlsplit(alert_rules.DASHBOARDS[alert.dashboard])
     dashboard = dashboards()[address.path.removeprefix("/d/")]
     variables = {f"var-{variable['name']}" for variable in dashboard["templating"]["list"]}

@@ -36,7 +36,8 @@ def grafana() -> Json:
 def dashboard(request: pytest.FixtureRequest) -> Json:
     """Each dashboard."""
     path: Path = request.param
-    return json.loads(path.read_text())
+    found: Json = json.loads(path.read_text())
+    return found
 
 
 def panels_of(dashboard: Json) -> Iterator[Json]:

@@ -46,7 +46,8 @@ def accepted() -> dict[str, Any]:
         fresh = kept.with_suffix(".new")
         fresh.write_text(_run("schema.mjs"))
         fresh.rename(kept)
-    return json.loads(kept.read_text())
+    found: dict[str, Any] = json.loads(kept.read_text())
+    return found
 
 
 def draw(

@@ -166,15 +166,15 @@ def test_a_prometheus_scrapes_the_runtime(tmp_path: Path) -> None:
 def test_it_does_without_prometheus(tmp_path: Path) -> None:
     """Where there is none, a line says how to get it."""
     with DemoProcess(folder=tmp_path, variables={"PATH": "/nowhere"}) as demo:
-        assert demo.wait_for(r"Prometheus +not on the PATH: `apt-get install prometheus`")
-        assert demo.wait_for(FIGURES)
+        demo.wait_for(r"Prometheus +not on the PATH: `apt-get install prometheus`")
+        demo.wait_for(FIGURES)
 
 
 def test_settings_of_this_machine_do_not_reach_it(tmp_path: Path) -> None:
     """Variables of a runtime and a proxy that stand around change nothing."""
     variables = {"RUNTIME_METRICS_PATH": "/no", "REQUEST_TIMEOUT": "no", "http_proxy": f"http://{HOST}:{free_port()}"}
     with DemoProcess(folder=tmp_path, variables=variables) as demo:
-        assert demo.wait_for(FIGURES)
+        demo.wait_for(FIGURES)
 
 
 @pytest.mark.parametrize("size", [None, (100, 30)])

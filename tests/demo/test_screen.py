@@ -91,6 +91,8 @@ def test_a_higher_share_has_no_lower_quantile(counts: list[int], one: float, oth
 
     low, high = histogram.quantile(min(one, other)), histogram.quantile(max(one, other))
 
+    assert low is not None
+    assert high is not None
     assert 0.0 <= low <= high <= len(counts)
 
 

@@ -74,6 +74,6 @@ def health_check(variables: Mapping[str, str], *, command_line: str = "/dev/null
     """Run the image's own command with this Python, told which file is the command line of process 1."""
     python, *options, _script = IMAGE.last("HEALTHCHECK")
     assert python == PYTHON
-    command = [sys.executable, *options, health_check_source(), command_line]
+    command: list[str | Path] = [sys.executable, *options, health_check_source(), command_line]
     inherited = {name: value for name, value in os.environ.items() if name != "RUNTIME_PORT"}
     return subprocess.run(command, env=inherited | dict(variables), timeout=30, check=False).returncode

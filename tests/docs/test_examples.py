@@ -209,7 +209,7 @@ def test_the_rights_of_redis_suffice() -> None:
     (rule,) = (block.text for block in blocks(read("docs/kv-events.md"), "text") if block.text.startswith("ACL"))
     words = rule.replace("PASSWORD", "secret").split()
     with RedisServer() as server, KvPublisher() as publisher, Engine() as engine:
-        server.client.execute_command(*words)
+        server.client.execute_command(*words)  # type: ignore[no-untyped-call]
         url = server.url.replace("//", f"//{words[2]}:secret@").removesuffix("/0") + "/3"
         with Runtime(engine.url, variables=kv_variables(url, publisher.endpoint)) as runtime:
             publisher.wait_for_subscriber()

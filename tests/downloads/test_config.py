@@ -20,7 +20,7 @@ def pod() -> Config:
     return Config.from_environ(POD)
 
 
-def test_the_environment():
+def test_the_environment() -> None:
     """Empty variables count as not set, an endpoint without a scheme is https."""
     assert pod() == Config(
         hf_token=Secret("hf_pod"), hf_endpoint="https://hub.pod", access_key=Secret("AK"), secret_key=Secret("SK"),
@@ -29,7 +29,7 @@ def test_the_environment():
 
 
 @pytest.mark.parametrize("data", [{"hf_token": "t", "endpoint": None}, '{"hf_token": "t", "endpoint": ""}'])
-def test_a_config_is_an_object_or_a_text(data):
+def test_a_config_is_an_object_or_a_text(data: object) -> None:
     """Both exist in the wild."""
     assert Config(hf_token=Secret("t")) == Config.from_mapping(data)
 
@@ -49,13 +49,13 @@ def test_a_config_is_an_object_or_a_text(data):
         ({"anonymous": "maybe"}, "config.anonymous"),
     ],
 )
-def test_an_error_names_the_key(data, words):
+def test_an_error_names_the_key(data: object, words: str) -> None:
     """And never what is in it."""
     with pytest.raises(ConfigError, match=words):
         Config.from_mapping(data)
 
 
-def test_a_text_that_is_no_json_is_not_quoted():
+def test_a_text_that_is_no_json_is_not_quoted() -> None:
     """It may hold a secret."""
     with pytest.raises(ConfigError) as raised:
         Config.from_mapping('{"hf_token": "hf_secret"')
@@ -64,21 +64,21 @@ def test_a_text_that_is_no_json_is_not_quoted():
     assert raised.value.__cause__ is None
 
 
-def test_secrets_are_not_shown():
+def test_secrets_are_not_shown() -> None:
     """Neither by a config nor by a request."""
     shown = repr(DownloadRequest("org/model", "/models/m", pod())) + str(pod())
 
     assert not [secret for secret in ("hf_pod", "'AK'", "'SK'") if secret in shown]
 
 
-def test_a_stranger_with_an_endpoint_gets_no_credentials():
+def test_a_stranger_with_an_endpoint_gets_no_credentials() -> None:
     """Neither the pod's keys nor those of the default chain."""
     config = pod().for_caller(Config(endpoint="http://attacker", hf_endpoint="http://attacker"))
 
     assert (config.access_key, config.secret_key, config.hf_token, config.ambient) == (None, None, None, False)
 
 
-def test_a_stranger_with_an_endpoint_brings_their_own():
+def test_a_stranger_with_an_endpoint_brings_their_own() -> None:
     """And they go there."""
     caller = Config(endpoint="http://theirs", access_key=Secret("a"), secret_key=Secret("s"))
 
@@ -87,28 +87,28 @@ def test_a_stranger_with_an_endpoint_brings_their_own():
     assert (config.access_key, config.endpoint, config.hf_token) == (Secret("a"), "http://theirs", Secret("hf_pod"))
 
 
-def test_a_caller_who_names_the_pods_endpoint_is_no_stranger():
+def test_a_caller_who_names_the_pods_endpoint_is_no_stranger() -> None:
     """Written as the pod has it, or with a slash at its end."""
     caller = Config.from_mapping({"endpoint": "https://obs.pod/", "hf_endpoint": "https://hub.pod"})
 
     assert pod() == pod().for_caller(caller)
 
 
-def test_the_default_hub_is_the_pods_hub():
+def test_the_default_hub_is_the_pods_hub() -> None:
     """Where the pod names none."""
     config = Config(hf_token=Secret("t")).for_caller(Config(hf_endpoint="https://huggingface.co"))
 
     assert config.hf_token == Secret("t")
 
 
-def test_keys_of_a_caller_come_without_the_pods_session_token():
+def test_keys_of_a_caller_come_without_the_pods_session_token() -> None:
     """It belongs to the pod's keys."""
     mine = Config(access_key=Secret("a"), secret_key=Secret("s"), session_token=Secret("t"))
 
     assert mine.merged(Config(access_key=Secret("b"), secret_key=Secret("r"))).session_token is None
 
 
-def test_a_request_crosses_the_pipe():
+def test_a_request_crosses_the_pipe() -> None:
     """Secrets in clear, as the worker needs them."""
     request = DownloadRequest(
         "org/model", "/models/m", pod(), Action.VERIFY, include=("*.json",), lock_timeout=3.0, write_roots=("/models",)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.disk.digests import hash_file, make_hasher, matches
+from storage.disk.digests import Parts, hash_file, make_hasher, matches
 from storage.disk.listing import Digest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from random import Random
 
 HELLO = [
     ("md5", 0, "b1946ac92492d2347c6235b4d2611184"),
@@ -23,7 +28,7 @@ HELLO = [
 
 
 @pytest.mark.parametrize(("algorithm", "part", "value"), HELLO)
-def test_known_values(tmp_path, algorithm, part, value):
+def test_known_values(tmp_path: Path, algorithm: str, part: int, value: str) -> None:
     """Of `hello` with a line end."""
     path = tmp_path / "hello"
     path.write_bytes(b"hello\n")
@@ -33,7 +38,7 @@ def test_known_values(tmp_path, algorithm, part, value):
 
 
 @pytest.mark.parametrize("data", [b"", b"a", b"ab", b"abcdef", b"abcdefg"])
-def test_parts(data):
+def test_parts(data: bytes) -> None:
     """The MD5 of the parts' MD5s; a last part that is full is counted once."""
     parts = [data[at : at + 3] for at in range(0, len(data), 3)]
     expected = hashlib.md5(b"".join(hashlib.md5(part).digest() for part in parts)).hexdigest()
@@ -53,14 +58,17 @@ CHECKS = {
 
 
 @pytest.mark.parametrize(("algorithm", "check"), CHECKS.items())
-def test_a_crc_of_parts_in_any_order(monkeypatch, algorithm, check):
+def test_a_crc_of_parts_in_any_order(
+    monkeypatch: pytest.MonkeyPatch, algorithm: str, check: tuple[int, int, int]
+) -> None:
     """It is the one of the whole, bit by bit, whatever the size of the parts that it is taken of."""
     value, polynomial, bits = check
 
     @given(st.binary(max_size=60) | st.just(b"123456789"), st.integers(1, 20), st.randoms())
-    def holds(data, stride, order):
+    def holds(data: bytes, stride: int, order: Random) -> None:
         monkeypatch.setattr("storage.disk.digests._STRIDE", stride)
         hasher = make_hasher(Digest(algorithm, ""), len(data))
+        assert isinstance(hasher, Parts)
         starts = list(range(0, len(data), stride))
         order.shuffle(starts)
         for start in starts:
@@ -82,7 +90,7 @@ def crc_by_bits(data: bytes, polynomial: int, bits: int) -> int:
 
 
 @given(st.binary(max_size=200), st.lists(st.integers(1, 50)), st.integers(1, 40))
-def test_pieces_do_not_matter(data, cuts, part):
+def test_pieces_do_not_matter(data: bytes, cuts: list[int], part: int) -> None:
     """However the bytes come."""
     for algorithm in ("md5", "md5-parts", "sha256", *CHECKS, "crc32c-parts", "git-sha1"):
         digest = Digest(algorithm, "", part)
@@ -97,7 +105,7 @@ def test_pieces_do_not_matter(data, cuts, part):
         assert whole.hexdigest() == pieces.hexdigest()
 
 
-def test_a_link_is_not_followed(tmp_path):
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
     """A file is read, not what it points to."""
     (tmp_path / "a").write_bytes(b"hello\n")
     (tmp_path / "link").symlink_to("a")

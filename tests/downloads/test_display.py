@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
+from typing import TYPE_CHECKING
 
 from storage.cli.display import make_display
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
-def shown(*events):
+
+def shown(*events: Mapping[str, object]) -> list[str]:
     """Return the lines of a log that is told these events at once."""
     stderr = io.StringIO()
     display = make_display("log", verbose=False, stderr=stderr)
@@ -17,25 +21,25 @@ def shown(*events):
     return stderr.getvalue().splitlines()
 
 
-def waiting(seconds):
+def waiting(seconds: float) -> Mapping[str, object]:
     return {"event": "waiting", "holder": "process 7 on pod-a", "seconds": seconds}
 
 
-def plan(action):
+def plan(action: str) -> Mapping[str, object]:
     return {
         "event": "planned", "action": action, "source": "s3://b/m", "revision": "", "files": 3, "bytes": 2048,
         "kept_bytes": 2048, "fetch_files": 0, "fetch_bytes": 0, "resumed_bytes": 0,
     }  # fmt: skip
 
 
-def test_a_long_wait_is_said_now_and_then():
+def test_a_long_wait_is_said_now_and_then() -> None:
     """It may be for hours."""
     lines = shown(*(waiting(2.0 * n) for n in range(5)))
 
     assert lines == ["kthena-downloader: waiting for process 7 on pod-a, who has the directory, for 0 s now"]
 
 
-def test_a_check_is_no_fetch():
+def test_a_check_is_no_fetch() -> None:
     """Nothing is fetched by it, so nothing is said of that."""
     assert shown(plan("verify")) == ["kthena-downloader: s3://b/m: 3 files to check, 2.0 KiB"]
     assert shown(plan("download")) == ["kthena-downloader: s3://b/m: 0 of 3 files to fetch, 0 B"]

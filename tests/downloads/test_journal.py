@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.disk.journal import Journal, missing
 from storage.disk.listing import RemoteFile
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
 FILE = RemoteFile("a/model.bin", 100, '"etag"', "k")
 
 
-def test_a_record_reads_back(tmp_path):
+def test_a_record_reads_back(tmp_path: Path) -> None:
     """Merged and in order, as literal text."""
     journal = Journal(tmp_path / "parts")
     journal.add(FILE, 50, 60)
@@ -27,7 +34,7 @@ def test_a_record_reads_back(tmp_path):
     assert (tmp_path / "parts").read_text().splitlines()[0] == '["a/model.bin",100,"\\"etag\\"",50,60]'
 
 
-def test_another_file_has_no_record(tmp_path):
+def test_another_file_has_no_record(tmp_path: Path) -> None:
     """Another size, validator or name: nothing is taken over."""
     journal = Journal(tmp_path / "parts")
     journal.add(FILE, 0, 100)
@@ -37,7 +44,7 @@ def test_another_file_has_no_record(tmp_path):
         assert not journal.is_verified(other)
 
 
-def test_a_torn_line_is_passed_over(tmp_path):
+def test_a_torn_line_is_passed_over(tmp_path: Path) -> None:
     """And what is written after it counts."""
     path = tmp_path / "parts"
     odd = "[" * 100_000
@@ -50,7 +57,7 @@ def test_a_torn_line_is_passed_over(tmp_path):
     assert Journal(path).spans(FILE) == [(0, 30)]
 
 
-def test_what_is_forgotten_stays_forgotten(tmp_path):
+def test_what_is_forgotten_stays_forgotten(tmp_path: Path) -> None:
     """After a restart too; other files keep theirs."""
     other = RemoteFile("b", 5, "v", "b")
     journal = Journal(tmp_path / "parts")
@@ -68,7 +75,9 @@ def test_what_is_forgotten_stays_forgotten(tmp_path):
 
 
 @given(st.lists(st.tuples(st.integers(0, 99), st.integers(1, 100)), max_size=12), st.integers(1, 40))
-def test_what_is_missing_and_what_is_there_make_the_file(tmp_path_factory, spans, part):
+def test_what_is_missing_and_what_is_there_make_the_file(
+    tmp_path_factory: pytest.TempPathFactory, spans: list[tuple[int, int]], part: int
+) -> None:
     """Every byte once, in pieces that are not too large."""
     journal = Journal(tmp_path_factory.mktemp("j") / "parts")
     for start, end in spans:
@@ -82,7 +91,7 @@ def test_what_is_missing_and_what_is_there_make_the_file(tmp_path_factory, spans
     assert all(0 < end - start <= part for start, end in gaps)
 
 
-def test_a_long_record_is_written_anew(tmp_path, monkeypatch):
+def test_a_long_record_is_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As much as what it says, however often; what a killed writer left of a draft goes."""
     monkeypatch.setattr("storage.disk.journal._COMPACT_BYTES", 2000)
     path, draft = tmp_path / "parts", tmp_path / "parts.new"
@@ -102,7 +111,7 @@ def test_a_long_record_is_written_anew(tmp_path, monkeypatch):
     assert again.is_verified(other)
 
 
-def test_forgetting_keeps_the_others_where_nothing_new_can_be_written(tmp_path):
+def test_forgetting_keeps_the_others_where_nothing_new_can_be_written(tmp_path: Path) -> None:
     """As on a full disk; a directory where the draft would be stands for it."""
     journal, other = Journal(tmp_path / "parts"), RemoteFile("b", 5, "v", "b")
     journal.add(FILE, 0, 10)

@@ -20,7 +20,7 @@ from simulators.waiting import wait_until
 from storage.request.config import Config
 from storage.request.download import DownloadRequest
 from storage.supervisor.spawn import start
-from tests.harness.downloader import contents, pod
+from tests.harness.downloader import Running, contents, pod
 
 if TYPE_CHECKING:
     from simulators.misbehaving.proxy import BadProxy
@@ -88,11 +88,11 @@ def test_kills_at_any_moment(
         s3_proxy.misbehave(throttles(seconds=0.002), GETS)
         with downloader.start(bucket.uri("model"), target, "-w", "4", variables=variables) as running:
             moment = dice.randrange(total // rounds * 2)
-            wait_until(
-                lambda m=moment, r=running: s3_proxy.sent(GETS) >= m or r.process.poll() is not None,
-                "its moment",
-                every=0.001,
-            )
+
+            def is_there(moment: int = moment, running: Running = running) -> bool:
+                return s3_proxy.sent(GETS) >= moment or running.process.poll() is not None
+
+            wait_until(is_there, "its moment", every=0.001)
             running.kill()
         assert asked_twice(s3_proxy.exchanges(GETS, method="GET"), had) == []
         wasted += s3_proxy.sent(GETS)
@@ -193,6 +193,8 @@ def test_a_worker_is_asked_to_end_again_and_again(bucket: Bucket, s3_proxy: BadP
     config = Config.from_environ(pod(s3_proxy.url, OWNER))
     request = DownloadRequest(bucket.uri("model"), str(target), config=config)
     with start() as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
         process.stdin.write(request.to_json().encode() + b"\n")
         process.stdin.flush()
         s3_proxy.wait_for(1, BIG)

@@ -6,16 +6,19 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from storage.disk.changes import find_changes
-from storage.disk.layout import Layout, work_directory
+from storage.disk.changes import Removal, find_changes
+from storage.disk.layout import Layout, Local, work_directory
 from storage.disk.listing import Digest, Listing, RemoteFile
-from storage.disk.manifest import read_manifest
+from storage.disk.manifest import Manifest, read_manifest
 from storage.disk.publication import publish as put
 from storage.errors import HoldsOtherError, LockedError, NoSpaceError, TargetError, UnsafeNameError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 HELLO = RemoteFile("a/hello", 6, "v1", "k", Digest("md5", "b1946ac92492d2347c6235b4d2611184"))
 CONFIG = RemoteFile("config.json", 2, "v1", "k2")
@@ -23,53 +26,61 @@ LISTING = Listing("s3://models/m", "", (HELLO, CONFIG))
 
 
 @pytest.fixture
-def layout(tmp_path):
+def layout(tmp_path: Path) -> Layout:
     """A target that is not there yet."""
     return Layout(tmp_path / "m")
 
 
-def stage(layout, name, data):
+def stage(layout: Layout, name: str, data: bytes) -> None:
     path = layout.tree / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
 
 
-def bring(layout, listing=LISTING, is_chosen=lambda _: True):
+def bring(
+    layout: Layout, listing: Listing = LISTING, is_chosen: Callable[[str], bool] = lambda _: True
+) -> tuple[Local, list[Removal]]:
     """Stage what is wanted, and publish it; return what is wanted and what went."""
     layout.prepare()
     held = layout.held()
     local = layout.compare(listing, held)
     for file in local.wanted:
         stage(layout, file.path, b"hello\n" if file.size == 6 else b"{}")
-    gone = []
+    gone: list[Removal] = []
     changes = find_changes(layout.target, held, listing, local, is_chosen)
     changes.check_allowed()
     put(layout, changes, local.wanted, gone.append)
     return local, gone
 
 
-def publish(layout, listing=LISTING, is_chosen=lambda _: True):
+def publish(layout: Layout, listing: Listing = LISTING, is_chosen: Callable[[str], bool] = lambda _: True) -> list[str]:
     local, _ = bring(layout, listing, is_chosen)
     layout.clean()
     layout.leave()
     return [file.path for file in local.wanted]
 
 
-def tree(folder):
+def manifest(layout: Layout) -> Manifest:
+    found = read_manifest(layout.target)
+    assert found is not None
+    return found
+
+
+def tree(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_new_copy_appears_whole(layout, tmp_path):
+def test_a_new_copy_appears_whole(layout: Layout, tmp_path: Path) -> None:
     """With its manifest, and nothing else is left."""
     assert publish(layout) == ["a/hello", "config.json"]
 
     assert tree(tmp_path) == {"m/.kthena/manifest.json", "m/a/hello", "m/config.json"}
-    manifest = json.loads((tmp_path / "m/.kthena/manifest.json").read_text())
-    assert manifest["source"] == "s3://models/m"
-    assert manifest["files"][0]["digest"] == {"algorithm": "md5", "value": "b1946ac92492d2347c6235b4d2611184"}
+    written = json.loads((tmp_path / "m/.kthena/manifest.json").read_text())
+    assert written["source"] == "s3://models/m"
+    assert written["files"][0]["digest"] == {"algorithm": "md5", "value": "b1946ac92492d2347c6235b4d2611184"}
 
 
-def test_an_empty_target_becomes_the_copy(layout, tmp_path):
+def test_an_empty_target_becomes_the_copy(layout: Layout, tmp_path: Path) -> None:
     """As a pod's init container finds it."""
     (tmp_path / "m").mkdir()
 
@@ -78,7 +89,7 @@ def test_an_empty_target_becomes_the_copy(layout, tmp_path):
     assert tree(tmp_path / "m") == {".kthena/manifest.json", "a/hello", "config.json"}
 
 
-def test_unchanged_files_stay_where_they_are(layout):
+def test_unchanged_files_stay_where_they_are(layout: Layout) -> None:
     """A second time nothing is wanted, and no file is another."""
     publish(layout)
     before = (layout.target / "a/hello").stat()
@@ -89,14 +100,14 @@ def test_unchanged_files_stay_where_they_are(layout):
 
 
 @pytest.mark.parametrize("file", [replace(CONFIG, validator="v2"), replace(CONFIG, size=3)])
-def test_a_changed_file_alone_is_wanted(layout, file):
+def test_a_changed_file_alone_is_wanted(layout: Layout, file: RemoteFile) -> None:
     """By its validator or its size."""
     publish(layout)
 
     assert publish(layout, replace(LISTING, files=(HELLO, file))) == ["config.json"]
 
 
-def test_a_file_that_was_touched_is_read(layout):
+def test_a_file_that_was_touched_is_read(layout: Layout) -> None:
     """With the right bytes it is kept; without a digest to tell it is fetched."""
     publish(layout)
     os.utime(layout.target / "a/hello", (1, 1))
@@ -105,7 +116,7 @@ def test_a_file_that_was_touched_is_read(layout):
     assert publish(layout) == ["config.json"]
 
 
-def test_files_that_somebody_else_brought_are_taken_over(layout):
+def test_files_that_somebody_else_brought_are_taken_over(layout: Layout) -> None:
     """When the source's digest is theirs: a copy made by another tool is not fetched again."""
     (layout.target / "a").mkdir(parents=True)
     (layout.target / "a/hello").write_bytes(b"hello\n")
@@ -115,7 +126,7 @@ def test_files_that_somebody_else_brought_are_taken_over(layout):
     assert tree(layout.target) == {".kthena/manifest.json", "a/hello", "config.json", "mine"}
 
 
-def test_what_the_source_no_longer_has_goes(layout):
+def test_what_the_source_no_longer_has_goes(layout: Layout) -> None:
     """With its directory when that is empty then."""
     publish(layout)
 
@@ -125,17 +136,17 @@ def test_what_the_source_no_longer_has_goes(layout):
     assert not (layout.target / "a").exists()
 
 
-def test_what_patterns_pass_over_stays(layout):
+def test_what_patterns_pass_over_stays(layout: Layout) -> None:
     """Whether the source still has it or not; the manifest goes on naming it."""
     publish(layout)
 
     publish(layout, replace(LISTING, files=(CONFIG,)), lambda name: name == "config.json")
 
     assert tree(layout.target) == {".kthena/manifest.json", "a/hello", "config.json"}
-    assert {entry.file.path for entry in read_manifest(layout.target).entries} == {"a/hello", "config.json"}
+    assert {entry.file.path for entry in manifest(layout).entries} == {"a/hello", "config.json"}
 
 
-def test_a_replacement_that_was_cut_short_is_mended(layout):
+def test_a_replacement_that_was_cut_short_is_mended(layout: Layout) -> None:
     """Killed between the first renamed file and the manifest: no manifest, and the next run knows the rest."""
     publish(layout)
     (layout.work / ".kthena").mkdir(parents=True)
@@ -143,17 +154,17 @@ def test_a_replacement_that_was_cut_short_is_mended(layout):
 
     assert read_manifest(layout.target) is None
     assert publish(layout) == []
-    assert read_manifest(layout.target).source == "s3://models/m"
+    assert manifest(layout).source == "s3://models/m"
 
 
 class KilledError(Exception):
     """The process ends here."""
 
 
-def cut_short(layout, listing, number):
+def cut_short(layout: Layout, listing: Listing, number: int) -> Layout:
     """Publish, and end after `number` removals have been reported."""
 
-    def tell(_):
+    def tell(_: Removal) -> None:
         nonlocal number
         number -= 1
         if number < 0:
@@ -172,7 +183,7 @@ def cut_short(layout, listing, number):
 OTHER = Listing("s3://models/other", "", (replace(CONFIG, validator="o"), RemoteFile("b/new", 2, "o", "k3")))
 
 
-def test_a_switch_that_was_cut_short_is_refused_again(layout):
+def test_a_switch_that_was_cut_short_is_refused_again(layout: Layout) -> None:
     """As long as it has something left to destroy; the former source may go on."""
     publish(layout)
 
@@ -182,10 +193,10 @@ def test_a_switch_that_was_cut_short_is_refused_again(layout):
     with pytest.raises(HoldsOtherError, match="s3://models/m"):
         bring(again, OTHER)
     assert publish(again) == ["a/hello"]
-    assert read_manifest(again.target).source == "s3://models/m"
+    assert manifest(again).source == "s3://models/m"
 
 
-def test_a_switch_that_was_cut_short_holds_both_sources(layout):
+def test_a_switch_that_was_cut_short_holds_both_sources(layout: Layout) -> None:
     """The former one would have to destroy what has arrived; the new one has nothing left to destroy."""
     publish(layout)
 
@@ -196,14 +207,14 @@ def test_a_switch_that_was_cut_short_holds_both_sources(layout):
         bring(again)
     assert publish(again, OTHER) == []
     assert tree(again.target) == {".kthena/manifest.json", "config.json", "b/new"}
-    assert read_manifest(again.target).source == "s3://models/other"
+    assert manifest(again).source == "s3://models/other"
 
 
 THIRD: Final = Listing("s3://models/third", "", (replace(CONFIG, validator="t"),))
 
 
 @pytest.mark.parametrize("again", [THIRD, LISTING], ids=["a third source", "the first one, allowed"])
-def test_two_switches_that_were_cut_short_forget_no_source(layout, again):
+def test_two_switches_that_were_cut_short_forget_no_source(layout: Layout, again: Listing) -> None:
     """Files of two sources may be there: each of the two needs permission to change those of the other."""
     publish(layout)
     switched = cut_short(layout, OTHER, 1)
@@ -215,10 +226,10 @@ def test_two_switches_that_were_cut_short_forget_no_source(layout, again):
         bring(both)
     assert publish(both, OTHER) == ["b/new"]
     assert tree(both.target) == {".kthena/manifest.json", "config.json", "b/new"}
-    assert read_manifest(both.target).others == ()
+    assert manifest(both).others == ()
 
 
-def test_files_of_an_update_that_was_cut_short_are_ours(layout):
+def test_files_of_an_update_that_was_cut_short_are_ours(layout: Layout) -> None:
     """Also when the source has given them up by the next run; no second interruption loses them."""
     publish(layout, replace(LISTING, files=(HELLO, CONFIG)))
     first = RemoteFile("first", 6, "f", "k4")  # larger files come first: it arrives, then the kill comes
@@ -237,7 +248,7 @@ def test_files_of_an_update_that_was_cut_short_are_ours(layout):
 
 
 @pytest.mark.parametrize("others", [[], ["before"]], ids=["another place", "another place before"])
-def test_an_update_that_was_cut_short_is_known_from_everywhere(layout, others):
+def test_an_update_that_was_cut_short_is_known_from_everywhere(layout: Layout, others: list[str]) -> None:
     """Also to a process that keeps its work elsewhere: no file of the former revision remains."""
     roots = [str(layout.target)]
     publish(Layout(layout.target, roots) if others else layout)
@@ -252,7 +263,7 @@ def test_an_update_that_was_cut_short_is_known_from_everywhere(layout, others):
     assert tree(layout.target) == {".kthena/manifest.json", "config.json", "first"}
 
 
-def test_a_place_that_is_empty_no_more_is_not_replaced(layout):
+def test_a_place_that_is_empty_no_more_is_not_replaced(layout: Layout) -> None:
     """Another download has begun to fill it, from a process that keeps its work in the target."""
     layout.prepare()
     held = layout.held()
@@ -266,7 +277,7 @@ def test_a_place_that_is_empty_no_more_is_not_replaced(layout):
     assert tree(layout.target) == set()
 
 
-def test_a_target_that_cannot_be_written_to_is_not_locked(layout, monkeypatch):
+def test_a_target_that_cannot_be_written_to_is_not_locked(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing can be changed there; that nothing has to be is a success."""
     publish(layout)
     monkeypatch.setattr(os, "access", lambda *_: False)
@@ -275,7 +286,7 @@ def test_a_target_that_cannot_be_written_to_is_not_locked(layout, monkeypatch):
     assert tree(layout.target) == {".kthena/manifest.json", "a/hello", "config.json"}
 
 
-def test_what_an_earlier_plan_left_is_not_published(layout):
+def test_what_an_earlier_plan_left_is_not_published(layout: Layout) -> None:
     """It may be of another revision."""
     layout.prepare()
     stage(layout, "old/left.bin", b"left")
@@ -290,7 +301,7 @@ def test_what_an_earlier_plan_left_is_not_published(layout):
     assert not (layout.target / "old").exists()
 
 
-def test_a_link_in_the_place_of_work_is_refused(layout):
+def test_a_link_in_the_place_of_work_is_refused(layout: Layout) -> None:
     """Somebody else may have put it there."""
     layout.work.symlink_to("/tmp")
 
@@ -298,7 +309,7 @@ def test_a_link_in_the_place_of_work_is_refused(layout):
         layout.prepare()
 
 
-def test_a_link_on_the_way_is_refused(layout, tmp_path):
+def test_a_link_on_the_way_is_refused(layout: Layout, tmp_path: Path) -> None:
     """Nothing is written through it."""
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -310,14 +321,14 @@ def test_a_link_on_the_way_is_refused(layout, tmp_path):
     assert list(outside.iterdir()) == []
 
 
-def test_room_is_asked_for_with_numbers(layout):
+def test_room_is_asked_for_with_numbers(layout: Layout) -> None:
     """Before there is any directory."""
     with pytest.raises(NoSpaceError, match=r"needs 1000000000000000000 bytes more.* \d+ bytes free"):
         layout.check_space(10**18)
     assert layout.check_space(1) > 1
 
 
-def test_where_work_lies(tmp_path):
+def test_where_work_lies(tmp_path: Path) -> None:
     """Beside the target; in it where the target is the write root or a mount."""
     assert work_directory(tmp_path / "m") == tmp_path / ".m.kthena"
     assert work_directory(tmp_path, [str(tmp_path)]) == tmp_path / ".kthena/work"
@@ -325,7 +336,7 @@ def test_where_work_lies(tmp_path):
     assert work_directory(Path("/dev/shm")) == Path("/dev/shm/.kthena/work")
 
 
-def test_work_inside_of_the_target_leaves_no_trace(tmp_path):
+def test_work_inside_of_the_target_leaves_no_trace(tmp_path: Path) -> None:
     """The copy and its manifest only."""
     layout = Layout(tmp_path, [str(tmp_path)])
 
@@ -336,7 +347,7 @@ def test_work_inside_of_the_target_leaves_no_trace(tmp_path):
     assert not (tmp_path / ".kthena/work").exists()
 
 
-def test_a_directory_in_the_place_of_a_file_that_goes_stays(layout):
+def test_a_directory_in_the_place_of_a_file_that_goes_stays(layout: Layout) -> None:
     """A user put it there; the rest of the copy is updated."""
     publish(layout)
     (layout.target / "config.json").unlink()
@@ -350,7 +361,7 @@ def test_a_directory_in_the_place_of_a_file_that_goes_stays(layout):
     assert tree(layout.target) == {".kthena/manifest.json", "a/hello", "config.json/mine"}
 
 
-def test_a_file_in_the_place_of_a_directory_of_files_that_go_stays(layout):
+def test_a_file_in_the_place_of_a_directory_of_files_that_go_stays(layout: Layout) -> None:
     """The same the other way round."""
     publish(layout)
     (layout.target / "a/hello").unlink()
@@ -363,7 +374,7 @@ def test_a_file_in_the_place_of_a_directory_of_files_that_go_stays(layout):
     assert (layout.target / "a").read_text() == "mine"
 
 
-def test_a_file_under_another_spelling_is_ours(layout):
+def test_a_file_under_another_spelling_is_ours(layout: Layout) -> None:
     """Where the volume takes `CONFIG.json` for `config.json`; here a second link stands for that."""
     publish(layout)
     renamed = RemoteFile("CONFIG.json", 2, "v2", "k2")
@@ -377,7 +388,7 @@ def test_a_file_under_another_spelling_is_ours(layout):
 
 
 @pytest.mark.parametrize("name", ["backup.json", "a/config.json", "config.jsonl"])
-def test_another_link_to_a_file_is_not_ours(layout, name):
+def test_another_link_to_a_file_is_not_ours(layout: Layout, name: str) -> None:
     """A user made it, to keep the content."""
     publish(layout)
     os.link(layout.target / "config.json", layout.target / name)
@@ -388,7 +399,7 @@ def test_another_link_to_a_file_is_not_ours(layout, name):
     assert (layout.target / name).samefile(layout.target / "config.json")
 
 
-def test_two_names_that_the_volume_takes_for_one_are_an_error(layout):
+def test_two_names_that_the_volume_takes_for_one_are_an_error(layout: Layout) -> None:
     """Before anything is published."""
     layout.prepare()
     stage(layout, "config.json", b"{}")

@@ -17,7 +17,7 @@ from storage.request.target import check_readable, check_target
 @pytest.mark.parametrize(
     "name", ["a", "a/b.json", "ü/模 型+1.bin", "..a", "a..", "...", ".hidden", ".kthena.json", "a/x.kthena"]
 )
-def test_a_good_name(name):
+def test_a_good_name(name: str) -> None:
     """Odd ones included."""
     assert name == check_name(name)
 
@@ -47,14 +47,14 @@ def test_a_good_name(name):
         "\ud800",
     ],
 )
-def test_a_bad_name(name):
+def test_a_bad_name(name: str) -> None:
     """Each would lead out, or break something."""
     with pytest.raises(UnsafeNameError):
         check_name(name)
 
 
 @given(st.text(min_size=1, max_size=80))
-def test_a_name_that_passes_stays_below(name):
+def test_a_name_that_passes_stays_below(name: str) -> None:
     """Whatever it is made of."""
     try:
         check_name(name)
@@ -66,13 +66,13 @@ def test_a_name_that_passes_stays_below(name):
 
 
 @pytest.mark.parametrize("names", [["a", "a"], ["a", "a/b"], ["a/b/c", "a/b"]])
-def test_names_that_are_no_tree(names):
+def test_names_that_are_no_tree(names: list[str]) -> None:
     """Twice the same, or a file that is a directory."""
     with pytest.raises(UnsafeNameError):
         check_names(names)
 
 
-def test_parents_are_made_through_no_link(tmp_path):
+def test_parents_are_made_through_no_link(tmp_path: Path) -> None:
     """It could lead anywhere."""
     (tmp_path / "link").symlink_to("/tmp")
 
@@ -92,7 +92,7 @@ def test_parents_are_made_through_no_link(tmp_path):
         (("a/",), ("*.json",), False),
     ],
 )
-def test_patterns(include, exclude, passes):
+def test_patterns(include: tuple[str, ...], exclude: tuple[str, ...], *, passes: bool) -> None:
     """As huggingface_hub reads them."""
     assert passes is selected("a/b.json", include, exclude)
 
@@ -100,13 +100,13 @@ def test_patterns(include, exclude, passes):
 @pytest.mark.parametrize(
     "path", ["/", "/etc/x", "/usr/local/m", "/proc/1", "/tmp", "/dev/sda", "", "/var/run/x", "/root"]
 )
-def test_system_directories_are_no_targets(path):
+def test_system_directories_are_no_targets(path: str) -> None:
     """Whatever the roots are."""
     with pytest.raises(TargetError):
         check_target(path, ["/"])
 
 
-def test_a_target_lies_in_a_root(tmp_path):
+def test_a_target_lies_in_a_root(tmp_path: Path) -> None:
     """Once links are resolved; a name that begins like a root's is outside."""
     root = tmp_path / "models"
     root.mkdir()
@@ -118,7 +118,7 @@ def test_a_target_lies_in_a_root(tmp_path):
             check_target(str(path), [str(root)])
 
 
-def test_a_link_to_a_system_directory_is_one(tmp_path):
+def test_a_link_to_a_system_directory_is_one(tmp_path: Path) -> None:
     """Links are followed first."""
     (tmp_path / "link").symlink_to("/etc")
 
@@ -127,7 +127,7 @@ def test_a_link_to_a_system_directory_is_one(tmp_path):
 
 
 @pytest.mark.parametrize("path", ["/etc", "/proc/self", "/var/run/secrets", "/"])
-def test_what_is_no_volume_is_not_read(path):
+def test_what_is_no_volume_is_not_read(path: str) -> None:
     """Secrets above all."""
     with pytest.raises(DeniedError):
         check_readable(path)

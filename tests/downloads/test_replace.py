@@ -52,7 +52,8 @@ class Target:
         return is_whole and contents(self.path) == LLAMA
 
     def manifest(self) -> dict[str, Any]:
-        return json.loads((self.path / MANIFEST).read_text())
+        found: dict[str, Any] = json.loads((self.path / MANIFEST).read_text())
+        return found
 
 
 @pytest.fixture

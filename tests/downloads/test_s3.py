@@ -330,7 +330,7 @@ def test_the_region_is_signed(downloader: Downloader, bucket: Bucket, s3_proxy: 
 
     assert run.code == 0, run.stderr
     scopes = [re.search(r"/\d{8}/([^/]+)/s3/aws4_request", _signature(exchange)) for exchange in s3_proxy.exchanges()]
-    assert {scope[1] for scope in scopes} == {"eu-north-7"}
+    assert {scope and scope[1] for scope in scopes} == {"eu-north-7"}
 
 
 def test_every_header_of_amazon_is_signed(
@@ -343,7 +343,9 @@ def test_every_header_of_amazon_is_signed(
 
     assert run.code == 0, run.stderr
     for exchange in s3_proxy.exchanges():
-        signed = set(re.search(r"SignedHeaders=([^,&]+)", _signature(exchange))[1].split(";"))
+        found = re.search(r"SignedHeaders=([^,&]+)", _signature(exchange))
+        assert found is not None
+        signed = set(found[1].split(";"))
         assert {name for name in exchange.request.headers if name.startswith("x-amz-")} <= signed
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import zlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +14,7 @@ from storage.disk.digests import make_hasher
 from storage.disk.listing import Digest, RemoteFile
 from storage.errors import CredentialsError, NetworkError
 from storage.request.config import Config, Secret
-from storage.request.source import parse_source
+from storage.request.source import S3Source, parse_source
 from storage.sources.s3.api import Api
 from storage.sources.s3.digests import checksum, composite, multipart
 from storage.sources.s3.origin import S3Origin
@@ -21,9 +22,11 @@ from storage.sources.s3.store import Store, find_store
 from storage.transfer.http_client import Transport
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from pytest_httpserver import HTTPServer
 
-KEYS = {"access_key": Secret("key"), "secret_key": Secret("secret")}
 PAGE = """\
 <?xml version="1.0" encoding="UTF-8"?>
 <ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><EncodingType>url</EncodingType>
@@ -32,7 +35,7 @@ PAGE = """\
 
 
 @pytest.fixture(autouse=True)
-def nowhere(monkeypatch, tmp_path):
+def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No AWS settings of this machine."""
     for name in ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_DEFAULT_REGION"):
         monkeypatch.delenv(name, raising=False)
@@ -42,60 +45,70 @@ def nowhere(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def transport():
+def transport() -> Iterator[Transport]:
     transport = Transport(connections=1, read_timeout=5)
     yield transport
     transport.close()
 
 
-def address(uri, **config):
-    return find_store(parse_source(uri), Config(**(KEYS | config))).url("key")
+def bucket(uri: str) -> S3Source:
+    source = parse_source(uri)
+    assert isinstance(source, S3Source)
+    return source
+
+
+def with_keys(config: Config) -> Config:
+    return replace(config, access_key=Secret("key"), secret_key=Secret("secret"))
+
+
+def address(uri: str, config: Config) -> str:
+    return find_store(bucket(uri), with_keys(config)).url("key")
 
 
 @pytest.mark.parametrize(
     ("uri", "config", "expected"),
     [
-        ("s3://models/x", {"endpoint": "https://s.io"}, "https://s.io/models/key"),
-        ("s3://models/x", {"endpoint": "https://s.io/deep"}, "https://s.io/deep/models/key"),
-        ("s3://models/x", {"endpoint": "https://s.io", "addressing_style": "virtual"}, "https://models.s.io/key"),
-        ("s3://models/x", {"endpoint": "https://s.io", "addressing_style": "auto"}, "https://s.io/models/key"),
-        ("obs://models/x", {"endpoint": "https://obs.io"}, "https://models.obs.io/key"),
-        ("obs://models/x", {"endpoint": "https://obs.io", "addressing_style": "path"}, "https://obs.io/models/key"),
-        ("obs://a_b_c/x", {"endpoint": "https://obs.io"}, "https://obs.io/a_b_c/key"),
-        ("obs://dotted.name/x", {"endpoint": "https://obs.io"}, "https://obs.io/dotted.name/key"),
-        ("obs://dotted.name/x", {"endpoint": "http://obs.io"}, "http://dotted.name.obs.io/key"),
-        ("obs://models/x", {"endpoint": "http://10.0.0.1:9000"}, "http://10.0.0.1:9000/models/key"),
-        ("s3://models/x", {"region": "us-east-1"}, "https://models.s3.amazonaws.com/key"),
-        ("s3://models/x", {"region": "eu-west-1"}, "https://models.s3.eu-west-1.amazonaws.com/key"),
+        ("s3://models/x", Config(endpoint="https://s.io"), "https://s.io/models/key"),
+        ("s3://models/x", Config(endpoint="https://s.io/deep"), "https://s.io/deep/models/key"),
+        ("s3://models/x", Config(endpoint="https://s.io", addressing_style="virtual"), "https://models.s.io/key"),
+        ("s3://models/x", Config(endpoint="https://s.io", addressing_style="auto"), "https://s.io/models/key"),
+        ("obs://models/x", Config(endpoint="https://obs.io"), "https://models.obs.io/key"),
+        ("obs://models/x", Config(endpoint="https://obs.io", addressing_style="path"), "https://obs.io/models/key"),
+        ("obs://a_b_c/x", Config(endpoint="https://obs.io"), "https://obs.io/a_b_c/key"),
+        ("obs://dotted.name/x", Config(endpoint="https://obs.io"), "https://obs.io/dotted.name/key"),
+        ("obs://dotted.name/x", Config(endpoint="http://obs.io"), "http://dotted.name.obs.io/key"),
+        ("obs://models/x", Config(endpoint="http://10.0.0.1:9000"), "http://10.0.0.1:9000/models/key"),
+        ("s3://models/x", Config(region="us-east-1"), "https://models.s3.amazonaws.com/key"),
+        ("s3://models/x", Config(region="eu-west-1"), "https://models.s3.eu-west-1.amazonaws.com/key"),
         (
             "s3://models/x",
-            {"region": "eu-west-1", "addressing_style": "path"},
+            Config(region="eu-west-1", addressing_style="path"),
             "https://s3.eu-west-1.amazonaws.com/models/key",
         ),
-        ("s3://dotted.name/x", {"region": "eu-west-1"}, "https://s3.eu-west-1.amazonaws.com/dotted.name/key"),
-        ("s3://models/x", {"region": "cn-north-1"}, "https://models.s3.cn-north-1.amazonaws.com.cn/key"),
+        ("s3://dotted.name/x", Config(region="eu-west-1"), "https://s3.eu-west-1.amazonaws.com/dotted.name/key"),
+        ("s3://models/x", Config(region="cn-north-1"), "https://models.s3.cn-north-1.amazonaws.com.cn/key"),
     ],
 )
-def test_addresses(uri, config, expected):
+def test_addresses(uri: str, config: Config, expected: str) -> None:
     """A bucket is a folder of a named endpoint or a host in it; AWS has its own addresses."""
-    assert address(uri, **config) == expected
+    assert address(uri, config) == expected
 
 
-def test_a_profile_is_asked_for_what_is_not_said(tmp_path):
+def test_a_profile_is_asked_for_what_is_not_said(tmp_path: Path) -> None:
     """Region, style and keys."""
     (tmp_path / "config").write_text("[default]\nregion = eu-north-7\ns3 =\n  addressing_style = virtual\n")
     (tmp_path / "credentials").write_text("[default]\naws_access_key_id = profiled\naws_secret_access_key = x\n")
 
-    store = find_store(parse_source("s3://models/x"), Config(endpoint="https://s.io"))
+    store = find_store(bucket("s3://models/x"), Config(endpoint="https://s.io"))
 
     assert store.url("key") == "https://models.s.io/key"
     assert store.region == "eu-north-7"
     assert "Credential=profiled/" in store.sign("GET", store.url("key"), {})["Authorization"]
 
 
-def test_no_credentials_are_an_error():
+def test_no_credentials_are_an_error() -> None:
     """Unless requests are not to be signed."""
-    source = parse_source("s3://models/x")
+    source = bucket("s3://models/x")
 
     with pytest.raises(CredentialsError, match="S3_ANONYMOUS"):
         find_store(source, Config(endpoint="https://s.io"))
@@ -105,7 +118,7 @@ def test_no_credentials_are_an_error():
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_a_bucket_in_another_region(httpserver: HTTPServer, transport, *, named):
+def test_a_bucket_in_another_region(httpserver: HTTPServer, transport: Transport, *, named: bool) -> None:
     """AWS says where; an endpoint that was named is the one that is meant."""
     httpserver.expect_request("/one/bucket").respond_with_data(
         "<Error><Code>PermanentRedirect</Code></Error>", 301, {"x-amz-bucket-region": "two"}
@@ -122,7 +135,7 @@ def test_a_bucket_in_another_region(httpserver: HTTPServer, transport, *, named)
         assert store.region == "two"
 
 
-def test_pages_and_encoded_names(httpserver: HTTPServer, transport):
+def test_pages_and_encoded_names(httpserver: HTTPServer, transport: Transport) -> None:
     """Names are encoded in a listing, a space as `+`; a page says where the next begins."""
     httpserver.expect_ordered_request(
         "/b", query_string={"list-type": "2", "encoding-type": "url", "prefix": "p/"}
@@ -140,7 +153,7 @@ def test_pages_and_encoded_names(httpserver: HTTPServer, transport):
 @pytest.mark.parametrize(
     "body", ["", "<html><body>Welcome</body></html>", "<ListBucketResult><Contents/></ListBucketResult>"]
 )
-def test_an_answer_that_is_no_listing(httpserver: HTTPServer, transport, body):
+def test_an_answer_that_is_no_listing(httpserver: HTTPServer, transport: Transport, body: str) -> None:
     """A captive portal, say: an error, and not an empty bucket."""
     httpserver.expect_request("/b").respond_with_data(body)
     store = Store(lambda _region: httpserver.url_for("/b/"), "one", None, named=True)
@@ -150,14 +163,16 @@ def test_an_answer_that_is_no_listing(httpserver: HTTPServer, transport, body):
 
 
 @pytest.mark.parametrize("data", [b"abcdefg", b"abcdef"])
-def test_a_checksum_of_parts(data):
+def test_a_checksum_of_parts(data: bytes) -> None:
     """As S3 makes it: the digest over the parts' digests."""
     parts = [data[at : at + 3] for at in range(0, len(data), 3)]
     crc = zlib.crc32(b"".join(zlib.crc32(part).to_bytes(4) for part in parts)).to_bytes(4)
     sha = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).digest()
 
     for header, value in (("x-amz-checksum-crc32", crc), ("x-amz-checksum-sha256", sha)):
-        algorithm, found, count = composite({header: f"{base64.b64encode(value).decode()}-{len(parts)}"})
+        said = composite({header: f"{base64.b64encode(value).decode()}-{len(parts)}"})
+        assert said is not None
+        algorithm, found, count = said
         hasher = make_hasher(Digest(algorithm, found, 3), len(data))
         hasher.update(memoryview(data))
 
@@ -165,7 +180,7 @@ def test_a_checksum_of_parts(data):
         assert count == len(parts)
 
 
-def test_checksums_that_are_none():
+def test_checksums_that_are_none() -> None:
     """Of the whole, of an unknown kind, or damaged."""
     assert composite({"x-amz-checksum-crc32": "AAAAAA=="}) is None
     assert composite({"x-amz-checksum-xxhash3": "AAAAAAAAAAA=-2"}) is None
@@ -179,7 +194,7 @@ def test_checksums_that_are_none():
 
 
 @pytest.mark.parametrize("text", ["AAAA", "?", "AAAAAA==-2", ""])
-def test_a_checksum_that_cannot_be_one_is_passed_over(text):
+def test_a_checksum_that_cannot_be_one_is_passed_over(text: str) -> None:
     """The next one counts."""
     crc = base64.b64encode(bytes(8)).decode()
 
@@ -187,9 +202,9 @@ def test_a_checksum_that_cannot_be_one_is_passed_over(text):
     assert checksum({"x-amz-checksum-sha256": text, "x-amz-checksum-crc64nvme": crc}) == Digest("crc64nvme", "0" * 16)
 
 
-def test_an_empty_object_has_nothing_to_check(transport):
+def test_an_empty_object_has_nothing_to_check(transport: Transport) -> None:
     """Of an encrypted one the ETag looks like an MD5, and is none."""
-    origin = S3Origin(parse_source("s3://models/m"), Config(endpoint="http://127.0.0.1:9", **KEYS), transport)
+    origin = S3Origin(bucket("s3://models/m"), with_keys(Config(endpoint="http://127.0.0.1:9")), transport)
     etag = "8ce4" * 8
 
     found = origin.digest(
@@ -199,13 +214,13 @@ def test_an_empty_object_has_nothing_to_check(transport):
     assert found is None
 
 
-def test_a_checksum_of_the_whole_is_asked_for_when_a_part_came(httpserver: HTTPServer, transport):
+def test_a_checksum_of_the_whole_is_asked_for_when_a_part_came(httpserver: HTTPServer, transport: Transport) -> None:
     """The answer to a range has none."""
     crc = base64.b64encode(zlib.crc32(b"abc").to_bytes(4)).decode()
     httpserver.expect_request("/models/m/x", method="HEAD").respond_with_data("", headers={"x-amz-checksum-crc32": crc})
     httpserver.expect_request("/models", method="GET").respond_with_data(PAGE.format(more="false", token="", key="m/x"))
     origin = S3Origin(
-        parse_source("s3://models/m"), Config(endpoint=httpserver.url_for("").rstrip("/"), **KEYS), transport
+        bucket("s3://models/m"), with_keys(Config(endpoint=httpserver.url_for("").rstrip("/"))), transport
     )
     (file,) = origin.listing().files
 

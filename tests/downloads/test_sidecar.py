@@ -31,7 +31,9 @@ def bucket(s3: S3Server) -> Bucket:
 def resident(pid: int) -> float:
     """Return the megabytes that a process has in memory."""
     status = Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) * 1024 / 1e6
+    found = re.search(r"VmRSS:\s+(\d+) kB", status)
+    assert found is not None
+    return int(found[1]) * 1024 / 1e6
 
 
 def test_ten_downloads_leave_nothing(bucket: Bucket, tmp_path: Path) -> None:

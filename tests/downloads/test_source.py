@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.errors import SourceError
-from storage.request.source import HubSource, PvcSource, S3Source, parse_source
+from storage.request.source import HubSource, PvcSource, S3Source, Source, parse_source
 
-GOOD = [
+GOOD: list[tuple[str, Source]] = [
     ("hf://org/model", HubSource("org/model")),
     ("hf://org/model@v1.0", HubSource("org/model", "v1.0")),
     ("org/model@refs/pr/3", HubSource("org/model", "refs/pr/3")),
@@ -40,13 +40,13 @@ BAD = [
 
 
 @pytest.mark.parametrize(("text", "expected"), GOOD)
-def test_a_source_is_a_value(text, expected):
+def test_a_source_is_a_value(text: str, expected: Source) -> None:
     """Every form there is."""
     assert expected == parse_source(text)
 
 
 @pytest.mark.parametrize(("text", "rule"), BAD)
-def test_an_error_names_the_text_and_the_rule(text, rule):
+def test_an_error_names_the_text_and_the_rule(text: str, rule: str) -> None:
     """So that nobody has to guess which of many sources was wrong."""
     with pytest.raises(SourceError) as raised:
         parse_source(text)
@@ -57,13 +57,13 @@ def test_an_error_names_the_text_and_the_rule(text, rule):
 
 
 @pytest.mark.parametrize("source", [source for _, source in GOOD])
-def test_a_uri_reads_back(source):
+def test_a_uri_reads_back(source: Source) -> None:
     """What is shown can be given."""
     assert source == parse_source(source.uri)
 
 
 @given(st.text(max_size=60), st.sampled_from(["", "hf://", "s3://", "obs://", "pvc://"]))
-def test_any_text_is_a_source_or_an_error(text, scheme):
+def test_any_text_is_a_source_or_an_error(text: str, scheme: str) -> None:
     """And what is a source reads back as itself."""
     try:
         source = parse_source(scheme + text)

@@ -23,7 +23,7 @@ def children() -> set[int]:
     return {int(pid) for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()}
 
 
-def test_a_spare_is_there_before_it_is_taken():
+def test_a_spare_is_there_before_it_is_taken() -> None:
     """The first that is taken is the one that was started ahead; then there are new ones."""
     before = children()
     with Spare() as spare:
@@ -37,7 +37,7 @@ def test_a_spare_is_there_before_it_is_taken():
     assert children() == before
 
 
-def test_a_spare_that_nobody_takes_goes():
+def test_a_spare_that_nobody_takes_goes() -> None:
     """As after a usage error."""
     before = children()
 
@@ -48,7 +48,7 @@ def test_a_spare_that_nobody_takes_goes():
     assert children() == before
 
 
-def test_a_worker_without_a_request_ends(capfd):
+def test_a_worker_without_a_request_ends(capfd: pytest.CaptureFixture[str]) -> None:
     """Its parent is gone; it says so to nobody in particular, and leaves nothing."""
     process = start()
 
@@ -60,7 +60,7 @@ def test_a_worker_without_a_request_ends(capfd):
     assert not os.path.exists(f"/proc/{process.pid}")  # noqa: PTH110 - of a process
 
 
-def test_a_worker_gives_way():
+def test_a_worker_gives_way() -> None:
     """As far as it should."""
     process = start(nice=19)
 
@@ -71,7 +71,7 @@ def test_a_worker_gives_way():
 
 
 @pytest.mark.parametrize(("limits", "expected"), [(Limits(), 19), (Limits(worker_nice=7), 7)])
-def test_the_supervisors_workers_give_way(tmp_path, limits, expected):
+def test_the_supervisors_workers_give_way(tmp_path: Path, limits: Limits, expected: int) -> None:
     """As far as a process can, unless the supervisor has another value."""
     told = tmp_path / "nice"
     code = f"import os, sys, pathlib; sys.stdin.readline(); pathlib.Path({str(told)!r}).write_text(str(os.nice(0)))"
@@ -84,7 +84,7 @@ def test_the_supervisors_workers_give_way(tmp_path, limits, expected):
     assert told.read_text() == str(expected)
 
 
-def test_a_terminal_does_not_stop_a_worker():
+def test_a_terminal_does_not_stop_a_worker() -> None:
     """It is not in the foreground there, and may have something to say."""
     process = start()
     status = Path(f"/proc/{process.pid}/status")

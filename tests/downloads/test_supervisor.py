@@ -6,19 +6,21 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from threading import Event
 from time import sleep
+from typing import TypedDict, Unpack
 
 import pytest
 
 from simulators.waiting import PATIENCE
-from storage.errors import BusyError, NotFoundError, SourceError, TargetError
+from storage.errors import BusyError, NotFoundError, SourceError, StorageError, TargetError
 from storage.request.config import Config, Secret
 from storage.request.download import DownloadRequest
 from storage.supervisor.limits import Limits
 from storage.supervisor.observer import Silent
-from storage.supervisor.status import State
+from storage.supervisor.status import JobStatus, State
 from storage.supervisor.supervisor import Supervisor
 
 PLANNED = {
@@ -38,6 +40,13 @@ def says(*events: object, then: str = "") -> list[str]:
     return [sys.executable, "-c", f"import os, sys, time; sys.stdin.readline(); print({lines!r}, flush=True); {then}"]
 
 
+class More(TypedDict, total=False):
+    """What some requests have besides a source and a directory."""
+
+    config: Config
+    fresh: bool
+
+
 class Recorder(Silent):
     """Remembers what it is told."""
 
@@ -45,36 +54,40 @@ class Recorder(Silent):
         self.told: list[str] = []
         self.fetched = 0
 
-    def download_started(self, job):
+    def download_started(self, job: JobStatus) -> None:
         self.told.append(f"started {job.scheme}")
 
-    def download_progress(self, _job, fetched):
+    def download_progress(self, _job: JobStatus, fetched: int) -> None:
         self.fetched += fetched
 
-    def download_retry(self, _job, reason):
+    def download_retry(self, _job: JobStatus, reason: str) -> None:
         self.told.append(f"retry {reason}")
 
-    def download_finished(self, job):
+    def download_finished(self, job: JobStatus) -> None:
         self.told.append(f"finished {job.state}")
 
 
-def limits(**more):
-    """Return limits of workers that do not step back: the machine is busy with other tests."""
-    return Limits(worker_nice=0, **more)
+# Limits of workers that do not step back: the machine is busy with other tests.
+limits = partial(Limits, worker_nice=0)
 
 
-def request(tmp_path, source="org/model", **more):
+def request(tmp_path: Path, source: str = "org/model", **more: Unpack[More]) -> DownloadRequest:
     return DownloadRequest(source, str(tmp_path / "m"), **more)
 
 
-def finish(supervisor, tmp_path, **more):
+def finish(supervisor: Supervisor, tmp_path: Path, **more: Unpack[More]) -> JobStatus:
     try:
         return supervisor.wait(supervisor.submit(request(tmp_path, **more)).id, PATIENCE)
     finally:
         supervisor.stop()
 
 
-def test_a_download_that_goes_well(tmp_path):
+def error_of(job: JobStatus) -> StorageError:
+    assert job.error is not None
+    return job.error
+
+
+def test_a_download_that_goes_well(tmp_path: Path) -> None:
     """Its numbers come from the worker; observers hear of bytes that came now, not of those that were there."""
     recorder = Recorder()
     worker = says(PLANNED, "no event at all", progress(50), progress(100), DONE)
@@ -83,12 +96,14 @@ def test_a_download_that_goes_well(tmp_path):
 
     assert (job.state, job.error, job.source) == (State.DONE, None, "hf://org/model")
     assert (job.bytes_done, job.bytes_planned, job.bytes_fetched, job.files) == (100, 100, 70, 2)
+    assert job.started is not None
+    assert job.finished is not None
     assert job.started <= job.finished
     assert (recorder.told, recorder.fetched) == (["started hf", "finished done"], 70)
     assert job.to_json()["state"] == "done"
 
 
-def test_an_error_keeps_its_code(tmp_path):
+def test_an_error_keeps_its_code(tmp_path: Path) -> None:
     """Denied is not tried again."""
     failed = {"event": "failed", "code": "gated", "message": "accept the terms", "exit_code": 4}
 
@@ -96,10 +111,10 @@ def test_an_error_keeps_its_code(tmp_path):
 
     assert (job.state, job.retries) == (State.FAILED, 0)
     assert job.to_json()["error"] == {"code": "gated", "message": "accept the terms"}
-    assert job.error.exit_code == 4
+    assert error_of(job).exit_code == 4
 
 
-def test_a_worker_that_dies_is_replaced(tmp_path):
+def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
     """As long as there is hope; then its death is the error."""
     recorder = Recorder()
 
@@ -108,11 +123,11 @@ def test_a_worker_that_dies_is_replaced(tmp_path):
         tmp_path,
     )
 
-    assert (job.state, job.error.code) == (State.FAILED, "worker_died")
+    assert (job.state, error_of(job).code) == (State.FAILED, "worker_died")
     assert recorder.told == ["started hf", "retry died", "finished failed"]
 
 
-def test_a_worker_that_stalls_is_killed_and_goes_on(tmp_path):
+def test_a_worker_that_stalls_is_killed_and_goes_on(tmp_path: Path) -> None:
     """The next one finds what the first has left."""
     flag = tmp_path / "flag"
     # The second says all in one go: however busy the machine is, it does not stall.
@@ -133,7 +148,7 @@ def test_a_worker_that_stalls_is_killed_and_goes_on(tmp_path):
     assert recorder.told == ["started hf", "retry stalled", "finished done"]
 
 
-def test_a_worker_that_only_repeats_itself_stalls(tmp_path):
+def test_a_worker_that_only_repeats_itself_stalls(tmp_path: Path) -> None:
     """The same number of bytes, and tries again, are no progress."""
     again = {"event": "retry", "file": "a", "reason": "timeout", "detail": "slow"}
     then = f"[(print({json.dumps(progress(50))!r}), print({json.dumps(again)!r}, flush=True), time.sleep(0.1)) for _ in range(6000)]"
@@ -142,14 +157,14 @@ def test_a_worker_that_only_repeats_itself_stalls(tmp_path):
         Supervisor(limits(stall_timeout=1.0, restarts=0), command=says(PLANNED, progress(50), then=then)), tmp_path
     )
 
-    assert (job.state, job.error.code, job.error.exit_code) == (State.FAILED, "stalled", 6)
+    assert (job.state, error_of(job).code, error_of(job).exit_code) == (State.FAILED, "stalled", 6)
 
 
-def test_who_is_slow_to_take_what_it_says_is_no_stall(tmp_path):
+def test_who_is_slow_to_take_what_it_says_is_no_stall(tmp_path: Path) -> None:
     """As with progress in a pipe that is read now and then."""
 
     class Slow(Recorder):
-        def download_progress(self, _job, fetched):
+        def download_progress(self, _job: JobStatus, fetched: int) -> None:
             super().download_progress(_job, fetched)
             sleep(0.7)
 
@@ -161,7 +176,7 @@ def test_who_is_slow_to_take_what_it_says_is_no_stall(tmp_path):
     assert (job.state, job.retries) == (State.DONE, 0)
 
 
-def test_the_same_asked_twice_is_one_job(tmp_path):
+def test_the_same_asked_twice_is_one_job(tmp_path: Path) -> None:
     """However it is written; another directory is another job."""
     supervisor = Supervisor(limits(jobs=4), command=says(PLANNED, then="time.sleep(600)"))
     try:
@@ -175,7 +190,7 @@ def test_the_same_asked_twice_is_one_job(tmp_path):
         supervisor.stop()
 
 
-def test_one_that_must_be_fresh_joins_none_that_runs(tmp_path):
+def test_one_that_must_be_fresh_joins_none_that_runs(tmp_path: Path) -> None:
     """That one may have listed the source already; one that waits for its turn has not."""
     supervisor = Supervisor(limits(jobs=1), command=says(then="time.sleep(60)"))
     try:
@@ -188,7 +203,7 @@ def test_one_that_must_be_fresh_joins_none_that_runs(tmp_path):
         supervisor.stop()
 
 
-def test_cancel_ends_the_worker(tmp_path):
+def test_cancel_ends_the_worker(tmp_path: Path) -> None:
     """Also one that does not listen; and a queued job never starts."""
     pid = tmp_path / "pid"
     then = (
@@ -198,7 +213,7 @@ def test_cancel_ends_the_worker(tmp_path):
     running = Event()
 
     class Waits(Silent):
-        def download_progress(self, _job, _fetched):
+        def download_progress(self, _job: JobStatus, _fetched: int) -> None:
             running.set()
 
     supervisor = Supervisor(limits(jobs=1), observer=Waits(), command=says(PLANNED, then=then))
@@ -211,13 +226,13 @@ def test_cancel_ends_the_worker(tmp_path):
         supervisor.cancel(first.id)
 
         job = supervisor.wait(first.id, PATIENCE)
-        assert (job.state, job.error.code) == (State.CANCELLED, "cancelled")
+        assert (job.state, error_of(job).code) == (State.CANCELLED, "cancelled")
         assert not Path(f"/proc/{pid.read_text()}").exists()
     finally:
         supervisor.stop()
 
 
-def test_what_never_started_is_forgotten_too(tmp_path):
+def test_what_never_started_is_forgotten_too(tmp_path: Path) -> None:
     """Also while the places are taken for long: the list has an end."""
     supervisor = Supervisor(limits(jobs=1, remembered=3), command=says(PLANNED, then="time.sleep(600)"))
     running = supervisor.submit(request(tmp_path))
@@ -228,14 +243,14 @@ def test_what_never_started_is_forgotten_too(tmp_path):
     supervisor.stop()
 
 
-def test_a_failure_of_the_supervision_is_no_success(tmp_path):
+def test_a_failure_of_the_supervision_is_no_success(tmp_path: Path) -> None:
     """A worker that says what makes no sense has not brought a model."""
     job = finish(Supervisor(limits(), command=says(PLANNED | {"bytes": "many"}, DONE)), tmp_path)
 
-    assert (job.state, job.error.code) == (State.FAILED, "worker_died")
+    assert (job.state, error_of(job).code) == (State.FAILED, "worker_died")
 
 
-def test_stop_leaves_no_worker(tmp_path):
+def test_stop_leaves_no_worker(tmp_path: Path) -> None:
     """Nor a queued job, and nothing is taken on afterwards."""
     supervisor = Supervisor(limits(jobs=1), command=says(PLANNED, then="time.sleep(600)"))
     jobs = [supervisor.submit(DownloadRequest("org/model", str(tmp_path / name))) for name in "ab"]
@@ -251,7 +266,7 @@ def test_stop_leaves_no_worker(tmp_path):
         supervisor.submit(request(tmp_path))
 
 
-def test_what_makes_no_sense_is_refused_at_once(tmp_path):
+def test_what_makes_no_sense_is_refused_at_once(tmp_path: Path) -> None:
     """Before there is a job."""
     supervisor = Supervisor(limits(write_roots=(str(tmp_path),)))
 
@@ -264,7 +279,7 @@ def test_what_makes_no_sense_is_refused_at_once(tmp_path):
     assert supervisor.list() == []
 
 
-def test_too_many_are_refused(tmp_path):
+def test_too_many_are_refused(tmp_path: Path) -> None:
     """The queue is bounded."""
     supervisor = Supervisor(limits(jobs=1, queued=1), command=says(then="time.sleep(600)"))
     try:
@@ -276,7 +291,7 @@ def test_too_many_are_refused(tmp_path):
         supervisor.stop()
 
 
-def test_secrets_travel_on_standard_input(tmp_path):
+def test_secrets_travel_on_standard_input(tmp_path: Path) -> None:
     """And the worker gets them there; its arguments are those of everybody."""
     out = tmp_path / "request"
     worker = [
@@ -290,7 +305,7 @@ def test_secrets_travel_on_standard_input(tmp_path):
     assert "hf_secret" not in repr(job)
 
 
-def test_the_supervisor_knows_no_download_library():
+def test_the_supervisor_knows_no_download_library() -> None:
     """They would stay in the sidecar's memory for ever."""
     script = (
         "import sys, storage.supervisor.supervisor, storage.request.source, storage.errors, storage.disk.layout;"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from storage.errors import ChangedError
-from storage.request.source import parse_source
+from storage.request.source import PvcSource, parse_source
 from storage.sources.volume import VolumeCopier
 from tests.harness.downloader import contents
 
@@ -92,7 +92,9 @@ def test_a_source_that_changes_is_no_mistake_of_the_target(
     volume: Path, target: Path, turn: Callable[[Path], object]
 ) -> None:
     """Whatever the folder of a file turns into between the listing and the copy."""
-    copier = VolumeCopier(parse_source(f"pvc:/{volume}"), target)
+    source = parse_source(f"pvc:/{volume}")
+    assert isinstance(source, PvcSource)
+    copier = VolumeCopier(source, target)
     file = next(file for file in copier.listing().files if file.path.startswith("weights/"))
     (volume / "weights").rename(volume / "weights.old")
     turn(volume / "weights")

@@ -130,7 +130,9 @@ def test_a_worker_limits_itself(downloader: Downloader, s3: S3Server, tmp_path: 
 
 
 def _data_limit(pid: int) -> str:
-    return re.search(r"Max data size +(\w+)", Path(f"/proc/{pid}/limits").read_text())[1]
+    found = re.search(r"Max data size +(\w+)", Path(f"/proc/{pid}/limits").read_text())
+    assert found is not None
+    return found[1]
 
 
 def test_a_job_that_needs_more_says_so(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from http.client import HTTPException, HTTPResponse, IncompleteRead
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import pytest
 from hypothesis import example, given
@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 
 from exporter.engine.answer import Answer
 from storage.framing import FramingError
+
+if TYPE_CHECKING:
+    import socket
 
 NAMES: Final = ("Content-Length", "content-type", "Transfer-Encoding", "Connection", "Location", "Keep-Alive", "X")
 VALUES: Final = (
@@ -46,7 +49,7 @@ class Sock:
 
 def head(kind: type[HTTPResponse], text: bytes, method: str) -> Any:
     """Return what is read of a head, or the error."""
-    response: Any = kind(Sock(text), method=method)
+    response: Any = kind(cast("socket.socket", Sock(text)), method=method)
     try:
         response.begin()
         body = response.read()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -51,9 +51,16 @@ class Observer:
         self.seen.append(scrape)
 
 
+def done_of(collector: EngineCollector) -> Event:
+    """Return what is set when the fetch under way has ended."""
+    assert collector._flight is not None
+    return collector._flight.done
+
+
 def wait_for_waiters(collector: EngineCollector, number: int) -> None:
     """Wait until this many scrapes wait for the one under way."""
-    waiters = collector._flight.done._cond._waiters
+    done: Any = done_of(collector)
+    waiters = done._cond._waiters
     wait_until(lambda: len(waiters) == number, f"{number} scrapes wait for another's result")
 
 
@@ -103,6 +110,7 @@ def test_a_waiter_with_less_time_gives_up_alone() -> None:
         impatient = collector.scrape(0.01)
         engine.gate.set()
 
+    assert impatient.error is not None
     assert impatient.error.reason is Reason.TIMEOUT
     assert (leader.result().up, len(engine.budgets)) == (True, 1)
 
@@ -113,7 +121,7 @@ def test_a_scrape_is_counted_before_anybody_has_it() -> None:
 
     class Watcher:
         def scraped(self, _scrape: Scrape) -> None:
-            flights.append(collector._flight.done.is_set())
+            flights.append(done_of(collector).is_set())
 
     engine = GatedEngine(PAGE)
     engine.gate.set()

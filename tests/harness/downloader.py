@@ -127,8 +127,9 @@ class Running:
         code = self.process.wait(timeout=seconds)
         for reader in self._readers:
             reader.join()
-        self.process.stdout.close()
-        self.process.stderr.close()
+        for stream in (self.process.stdout, self.process.stderr):
+            assert stream is not None
+            stream.close()
         told = [secret for secret in self._secrets if secret in self.said]
         assert not told, f"a secret was told: {self.said}"
         assert "Traceback" not in self.said, self.said

@@ -17,8 +17,10 @@ import requests
 from simulators.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Self
+    from collections.abc import Mapping, Sequence
+    from typing import IO, Self
+
+    Parameters = Mapping[str, str | Sequence[str]]
 
 __all__ = ["SCRIPT", "Runtime", "run_to_end"]
 
@@ -81,11 +83,11 @@ class Runtime:
         self._variables = variables
         self._group = group
         self._lines: list[str] = []
-        self.process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[str] | None = None
         self.url = ""
 
     def __enter__(self) -> Self:
-        self.process = subprocess.Popen(
+        self._process = subprocess.Popen(
             self._group.confine(self.command) if self._group else self.command,
             env=environment(self._variables),
             stderr=subprocess.PIPE,
@@ -110,14 +112,31 @@ class Runtime:
             code, seconds = self.stop()
             assert code == 0, f"exit code {code}: {self.log}"
             assert seconds < 10, f"took {seconds:.1f} s to end"
-        self.process.stderr.close()
+        self._stderr.close()
         assert "Traceback" not in self.log, self.log
 
-    def get(self, path: str = "/metrics", **options: object) -> requests.Response:
-        return self.session.get(self.url + path, timeout=PATIENCE, **options)
+    def get(
+        self,
+        path: str = "/metrics",
+        *,
+        headers: Mapping[str, str | None] | None = None,
+        params: Parameters | None = None,
+        allow_redirects: bool = True,
+        stream: bool = False,
+    ) -> requests.Response:
+        return self.session.get(
+            self.url + path,
+            timeout=PATIENCE,
+            headers=headers,
+            params=params,
+            allow_redirects=allow_redirects,
+            stream=stream,
+        )
 
-    def page(self, path: str = "/metrics", **options: object) -> str:
-        response = self.get(path, **options)
+    def page(
+        self, path: str = "/metrics", *, headers: Mapping[str, str] | None = None, params: Parameters | None = None
+    ) -> str:
+        response = self.get(path, headers=headers, params=params)
         assert response.status_code == 200, response.text
         return response.content.decode()
 
@@ -131,6 +150,11 @@ class Runtime:
         return code, seconds
 
     @property
+    def process(self) -> subprocess.Popen[str]:
+        assert self._process is not None, "the runtime was not started"
+        return self._process
+
+    @property
     def pid(self) -> int:
         return self.process.pid
 
@@ -138,14 +162,19 @@ class Runtime:
     def log(self) -> str:
         return "".join(self._lines)
 
+    @property
+    def _stderr(self) -> IO[str]:
+        assert self.process.stderr is not None
+        return self.process.stderr
+
     def _kill(self) -> None:
         self.process.kill()
         self.process.wait()
         self._reader.join()
-        self.process.stderr.close()
+        self._stderr.close()
 
     def _read_log(self) -> None:
-        for line in self.process.stderr:
+        for line in self._stderr:
             self._lines.append(line)
             if not self.url and (found := _SERVES.search(line)):
                 self.url = f"http://{found[1]}:{found[2]}"

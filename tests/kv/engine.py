@@ -81,7 +81,7 @@ class KvEngine:
                     copies[:] = [copy for copy in copies if copy == key] + [key]
             case Remove():
                 for name in happening.hashes:
-                    if copies := self._copies.get(name):
-                        copies.pop()
+                    if held := self._copies.get(name):
+                        held.pop()
             case Clear():
                 self._copies = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from hashlib import sha256
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -46,7 +47,7 @@ def test_a_token_beyond_32_bits_is_refused(token: int) -> None:
 
 
 @pytest.mark.parametrize("token", [1.0, "1", None, [1]])
-def test_what_is_no_integer_is_refused(token: object) -> None:
+def test_what_is_no_integer_is_refused(token: Any) -> None:
     """A float is not rounded, a text is not read."""
     with pytest.raises(TypeError):
         hash_blocks([1, token], 2)

@@ -8,7 +8,7 @@ from exporter.kv.stream import EventStream
 from tests.kv.stream_bench import Bench, store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from tests.kv.engine import KvEngine
 
@@ -21,7 +21,7 @@ class CutShort:
     def __init__(self, engine: KvEngine) -> None:
         self._engine = engine
 
-    def since(self, start: int, *, missing: int = 0) -> Iterator[tuple[int, bytes]]:  # noqa: ARG002 - as `Replays` has it
+    def since(self, start: int, *, missing: int = 0) -> Generator[tuple[int, bytes], None, None]:  # noqa: ARG002 - as `Replays` has it
         replies = list(self._engine.since(start))
         yield from replies[:-2] if len(self._engine.asked) == 1 else replies
 

@@ -224,7 +224,9 @@ def test_no_bytes_break_the_decoder(payload: bytes) -> None:
 
 def values() -> st.SearchStrategy[Any]:
     """Whatever MessagePack can hold."""
-    leaves = st.none() | st.booleans() | st.integers(-(1 << 63), (1 << 64) - 1) | st.floats() | st.text(max_size=5)
+    leaves: st.SearchStrategy[Any] = (
+        st.none() | st.booleans() | st.integers(-(1 << 63), (1 << 64) - 1) | st.floats() | st.text(max_size=5)
+    )
     keys = st.sampled_from(["type", "block_hashes", "token_ids", "block_size", "medium", "lora_id", "group_idx"])
     leaves |= st.binary(max_size=40) | st.sampled_from(["BlockStored", "BlockRemoved", "AllBlocksCleared", "GPU"])
     return st.recursive(

@@ -136,7 +136,7 @@ class KvMachine(RuleBasedStateMachine):
         index = self.server.index()
         assert not self.is_kept or index[f"matrix:kv:block:{MODEL}@1"] == {OTHER: 1}
         ours = {key: fields[POD] for key, fields in index.items() if POD in fields}
-        members = {member.decode() for member in self.server.client.smembers(f"kthena:kv:pod:{POD}")}
+        members = {member.decode() for member in self.server.members(f"kthena:kv:pod:{POD}")}
         named = {f"matrix:kv:block:{member}" for member in members if not member.startswith("!")}
         return set(ours) == held == named and len(members) == len(named) + 1 and max(ours.values(), default=0) <= time()
 

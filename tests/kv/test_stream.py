@@ -8,7 +8,8 @@ import pytest
 
 from exporter.kv.decode import Drop
 from exporter.kv.ledger import Ledger
-from exporter.kv.stream import MAX_PAYLOAD, EventStream
+from exporter.kv.limits import MAX_PAYLOAD
+from exporter.kv.stream import EventStream
 from simulators.kv.frames import Remove, pack
 from tests.kv.engine import KvEngine
 from tests.kv.observer import KvRecorder
@@ -171,8 +172,7 @@ def test_a_dead_replay_socket_is_said_once(caplog: pytest.LogCaptureFixture) -> 
             bench.live(store(number))
             bench.engine.emit(store(number + 1))
 
-    assert bench.told.dropped == {Drop.LOST: 2}
-    assert bench.stream.replay_failure == "no answer"
+    assert (bench.told.dropped, bench.stream.replay_failure) == ({Drop.LOST: 2}, "no answer")
     assert sum("is of no use" in record.message for record in caplog.records) == 1
 
     bench.engine.dead = False
@@ -311,8 +311,7 @@ def test_each_kind_of_line_is_logged_once_a_minute(caplog: pytest.LogCaptureFixt
         for number in range(0, 400, 2):
             stream.take(1000 + number, payload)
             stream.take(number, payload)
-        assert stream.is_shared
-        assert caplog.text.count("\n") == 2
+        assert (stream.is_shared, caplog.text.count("\n")) == (True, 2)
         seconds[0] = 61.0
         assert not stream.is_shared
         stream.take(1, payload)

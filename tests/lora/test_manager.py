@@ -20,12 +20,13 @@ from tests.lora.running import Recorder, error_of, managed, wait_for_rest
 
 if TYPE_CHECKING:
     from lora.state_file import Kept
+    from simulators.engine.api import FlavourName
 
 each_engine = pytest.mark.parametrize("flavour", ["vllm", "sglang"])
 
 
 @each_engine
-def test_an_adapter_that_is_there_is_loaded(tmp_path: Path, flavour: str) -> None:
+def test_an_adapter_that_is_there_is_loaded(tmp_path: Path, flavour: FlavourName) -> None:
     """From its directory, under its name, on the engine's own route."""
     folder = make_adapter(tmp_path / "sql")
     with Engine(flavour=flavour) as engine, managed(engine, tmp_path / "state", flavour=flavour) as manager:
@@ -39,7 +40,7 @@ def test_an_adapter_that_is_there_is_loaded(tmp_path: Path, flavour: str) -> Non
 
 
 @each_engine
-def test_loading_the_same_again_does_nothing(tmp_path: Path, flavour: str) -> None:
+def test_loading_the_same_again_does_nothing(tmp_path: Path, flavour: FlavourName) -> None:
     """The engine is not even asked."""
     wanted = Wanted("sql", make_adapter(tmp_path / "sql"))
     with Engine(flavour=flavour) as engine, managed(engine, tmp_path / "state", flavour=flavour) as manager:
@@ -71,7 +72,7 @@ def test_a_hundred_adapters_at_once(tmp_path: Path) -> None:
 
 
 @each_engine
-def test_other_files_replace_by_unload_and_load(tmp_path: Path, flavour: str) -> None:
+def test_other_files_replace_by_unload_and_load(tmp_path: Path, flavour: FlavourName) -> None:
     """Never in place: engines die of that."""
     old, new = make_adapter(tmp_path / "old"), make_adapter(tmp_path / "new")
     with Engine(flavour=flavour) as engine, managed(engine, tmp_path / "state", flavour=flavour) as manager:
@@ -83,7 +84,7 @@ def test_other_files_replace_by_unload_and_load(tmp_path: Path, flavour: str) ->
 
 
 @each_engine
-def test_a_replacement_that_the_engine_refuses_is_rolled_back(tmp_path: Path, flavour: str) -> None:
+def test_a_replacement_that_the_engine_refuses_is_rolled_back(tmp_path: Path, flavour: FlavourName) -> None:
     """The former adapter serves again, and is what is wanted."""
     old, bad = make_adapter(tmp_path / "old"), make_adapter(tmp_path / "bad", rank=64)
     with Engine(flavour=flavour) as engine, managed(engine, tmp_path / "state", flavour=flavour) as manager:
@@ -317,11 +318,11 @@ def written_in(state: Path) -> tuple[list[str], tuple[str, ...]]:
 def test_an_engine_without_lora_says_what_to_do(tmp_path: Path) -> None:
     """Each of the two ways to have none."""
     folder = make_adapter(tmp_path / "sql")
-    for options, code in (
-        ({"lora_enabled": False}, "lora_disabled"),
-        ({"lora_updating": False}, "lora_updating_disabled"),
+    for without, code in (
+        (Engine(lora_enabled=False), "lora_disabled"),
+        (Engine(lora_updating=False), "lora_updating_disabled"),
     ):
-        with Engine(**options) as engine, managed(engine, tmp_path / f"state-{code}") as manager:
+        with without as engine, managed(engine, tmp_path / f"state-{code}") as manager:
             error = error_of(manager.load(Wanted("sql", folder), kept=False))
 
             assert error is not None

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,6 +19,9 @@ from simulators.adapters import make_adapter
 from simulators.engine.__main__ import Engine
 from tests.lora.running import error_of, managed, wait_for_rest
 
+if TYPE_CHECKING:
+    from simulators.engine.api import FlavourName
+
 NAMES: Final = st.sampled_from(["a", "b", "org/c"])
 GOOD: Final = st.sampled_from(["one", "two", "three"])
 
@@ -27,7 +30,7 @@ class Adapters(RuleBasedStateMachine):
     """A manager before an engine, and what a reader of the documents would expect of both."""
 
     @initialize(flavour=st.sampled_from(["vllm", "sglang"]))
-    def begin(self, flavour: str) -> None:
+    def begin(self, flavour: FlavourName) -> None:
         self.flavour = flavour
         self.folder = Path(tempfile.mkdtemp())
         for name in ("one", "two", "three"):

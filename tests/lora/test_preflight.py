@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -36,7 +36,7 @@ def test_a_whole_adapter_says_what_it_is(tmp_path: Path) -> None:
         ({"target_modules": 7}, "names no target_modules"),
     ],
 )
-def test_a_configuration_must_have_what_engines_read(tmp_path: Path, config: dict[str, object], problem: str) -> None:
+def test_a_configuration_must_have_what_engines_read(tmp_path: Path, config: dict[str, Any], problem: str) -> None:
     """Without rank or modules there is no adapter."""
     folder = make_adapter(tmp_path / "a", **config)
 

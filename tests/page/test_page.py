@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -10,6 +12,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from exporter.page.family import sample_lines
 from exporter.page.parse import InvalidPageError, parse_page
 from tests.harness.strategies import colliding_pages, mutated_pages, pages, stamped_pages
+
+if TYPE_CHECKING:
+    from exporter.page.page import Page
 
 PAGE = b"""\
 # HELP vllm:num_requests_waiting Number of requests waiting.
@@ -33,6 +38,13 @@ bare_untyped 42 1764000000000
 """
 
 
+def text_of(page: Page, name: str) -> bytes:
+    """Return the lines of a family that must be there."""
+    family = page.get(name)
+    assert family is not None
+    return family.text
+
+
 def test_families_are_found_by_whole_names() -> None:
     """A family ends where another begins, even when one name begins like the other."""
     page = parse_page(PAGE)
@@ -46,8 +58,8 @@ def test_families_are_found_by_whole_names() -> None:
     ]
     assert page.samples == 10
     assert page.raw == PAGE
-    assert page.get("vllm:num_requests_waiting").text == b"".join(PAGE.splitlines(keepends=True)[:3])
-    assert page.get("bare_untyped").text == b"bare_untyped 42 1764000000000\n"
+    assert text_of(page, "vllm:num_requests_waiting") == b"".join(PAGE.splitlines(keepends=True)[:3])
+    assert text_of(page, "bare_untyped") == b"bare_untyped 42 1764000000000\n"
 
 
 def test_a_page_of_the_same_shape_fits() -> None:
@@ -243,7 +255,7 @@ def test_a_page_whose_lines_were_mended_fits_the_next_one(text: bytes) -> None:
 
     assert second.shape is first.shape
     assert second.repairs == first.repairs != {}
-    assert (second.raw, second.get("foo").text) == (parse_page(text % 2).raw, parse_page(text % 2).get("foo").text)
+    assert (second.raw, text_of(second, "foo")) == (parse_page(text % 2).raw, text_of(parse_page(text % 2), "foo"))
 
 
 def test_comments_are_not_mended() -> None:

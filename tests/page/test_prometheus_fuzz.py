@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from exporter.page.parse import InvalidPageError, parse_page
 from exporter.page.writer import write
-from exporter.standard.rules import Rule, RuleSet, Source
+from exporter.standard.rules import Kind, Rule, RuleSet, Source
 from exporter.standard.twins import standardize
 from simulators.page_server import PageServer
 from simulators.prometheus import Prometheus, promtool_check
@@ -109,7 +109,7 @@ def shape_of(raw: bytes) -> Shape | None:
 
 def twin_rules(page: Page, number: int) -> RuleSet:
     """Return a rule for each family, under a name that no other page has."""
-    kinds = {"counter": "counter", "histogram": "histogram"}
+    kinds: dict[str, Kind] = {"counter": "counter", "histogram": "histogram"}
     names = enumerate((family.full_name, kinds.get(family.kind, "gauge")) for family in page.families())
     rules = (Rule(f"kthena:twin_{number}_{i}", kind, "Twin.", (Source(name),)) for i, (name, kind) in names)
     return RuleSet("any", tuple(rules))

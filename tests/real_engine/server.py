@@ -64,7 +64,7 @@ class RealEngine:
         self.session.close()
 
     def start(self) -> None:
-        command = [
+        command: list[str | Path] = [
             HOME / "venv" / "bin" / "vllm", "serve", HOME / "model", "--served-model-name", MODEL,
             "--host", "127.0.0.1", "--port", str(self._port), "--enforce-eager", "--dtype", "bfloat16",
             "--max-model-len", "512", "--max-num-seqs", "8", "--enable-prefix-caching",

@@ -49,8 +49,7 @@ def post(runtime: Runtime, path: str, **body: object) -> dict[str, Any]:
 
 def ask(vllm: EventfulEngine, name: str) -> list[float]:
     """Return the log-probabilities of a completion, asked twice so that it comes from the cache."""
-    for _ in range(2):
-        answer = vllm.complete(PROMPT, model=name, max_tokens=12, temperature=0, logprobs=1).json()
+    _, answer = (vllm.complete(PROMPT, model=name, max_tokens=12, temperature=0, logprobs=1).json() for _ in range(2))
     return [round(value, 3) for value in answer["choices"][0]["logprobs"]["token_logprobs"]]
 
 

@@ -87,7 +87,7 @@ def test_help_names_the_variables_without_a_flag() -> None:
     ended = run_to_end("--help", variables={"COLUMNS": "1000"})
 
     named = re.findall(r"Variables without a flag: ([\w, ]+)\.", ended.stdout)
-    assert named == [", ".join(option.variable for option in OPTIONS if not option.flags)]
+    assert named == [", ".join(str(option.variable) for option in OPTIONS if not option.flags)]
     assert not re.findall(r"--(?:redis|kv)", ended.stdout)
 
 

@@ -13,6 +13,7 @@ GREEDY = "import sys; x = b'x' * (64 << 20); print('ready', flush=True); sys.std
 def test_a_watch_sees_what_a_process_takes() -> None:
     """Peak and share of 64 MiB."""
     with subprocess.Popen([sys.executable, "-c", GREEDY], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
         process.stdout.readline()
         with Watch(process.pid) as watch:
             pass

@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -45,7 +46,7 @@ def run_until_signal(
     number: int = signal.SIGTERM,
 ) -> tuple[int, str]:
     """Run the script, send the signal as soon as its port is open, and return the exit code and the log."""
-    command = [SCRIPT, *arguments]
+    command: list[str | Path] = [SCRIPT, *arguments]
     with subprocess.Popen(command, env=environment(variables), stderr=subprocess.PIPE, text=True) as process:
         try:
             wait_until(lambda: is_open(host, port) or process.poll() is not None, "the port is open")

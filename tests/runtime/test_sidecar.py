@@ -59,6 +59,7 @@ def arguments(port: int, engine_port: int) -> list[str]:
 
 
 def serves(process: subprocess.Popen[str], port: int) -> bool:
+    assert process.stderr is not None
     assert process.poll() is None, process.stderr.read()
     with suppress(OSError):
         socket.create_connection((HOST, port)).close()

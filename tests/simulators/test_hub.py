@@ -51,7 +51,8 @@ def snapshot(hub: Hub, folder: Path, **options: Any) -> str | None:
         timeout=60,
         check=True,
     )
-    return json.loads(ended.stdout).get("error")
+    error: str | None = json.loads(ended.stdout).get("error")
+    return error
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -55,7 +55,7 @@ def get(bucket: Bucket, url: str | None = None, keys: Keys | None = OWNER, **opt
     """Get `model/weights`, read to its end."""
     config = {"read_timeout": 1, "response_checksum_validation": "when_required"}
     with closing(bucket.server.client(keys, url=url, **config)) as client:
-        answer = client.get_object(Bucket=bucket.name, Key="model/weights", **options)
+        answer: dict[str, Any] = client.get_object(Bucket=bucket.name, Key="model/weights", **options)
         with closing(answer["Body"]) as stream:
             return answer | {"Body": stream.read()}
 
@@ -269,9 +269,14 @@ def test_a_proxy_may_speak_tls(bucket: Bucket) -> None:
             assert client.head_object(Bucket=bucket.name, Key="model/weights")["ContentLength"] == len(BODY)
 
 
+def _address(netloc: str) -> tuple[str, int]:
+    host, _, port = netloc.partition(":")
+    return host, int(port)
+
+
 def test_a_listener_hears_everything() -> None:
     """And answers 404."""
-    with BadProxy() as listener, socket.create_connection(listener.netloc.split(":")) as client:
+    with BadProxy() as listener, socket.create_connection(_address(listener.netloc)) as client:
         client.sendall(b"GET /x?secret=1 HTTP/1.1\r\nHost: a\r\nX-Secret: 2\r\n\r\n")
         status = client.recv(100).split()[1]
 

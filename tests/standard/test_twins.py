@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 from math import isfinite
+from typing import cast
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from exporter.page.parse import parse_page
-from exporter.standard.rules import Rule, RuleSet, Source
+from exporter.standard.rules import Kind, Rule, RuleSet, Source
 from exporter.standard.twins import Standardized, WrongType, standardize
 from tests.harness.strategies import pages, values
 
@@ -28,16 +29,17 @@ def standardized(page: bytes, *rules: Rule) -> Standardized:
     return standardize(parse_page(page), RuleSet("test", rules))
 
 
-def twin(page: bytes, kind: str, *sources: Source | str, name: str = "k:x") -> str | None:
+def twin(page: bytes, kind: Kind, *sources: Source | str, name: str = "k:x") -> str | None:
     """Return the twin's sample lines."""
     named = tuple(Source(source) if isinstance(source, str) else source for source in sources)
     families = standardized(page, Rule(name, kind, "Help.", named)).families
     if not families:
         return None
     (family,) = families
-    header, lines = re.match(r"((?:#.*\n)*)((?:.|\n)*)", family.text.decode()).groups()
-    assert header.endswith(f"# TYPE {name} {kind}\n")
-    return lines
+    found = re.match(r"((?:#.*\n)*)((?:.|\n)*)", family.text.decode())
+    assert found is not None
+    assert found[1].endswith(f"# TYPE {name} {kind}\n")
+    return found[2]
 
 
 def test_a_twin_is_the_same_lines_under_another_name() -> None:
@@ -98,7 +100,7 @@ def test_the_first_source_that_is_present_wins(page: bytes, expected: str | None
         (b"e:x 1\n", "histogram", "e:x"),
     ],
 )
-def test_other_names_and_types_are_no_source(page: bytes, kind: str, source: str) -> None:
+def test_other_names_and_types_are_no_source(page: bytes, kind: Kind, source: str) -> None:
     """Whole names only, and a histogram is not a counter whatever its name ends in."""
     assert twin(page, kind, source) is None
 
@@ -135,7 +137,7 @@ def test_what_is_present_is_told_apart_from_what_is_missing() -> None:
 
 
 @pytest.mark.parametrize("kind", ["counter", "gauge"])
-def test_an_untyped_family_may_be_the_source_of_single_values(kind: str) -> None:
+def test_an_untyped_family_may_be_the_source_of_single_values(kind: Kind) -> None:
     """A family without a TYPE line gets the rule's type; it has no buckets."""
     assert twin(b"e:x 1\n", kind, "e:x") == "k:x 1\n"
 
@@ -262,6 +264,7 @@ def test_a_scaled_value_is_the_exact_product(value: str, scale: float) -> None:
     else:
         product = Fraction(repr(float(value))) * Fraction(repr(scale))
         assume(abs(product) < 10**308)
+        assert lines is not None
         scaled = lines.split()[1]
         assert (float(scaled), scaled) == (float(product), repr(float(scaled)))
 
@@ -303,7 +306,7 @@ def test_a_name_that_the_engine_has_is_left_to_it() -> None:
         (b"# TYPE k:h_sum gauge\n", "k:h", "histogram"),
     ],
 )
-def test_a_name_of_which_the_engine_has_a_series_is_left_to_it(page: bytes, name: str, kind: str) -> None:
+def test_a_name_of_which_the_engine_has_a_series_is_left_to_it(page: bytes, name: str, kind: Kind) -> None:
     """The series would be there twice, or under two types; the standard metric itself is missing."""
     source = b"# TYPE e %b\ne%b 1\n" % (kind.encode(), b"_count" if kind == "histogram" else b"")
 
@@ -335,7 +338,7 @@ def test_the_twin_of_any_family_has_exactly_its_samples(raw: bytes, data: st.Dat
     page = parse_page(raw)
     for family in page.families():
         kind = data.draw(st.sampled_from(["counter", "gauge"])) if family.kind == "untyped" else family.kind
-        rule = Rule("twin:of_x", kind, "Help.", (Source(family.full_name),))
+        rule = Rule("twin:of_x", cast("Kind", kind), "Help.", (Source(family.full_name),))
 
         twins = standardize(page, RuleSet("test", (rule,))).families
 

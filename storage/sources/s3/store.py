@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from botocore.auth import S3SigV4Auth  # type: ignore[import-untyped]
-from botocore.awsrequest import AWSRequest  # type: ignore[import-untyped]
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
 
 from storage.errors import CredentialsError, NetworkError
 
@@ -123,7 +123,7 @@ def _says_all(config: Config) -> bool:
 
 
 def _session() -> Any:  # noqa: ANN401 - botocore has no types
-    import botocore.session  # type: ignore[import-untyped]  # noqa: PLC0415 - 50 ms
+    import botocore.session  # noqa: PLC0415 - 50 ms
 
     return botocore.session.Session()
 
