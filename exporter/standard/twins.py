@@ -64,21 +64,38 @@ class Standardized:
         return (*(family.full_name for family in self.families), *own)
 
 
+class _Plan(NamedTuple):
+    """What is the same for every page of a shape: which source feeds which rule.
+
+    It holds the rules: their id, under which a shape remembers it, is not another object's as long as they live.
+    """
+
+    rules: RuleSet
+    chosen: tuple[tuple[Rule, Source], ...]
+    missing: tuple[str, ...]
+    taken: tuple[str, ...]
+    wrong_types: tuple[WrongType, ...]
+
+
 def standardize(page: Page, rules: RuleSet) -> Standardized:
     """Make the standard families of a page."""
-    twins: list[TextFamily] = []
-    missing: list[str] = []
-    # Both are the same for every page of a shape.
-    taken, wrong_types = page.shape.recall(id(rules), lambda: (_taken(page, rules), tuple(_wrong_types(page, rules))))
-    for rule in rules.rules:
-        if rule.name in page:
-            continue
-        twin = None if rule.name in taken else _first(_twins(page, rule))
-        if twin is None:
-            missing.append(rule.name)
-        else:
-            twins.append(twin)
-    return Standardized(tuple(twins), tuple(missing), taken, wrong_types)
+    plan = page.shape.recall(id(rules), lambda: _plan(page, rules))
+    twins = (_twin(page, rule, source) for rule, source in plan.chosen)
+    return Standardized(tuple(filter(None, twins)), plan.missing, plan.taken, plan.wrong_types)
+
+
+def _plan(page: Page, rules: RuleSet) -> _Plan:
+    taken = _taken(page, rules)
+    absent = [rule for rule in rules.rules if rule.name not in page]
+    found = [(rule, None if rule.name in taken else _source(page, rule)) for rule in absent]
+    chosen = tuple((rule, source) for rule, source in found if source)
+    missing = tuple(rule.name for rule, source in found if source is None)
+    return _Plan(rules, chosen, missing, taken, tuple(_wrong_types(page, rules)))
+
+
+def _source(page: Page, rule: Rule) -> Source | None:
+    """Return the first source that has samples; conditions on labels included, which a shape has, too."""
+    return next((source for source in rule.sources if _twin(page, rule, source)), None)
 
 
 def _taken(page: Page, rules: RuleSet) -> tuple[str, ...]:
@@ -98,15 +115,6 @@ def _wrong_types(page: Page, rules: RuleSet) -> Iterator[WrongType]:
 def _fits(kind: str, wanted: str) -> bool:
     """Tell whether a family can be the source of one: without a type it has single samples, never buckets."""
     return kind == wanted or (kind == "untyped" and wanted != "histogram")
-
-
-def _first(twins: Iterable[TextFamily | None]) -> TextFamily | None:
-    return next((twin for twin in twins if twin is not None), None)
-
-
-def _twins(page: Page, rule: Rule) -> Iterator[TextFamily | None]:
-    for source in rule.sources:
-        yield _twin(page, rule, source)
 
 
 def _twin(page: Page, rule: Rule, source: Source) -> TextFamily | None:

@@ -11,7 +11,7 @@ from exporter.telemetry.instruments import Histogram, Value
 from storage.supervisor.status import FINAL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from exporter.page.family import TextFamily
     from exporter.telemetry.volumes import Usage, Volumes
@@ -73,15 +73,13 @@ class DownloadTelemetry:
         if not self._write_roots:
             self._volumes.follow({job.output_dir for job in self._running.values()})
 
-    def families(self) -> Iterator[TextFamily]:
-        """Yield the families as they are now."""
+    def families(self) -> list[TextFamily]:
+        """Return the families as they are now."""
         with self._lock:
             running = tuple(self._running.values())
-        yield from _job_families(tuple((job.id, job.scheme, job.bytes_planned, job.bytes_done) for job in running))
-        for instrument in (self._outcomes, self._bytes, self._duration, self._retries):
-            yield instrument.family()
-        for usage in _storage(self._volumes.usages()):
-            yield usage.family()
+        jobs = _job_families(tuple((job.id, job.scheme, job.bytes_planned, job.bytes_done) for job in running))
+        kept = (self._outcomes, self._bytes, self._duration, self._retries)
+        return [*jobs, *(each.family() for each in (*kept, *_storage(self._volumes.usages())))]
 
 
 @lru_cache(maxsize=4)  # mostly there is none

@@ -10,7 +10,7 @@ from exporter.telemetry import names
 from exporter.telemetry.instruments import Histogram, Value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from exporter.page.family import TextFamily
 
@@ -150,15 +150,15 @@ class KvTelemetry:
         self._redis_up.set(value=0.0)
         self._errors.add(operation, reason)
 
-    def families(self, ledger: Ledger) -> Iterator[TextFamily]:
-        """Yield the families as they are now, with the sizes of `ledger`."""
+    def families(self, ledger: Ledger) -> list[TextFamily]:
+        """Return the families as they are now, with the sizes of `ledger`."""
         self._indexed.set(value=float(ledger.size))
         self._queued.set(value=float(ledger.pending))
-        for instrument in (
+        kept = (
             self._connected, self._events, self._blocks, self._dropped, self._resyncs, self._gaps, self._replayed,
             self._decode_errors, self._indexed, self._queued, self._lag, self._last_event, self._redis_up, self._duration, self._errors,
-        ):  # fmt: skip
-            yield instrument.family()
+        )  # fmt: skip
+        return [each.family() for each in kept]
 
 
 def enabled_family(*, enabled: bool) -> TextFamily:

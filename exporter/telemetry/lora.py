@@ -13,7 +13,7 @@ from lora.watcher import RECONCILES
 from lora.workers import OPERATIONS, OUTCOMES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from exporter.page.family import TextFamily
     from lora.adapter import Status
@@ -55,19 +55,20 @@ class LoraTelemetry:
         """Count an attempt to reset the engine's prefix cache."""
         self._resets.add(outcome)
 
-    def families(self, statuses: Iterable[Status], *, model_valid: bool | None) -> Iterator[TextFamily]:
-        """Yield the families as they are now; without a Model file there is nothing to say of it."""
-        if model_valid is not None:
-            valid = Value(names.MODEL_CONFIG_VALID)
-            valid.set(value=float(model_valid))
-            yield valid.family()
+    def families(self, statuses: Iterable[Status], *, model_valid: bool | None) -> list[TextFamily]:
+        """Return the families as they are now; without a Model file there is nothing to say of it."""
         statuses = tuple(statuses)
-        yield from _state_families(tuple((status.name, status.source, status.state) for status in statuses))
         stale = Value(names.LORA_POSSIBLY_STALE)
         stale.set(value=float(sum(status.possibly_stale for status in statuses)))
-        yield stale.family()
-        for instrument in (self._operations, self._duration, self._reconciles, self._resets):
-            yield instrument.family()
+        valid = Value(names.MODEL_CONFIG_VALID)
+        if model_valid is not None:
+            valid.set(value=float(model_valid))
+        kept = (stale, self._operations, self._duration, self._reconciles, self._resets)
+        return [
+            *([] if model_valid is None else [valid.family()]),
+            *_state_families(tuple((status.name, status.source, status.state) for status in statuses)),
+            *(each.family() for each in kept),
+        ]
 
 
 @lru_cache(maxsize=4)  # it hardly ever changes from one scrape to the next

@@ -228,7 +228,6 @@ STORAGE_SIZE: Final = _storage(
     "kthena_runtime_storage_size_bytes", "gauge", "Size of a write root's file system.", ("root",)
 )
 
-PROCESS_PREFIX: Final = "kthena_runtime_process_"
 PROCESS: Final = (
     Description("kthena_runtime_process_virtual_memory_bytes", "gauge", "Virtual memory size in bytes."),
     Description("kthena_runtime_process_resident_memory_bytes", "gauge", "Resident memory size in bytes."),

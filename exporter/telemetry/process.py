@@ -11,8 +11,12 @@ import resource
 from pathlib import Path
 from typing import Final
 
+from exporter.telemetry.names import PROCESS
+
 __all__ = ["ProcessFigures"]
 
+# In the order in which `read` has the values.
+_NAMES: Final = tuple(metric.name for metric in PROCESS)
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _STAT_BYTES: Final = 2048
@@ -30,20 +34,21 @@ class ProcessFigures:
         self._start = self._start_time(proc / "stat")
 
     def read(self) -> dict[str, float]:
-        """Return the values by name, without a prefix."""
+        """Return the values by the names of their metrics."""
         try:
             fields = self._fields()
             open_fds = len(os.listdir(self._fds))  # noqa: PTH208 - a third of the time of iterdir
         except OSError:
             return {}
-        return {
-            "virtual_memory_bytes": float(fields[_VSIZE]),
-            "resident_memory_bytes": float(int(fields[_RSS]) * _PAGE_BYTES),
-            "start_time_seconds": self._start,
-            "cpu_seconds_total": (int(fields[_UTIME]) + int(fields[_STIME])) / _TICKS,
-            "open_fds": float(open_fds),
-            "max_fds": float(resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
-        }
+        values = (
+            float(fields[_VSIZE]),
+            float(int(fields[_RSS]) * _PAGE_BYTES),
+            self._start,
+            (int(fields[_UTIME]) + int(fields[_STIME])) / _TICKS,
+            float(open_fds),
+            float(resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
+        )
+        return dict(zip(_NAMES, values, strict=True))
 
     def _fields(self) -> list[bytes]:
         # The system's own calls: a file object costs as much as all the rest.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import platform
 from functools import lru_cache
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from exporter import __version__
@@ -21,7 +22,7 @@ from exporter.telemetry.instruments import Histogram, Value, header_of
 from exporter.telemetry.process import ProcessFigures
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from exporter.engine.result import Scrape
     from exporter.telemetry.names import Description
@@ -57,10 +58,10 @@ class Telemetry:
             self._latency.make(route)
         self._instruments = (build, info, self._scrape_errors, self._repairs, self._requests, self._latency)
         self._process = ProcessFigures()
-        self._sources: list[Callable[[], Iterator[TextFamily]]] = []
+        self._sources: list[Callable[[], Iterable[TextFamily]]] = []
 
-    def add(self, source: Callable[[], Iterator[TextFamily]]) -> None:
-        """Let `families` yield those of `source` too."""
+    def add(self, source: Callable[[], Iterable[TextFamily]]) -> None:
+        """Let `families` return those of `source` too."""
         self._sources.append(source)
 
     def scraped(self, scrape: Scrape) -> None:
@@ -75,31 +76,30 @@ class Telemetry:
         self._requests.add(route, method, str(status))
         self._latency.observe(route, value=seconds)
 
-    def families(self) -> Iterator[TextFamily]:
-        """Yield the families that are kept here, and the process's."""
-        for instrument in self._instruments:
-            yield instrument.family()
-        for source in self._sources:
-            yield from source()
+    def families(self) -> list[TextFamily]:
+        """Return the families that are kept here, and the process's."""
         values = self._process.read()
-        for description in names.PROCESS:
-            name = description.name.removeprefix(names.PROCESS_PREFIX)
-            if name in values:
-                yield _family(description, {(): values[name]})
+        return [
+            *(instrument.family() for instrument in self._instruments),
+            *chain.from_iterable(source() for source in self._sources),
+            *(_family(one, {(): value}) for one in names.PROCESS if (value := values.get(one.name)) is not None),
+        ]
 
 
-def scrape_families(scrape: Scrape) -> Iterator[TextFamily]:
-    """Yield the families that describe one scrape.
+def scrape_families(scrape: Scrape) -> list[TextFamily]:
+    """Return the families that describe one scrape.
 
     # HELP kthena_runtime_engine_up Whether this scrape could read ...
     # TYPE kthena_runtime_engine_up gauge
     kthena_runtime_engine_up 1.0
     """
-    yield _family(names.ENGINE_UP, {(): float(scrape.up)})
-    yield _family(names.ENGINE_SCRAPE_DURATION, {(): scrape.duration})
-    yield _family(names.ENGINE_SCRAPE_SIZE, {(): float(scrape.size)})
-    yield _family(names.ENGINE_SCRAPE_SAMPLES, {(): float(scrape.page.samples)})
-    yield _presence(scrape.standard.present, scrape.standard.missing)
+    return [
+        _family(names.ENGINE_UP, {(): float(scrape.up)}),
+        _family(names.ENGINE_SCRAPE_DURATION, {(): scrape.duration}),
+        _family(names.ENGINE_SCRAPE_SIZE, {(): float(scrape.size)}),
+        _family(names.ENGINE_SCRAPE_SAMPLES, {(): float(scrape.page.samples)}),
+        _presence(scrape.standard.present, scrape.standard.missing),
+    ]
 
 
 @lru_cache(maxsize=4)  # it hardly ever changes from one scrape to the next

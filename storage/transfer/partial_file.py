@@ -54,6 +54,8 @@ class PartialFile:
 
     Attributes:
         file: What it is to become.
+        pending: The pieces that no worker has taken.
+        under_way: The pieces that workers fetch.
         resumed: Bytes that an earlier run left.
         arrived: Bytes that are there.
         refused: How often the source refused a request for it.
@@ -73,9 +75,9 @@ class PartialFile:
         self._lock = RLock()
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         spans = clipped(self._journal.spans(file), os.fstat(self._file).st_size)
-        self._pending = deque(missing(spans, file.size, part_size))
-        self._under_way: list[Piece] = []
-        self._is_split = len(self._pending) > 1 or any(start for start, _ in spans)
+        self.pending = deque(missing(spans, file.size, part_size))
+        self.under_way: list[Piece] = []
+        self._is_split = len(self.pending) > 1 or any(start for start, _ in spans)
         with enough_space(path):
             resize(self._file, file.size if self._is_split else sum(end for _, end in spans))
         self._spans = dict(spans)
@@ -90,28 +92,18 @@ class PartialFile:
         if self.resumed:
             self._observer.on_bytes(file.path, self.resumed)
 
-    @property
-    def pending(self) -> int:
-        """How many pieces no worker has taken."""
-        return len(self._pending)
-
-    @property
-    def active(self) -> int:
-        """How many workers fetch a piece."""
-        return len(self._under_way)
-
     def take(self) -> Piece:
         """Return a piece that no worker has taken; an empty one when there is none: of an empty file, say."""
         with self._lock:
-            piece = Piece(*self._pending.popleft()) if self._pending else Piece(0, 0)
-            self._under_way.append(piece)
+            piece = Piece(*self.pending.popleft()) if self.pending else Piece(0, 0)
+            self.under_way.append(piece)
             return piece
 
     def release(self, piece: Piece) -> bool:
         """End the work on a piece; return whether it was the last one."""
         with self._lock:
-            self._under_way.remove(piece)
-            return not self._under_way and not self._pending
+            self.under_way.remove(piece)
+            return not self.under_way and not self.pending
 
     def take_whole(self, piece: Piece) -> bool:
         """Make a piece the whole file, because the server sends no ranges; whether no other worker has done so."""
@@ -119,7 +111,7 @@ class PartialFile:
             if self.whole:
                 return False
             self.whole = True
-            self._pending.clear()
+            self.pending.clear()
             piece.end = self.file.size
             self.begin_again(piece)
             return True
@@ -176,7 +168,7 @@ class PartialFile:
     def mark(self) -> None:
         """Record how far all pieces have got: what arrives after that is fetched again when this process is killed."""
         with self._lock:
-            for piece in self._under_way:
+            for piece in self.under_way:
                 at = piece.at
                 if at != piece.marked and not self.abandoned:
                     piece.marked = at

@@ -130,7 +130,7 @@ class Scheduler:
                 partial = current if current and current.pending and not current.abandoned else self._choose()
                 if partial:
                     return partial, partial.take()
-                if not any(each.active for each in self._partials):
+                if not any(each.under_way for each in self._partials):
                     return None
                 self._condition.wait()
         return None
@@ -138,7 +138,7 @@ class Scheduler:
     def _choose(self) -> PartialFile | None:
         if self._waiting:
             return self._open(self._waiting.pop())
-        return max((each for each in self._partials if each.pending), key=lambda each: each.pending, default=None)
+        return max((each for each in self._partials if each.pending), key=lambda each: len(each.pending), default=None)
 
     def _open(self, file: RemoteFile) -> PartialFile:
         partial = PartialFile(file, make_parents(self._staging.tree, file.path), self._staging, self._part_size)
@@ -162,7 +162,7 @@ class Scheduler:
             self._condition.notify_all()
 
     def _drop(self, partial: PartialFile) -> None:
-        if not partial.active:
+        if not partial.under_way:
             partial.close()
             if partial in self._partials:
                 self._partials.remove(partial)
