@@ -67,7 +67,7 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._registry.register(Renamer(url))
 
-    def on_get(self, req: Request, resp: Response) -> None:  # noqa: ARG002 - Falcon's signature
+    def on_get(self, req: Request, resp: Response) -> None:
         """Collect and render."""
         resp.content_type = CONTENT_TYPE_LATEST
         resp.data = generate_latest(self._registry)

@@ -46,7 +46,7 @@ class PassThrough:
         request = requests.Request("GET", url, headers={"Accept-Encoding": "identity"})
         self._prepared = self._session.prepare_request(request)
 
-    def on_get(self, req: Request, resp: Response) -> None:  # noqa: ARG002 - Falcon's signature
+    def on_get(self, req: Request, resp: Response) -> None:
         """Fetch the page and pass it on."""
         with self._session.send(self._prepared, stream=True, timeout=60) as page:
             resp.data = page.raw.read()

@@ -22,7 +22,7 @@ _END_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _END_KEYS: Final = frozenset(b"qQ\x03")
 
 
-class StopDemo(Exception):  # noqa: N818 - no error: somebody asked
+class StopDemo(Exception):
     """Somebody asked the demo to end."""
 
 

@@ -18,7 +18,7 @@ COMMAND: Final = "kthena-runtime"
 COMMAND_LINE: Final = "/proc/1/cmdline"
 DEFAULT_PORT: Final = "9000"
 TIMEOUT_SECONDS: Final = 4.0
-LOOPBACK: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  a key to compare with, not an address to bind
+LOOPBACK: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 def runtime_arguments(command_line: Path) -> list[str]:

@@ -126,7 +126,7 @@ def _add_kv(parts: Parts, settings: Settings, telemetry: Telemetry) -> None:
         parts.checks.append(lambda: {"kv_events": Finding("off", detail)})
         return
     # Imported here: ZeroMQ and redis-py cost 13 MB that most pods do not need.
-    from exporter.kv import events as kv_events  # noqa: PLC0415
+    from exporter.kv import events as kv_events
 
     options = kv_events.KvOptions(
         engine=settings.engine,

@@ -62,8 +62,8 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     try:
         settings = resolve(_flags(build_parser(), argv), os.environ if environ is None else environ)
         # Imported here so that --help, --version and mistakes answer at once.
-        from exporter.memory import use_one_heap  # noqa: PLC0415
-        from exporter.service import ServiceError, run  # noqa: PLC0415
+        from exporter.memory import use_one_heap
+        from exporter.service import ServiceError, run
     except ConfigError as error:
         return _fail(str(error), EXIT_USAGE)
     try:

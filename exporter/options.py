@@ -63,7 +63,7 @@ OPTIONS: Final = (
         required=True,
         metavar="NAME",
     ),
-    Option("host", ("-H", "--host"), "Address to listen on.", values.text, default="0.0.0.0", metavar="ADDRESS"),  # noqa: S104 - ordered
+    Option("host", ("-H", "--host"), "Address to listen on.", values.text, default="0.0.0.0", metavar="ADDRESS"),
     Option(
         "port",
         ("-P", "--port"),

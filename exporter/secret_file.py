@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SecretFile", "read_secret", "reason"]
 
-_log: Final = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 _INTERVAL_SECONDS: Final = 1.0
 # A file that cannot be read within this time is an error at the start.
@@ -100,7 +100,7 @@ class SecretFile:
         is_stale = self._clock() - reading.at > _STALE_SECONDS
         if is_stale and not self._is_told:
             self._is_told = True
-            _log.warning("a secret file hangs, its secret counts no longer: file=%s", self._path)
+            logger.warning("a secret file hangs, its secret counts no longer: file=%s", self._path)
         return None if is_stale or reading.problem else reading.text
 
     def last(self) -> str:
@@ -156,9 +156,9 @@ class SecretFile:
     def _tell(self, new: _Reading) -> None:
         last = self._reading
         if new.problem and not last.problem:
-            _log.warning("a secret file cannot be read: file=%s reason=%s", self._path, reason(new.problem))
+            logger.warning("a secret file cannot be read: file=%s reason=%s", self._path, reason(new.problem))
         elif not new.problem and (last.problem or self._is_told):
-            _log.info("a secret file can be read again: file=%s", self._path)
+            logger.info("a secret file can be read again: file=%s", self._path)
 
 
 def read_secret(path: Path) -> str:

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Service", "ServiceError", "build", "run"]
 
-_log: Final = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 # Together with the server's own end (`exporter.api.server.DRAIN_SECONDS`) less than ten seconds.
 _STOP_SECONDS: Final = 0.5
@@ -95,7 +95,7 @@ class Service:
         deadline = max(monotonic() + _CLOSE_SECONDS, self.stopped_at + _END_SECONDS)
         for part in reversed(self.parts.running):
             if not _in_time(part.join, deadline - monotonic()):
-                _log.warning("a part of the runtime did not end in time: part=%s", type(part).__name__)
+                logger.warning("a part of the runtime did not end in time: part=%s", type(part).__name__)
         self.client.close()
 
 
@@ -151,7 +151,7 @@ def build(settings: Settings) -> Service:
         )
         raise ConfigError(message)
     if token is None and not _is_loopback(listener):
-        _log.warning("whoever reaches this port may load adapters and download models: see --api-token-file")
+        logger.warning("whoever reaches this port may load adapters and download models: see --api-token-file")
     router = Router(Gate(token.current if token is not None else None).admit, LANES)
     app = create_app(resources, telemetry, router=router, budget=budget)
     server = HttpServer(app, listener, budget=budget, lane_of=router.lane_of, unsent=room.size)
@@ -167,7 +167,7 @@ def run(settings: Settings) -> None:
     """
     logs.configure(form=settings.log_format, level=settings.log_level)
     for warning in settings.warnings:
-        _log.warning("%s", warning)
+        logger.warning("%s", warning)
     # Before the port is bound: whoever can reach the runtime can also end it cleanly.
     stop = Event()
     _on_end_signals(stop.set)
@@ -179,7 +179,7 @@ def run(settings: Settings) -> None:
         # What lives now lives on: keep the collector from going over it again and again.
         gc.collect()
         gc.freeze()
-        _log.info(
+        logger.info(
             "kthena-runtime %s serves %s for %s at %s", __version__, service.server.url, settings.engine,
             values.shown(settings.engine_metrics_url),
         )  # fmt: skip
@@ -188,7 +188,7 @@ def run(settings: Settings) -> None:
         signal.set_wakeup_fd(-1)
         service.stop()
         service.server.drain()
-    _log.info("ended")
+    logger.info("ended")
 
 
 def _in_time(action: Callable[[], object], seconds: float) -> bool:

@@ -176,13 +176,13 @@ def _given(option: Option, flag: _Text, environ: Mapping[str, str]) -> tuple[str
     return name, flag if flag is not None else option.default
 
 
-def _value(option: Option, origin: str | None, text: _Text) -> Any:  # noqa: ANN401 - a field of Settings
+def _value(option: Option, origin: str | None, text: _Text) -> Any:
     if option.repeatable:
         return tuple(_parsed(option, origin, one) for one in text or ())
     return None if text is None else _parsed(option, origin, str(text))
 
 
-def _parsed(option: Option, origin: str | None, text: str) -> Any:  # noqa: ANN401 - a field of Settings
+def _parsed(option: Option, origin: str | None, text: str) -> Any:
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -80,7 +80,7 @@ def seconds(value: str) -> float:
         seconds = float(value)
     except ValueError:
         seconds = 0.0
-    if not 0 < seconds <= 3600:  # noqa: PLR2004 - an hour; said in the message
+    if not 0 < seconds <= 3600:
         message = "must be a number of seconds above 0 and up to 3600"
         raise ValueError(message)
     return seconds
@@ -202,7 +202,7 @@ def endpoint(value: str) -> str:
     if not found or not 0 < int(found["port"] or 1) <= _MAX_PORT:
         message = "must be a ZeroMQ endpoint such as tcp://localhost:5557"
         raise ValueError(message)
-    return f"tcp://localhost:{found['port']}" if found["host"] in ("*", "0.0.0.0", "[::]") else value  # noqa: S104
+    return f"tcp://localhost:{found['port']}" if found["host"] in ("*", "0.0.0.0", "[::]") else value
 
 
 def count(most: int, *, least: int = 1) -> Callable[[str], int]:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Manager", "Observer"]
 
-_log: Final = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 INTERVAL_SECONDS: Final = 5.0
 
@@ -176,7 +176,7 @@ class Manager:
             self.unload(name)
         for name, one in new.items():
             if name in others:
-                _log.warning("adapter %s of the Model is left as a call asked for it", name)
+                logger.warning("adapter %s of the Model is left as a call asked for it", name)
             elif not one.is_same(ours.get(name)):
                 self.load(one, kept=True)
 

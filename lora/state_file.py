@@ -33,7 +33,7 @@ from storage.disk.regular import read_regular
 
 __all__ = ["Forgetful", "Kept", "Medium", "StateFile"]
 
-_log: Final = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 FILE: Final = "lora-adapters.json"
 VERSION: Final = 2
@@ -94,7 +94,7 @@ class StateFile:
         except OSError as error:
             # It may be read the next time: it stays, until there is another set to keep.
             self._stranger = True
-            _log.error("the adapters' state file cannot be read: %s", error.strerror)
+            logger.error("the adapters' state file cannot be read: %s", error.strerror)
             return Kept()
         try:
             return _decode(text)
@@ -102,9 +102,9 @@ class StateFile:
             try:
                 aside = self._put_aside()
             except OSError as error:
-                _log.error("the adapters' state file is damaged, and cannot be put aside: %s", error.strerror)
+                logger.error("the adapters' state file is damaged, and cannot be put aside: %s", error.strerror)
             else:
-                _log.error("the adapters' state file is damaged, put aside as %s", aside)
+                logger.error("the adapters' state file is damaged, put aside as %s", aside)
             return Kept()
 
     def _put_aside(self) -> Path:
@@ -117,7 +117,7 @@ class StateFile:
     def write(self, kept: Kept) -> None:
         """Replace the file."""
         if self._stranger:
-            _log.warning("the adapters' state file that could not be read is put aside as %s", self._put_aside())
+            logger.warning("the adapters' state file that could not be read is put aside as %s", self._put_aside())
             self._stranger = False
         new = self._path.with_suffix(".new")
         with new.open("wb") as file:

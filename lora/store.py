@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Store"]
 
-_log: Final = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 
 class Store:
@@ -84,7 +84,7 @@ class Store:
             self._is_behind = False
         except OSError as error:
             if not self._is_behind:
-                _log.error("the desired adapters cannot be kept: %s", error.strerror)
+                logger.error("the desired adapters cannot be kept: %s", error.strerror)
             self._is_behind = True
 
     def _present(self) -> Kept:

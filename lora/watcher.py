@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RECONCILES", "Watcher", "WatcherObserver"]
 
-_log: Final = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 RECONCILES: Final = ("in_sync", "repaired", "engine_unavailable")
 # An engine that does not list its adapters is asked to load them again this often.
@@ -94,8 +94,8 @@ class Watcher:
         while self._is_needed() and not self._stopping.wait(self._interval):
             try:
                 self._compare()
-            except Exception:  # noqa: BLE001 - the outermost frame of a thread, which must go on
-                _log.exception("comparing the adapters failed: a defect of the runtime")
+            except Exception:
+                logger.exception("comparing the adapters failed: a defect of the runtime")
 
     def _is_needed(self) -> bool:
         """Wait until there is anything to compare; return whether there is, as the runtime may end instead."""
@@ -110,7 +110,7 @@ class Watcher:
             models = self._engine.models()
         except LoraError as error:
             if not self._engine_is_away:
-                _log.warning("adapters cannot be compared: %s", error.message)
+                logger.warning("adapters cannot be compared: %s", error.message)
             self._engine_is_away = True
             self._engine_was_down |= isinstance(error, EngineUnavailableError) and error.is_down
             self._observer.reconciled(outcome="engine_unavailable")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OPERATIONS", "OUTCOMES", "OperationObserver", "Workers"]
 
-_log: Final = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 COUNT: Final = 8
 
@@ -90,8 +90,8 @@ class Workers:
         except LoraError as error:
             self._failed(record, goal, error)
             return "failed"
-        except Exception:  # noqa: BLE001 - the outermost frame of a thread
-            _log.exception("adapter %s: a defect of the runtime", record.name)
+        except Exception:
+            logger.exception("adapter %s: a defect of the runtime", record.name)
             self._failed(record, goal, LoraError(codes.INTERNAL, "a defect of the runtime, see its log"))
             return "failed"
         return "done"
@@ -107,10 +107,10 @@ class Workers:
         self._store.write()  # first: an answer is a promise that survives a restart
         self._records.settle(record, goal)
         if found:
-            _log.info("adapter %s is loaded from %s", record.name, found.engine_path)
+            logger.info("adapter %s is loaded from %s", record.name, found.engine_path)
         else:
-            _log.info("adapter %s is unloaded", record.name)
+            logger.info("adapter %s is unloaded", record.name)
 
     def _failed(self, record: Record, goal: Goal, error: LoraError) -> None:
         if self._records.fail(record, goal, error):
-            _log.warning("adapter %s: %s", record.name, error.message)
+            logger.warning("adapter %s: %s", record.name, error.message)

@@ -73,10 +73,10 @@ class _Observe:
     def __init__(self, observer: RequestObserver) -> None:
         self._observer = observer
 
-    def process_request(self, req: Request, resp: Response) -> None:  # noqa: ARG002 - Falcon's signature
+    def process_request(self, req: Request, resp: Response) -> None:
         req.context.started = perf_counter()
 
-    def process_response(self, req: Request, resp: Response, resource: object, req_succeeded: bool) -> None:  # noqa: ARG002, FBT001 - Falcon's signature
+    def process_response(self, req: Request, resp: Response, resource: object, req_succeeded: bool) -> None:
         self._observer.answered(
             route=req.uri_template or _UNMATCHED,
             method=req.method if req.method in _METHODS else "other",

@@ -23,7 +23,7 @@ from exporter.api.heads import RequestParser
 
 __all__ = ["Channel", "Standing"]
 
-_log: Final = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 # A client has this long for a request's head, and this long until the end of its body.
 HEAD_SECONDS: Final = 10.0
@@ -67,7 +67,7 @@ class Channel(HTTPChannel):
     _flush_exception: Any
     socket: Any
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - the signature of HTTPChannel
+    def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.unsent = self.turns = 0
         self.unsent_since = 0.0
@@ -142,8 +142,8 @@ class Channel(HTTPChannel):
                 task.close_on_finish = True
         except ClientDisconnected:
             task.close_on_finish = True
-        except Exception:  # noqa: BLE001 - what the application raises it answers itself; the thread must go on
-            _log.exception("an answer was broken off")
+        except Exception:
+            logger.exception("an answer was broken off")
             task.close_on_finish = True
         self._send()
         request.close()
@@ -194,7 +194,7 @@ class Channel(HTTPChannel):
         sizes: list[int] = [one.header_bytes_received + one.body_bytes_received for one in requests]
         return len(self._unread) + sum(sizes)
 
-    def _flush_some(self, do_close: bool = True) -> bool:  # noqa: FBT001, FBT002 - Waitress's signature
+    def _flush_some(self, do_close: bool = True) -> bool:
         """Send what the client takes; buffers keep what was sent, so that they go with the last byte."""
         is_any_sent = bool(super()._flush_some(do_close=do_close))  # type: ignore[misc]  # left out of Waitress's types
         if is_any_sent and not self.total_outbufs_len:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Connections"]
 
-_log: Final = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 _MOST: Final = 1000
 # Descriptors that are left for the engine, workers, files and Redis.
@@ -155,7 +155,7 @@ class Connections(TcpWSGIServer):
         waiting.register(self.socket, select.POLLIN)
         return bool(waiting.poll(0))
 
-    def _admit(self, client: socket.socket, address: Any) -> None:  # noqa: ANN401 - the socket module's own type
+    def _admit(self, client: socket.socket, address: Any) -> None:
         if len(self.active_channels) >= self._most and not self._make_room(Standing.QUEUED):
             client.close()
             return
@@ -181,7 +181,7 @@ class Connections(TcpWSGIServer):
     def _tell(self, message: str, fact: object) -> None:
         if monotonic() >= self._quiet_until:
             self._quiet_until = monotonic() + _QUIET_SECONDS
-            _log.warning(message, fact)
+            logger.warning(message, fact)
 
     def maintenance(self, now: float) -> None:
         """Leave it to `HttpServer`, which closes connections that are late."""

@@ -27,7 +27,7 @@ __all__ = ["PROBLEM_TYPE", "add_error_handlers", "problem"]
 
 PROBLEM_TYPE: Final = "application/problem+json"
 
-_log: Final = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 _RETRY_SECONDS: Final = "5"
 
@@ -50,7 +50,7 @@ def add_error_handlers(app: falcon.App[Request, Response]) -> None:
     app.add_error_handler(StorageError, _domain_error)
 
 
-def _http_error(req: Request, resp: Response, error: falcon.HTTPError, params: object) -> None:  # noqa: ARG001 - Falcon's signature
+def _http_error(req: Request, resp: Response, error: falcon.HTTPError, params: object) -> None:
     status = HTTPStatus(error.status_code)
     details = {
         HTTPStatus.NOT_FOUND: f"There is no {req.path} here; / lists what there is.",
@@ -60,19 +60,19 @@ def _http_error(req: Request, resp: Response, error: falcon.HTTPError, params: o
     problem(resp, status, error.description or details.get(status, status.description))
 
 
-def _token_unavailable(req: Request, resp: Response, error: TokenUnavailableError, params: object) -> None:  # noqa: ARG001 - Falcon's signature
+def _token_unavailable(req: Request, resp: Response, error: TokenUnavailableError, params: object) -> None:
     resp.set_header("Retry-After", _RETRY_SECONDS)
     detail = "The runtime cannot read the file of --api-token-file; its log says why."
     problem(resp, TOKEN_UNAVAILABLE.status, detail, code=TOKEN_UNAVAILABLE.name)
 
 
-def _domain_error(req: Request, resp: Response, error: LoraError | StorageError, params: object) -> None:  # noqa: ARG001 - Falcon's signature
+def _domain_error(req: Request, resp: Response, error: LoraError | StorageError, params: object) -> None:
     if error.row.status is HTTPStatus.SERVICE_UNAVAILABLE:
         resp.set_header("Retry-After", _RETRY_SECONDS)
     problem(resp, error.row.status, error.message, code=error.row.name)
 
 
-def _unexpected(req: Request, resp: Response, error: Exception, params: object) -> None:  # noqa: ARG001 - Falcon's signature
+def _unexpected(req: Request, resp: Response, error: Exception, params: object) -> None:
     # The outermost frame of a request: nothing of the traceback goes to the caller.
-    _log.error("%s %s failed", req.method, req.path, exc_info=error)
+    logger.error("%s %s failed", req.method, req.path, exc_info=error)
     problem(resp, HTTPStatus.INTERNAL_SERVER_ERROR, "A defect of the runtime; its log has the details.")

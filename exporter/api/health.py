@@ -25,7 +25,7 @@ class HealthResource:
 
     public: Final = True
 
-    def on_get(self, req: Request, resp: Response) -> None:  # noqa: ARG002 - Falcon's signature
+    def on_get(self, req: Request, resp: Response) -> None:
         """Answer that the process serves."""
         resp.media = {"status": "healthy", "service": "runtime"}
 
@@ -54,7 +54,7 @@ class ReadyResource:
         self._collector = collector
         self._checks = checks
 
-    def on_get(self, req: Request, resp: Response) -> None:  # noqa: ARG002 - Falcon's signature
+    def on_get(self, req: Request, resp: Response) -> None:
         """Answer 200 when all works, 503 and which does not otherwise."""
         scrape = self._collector.scrape(PROBE_BUDGET, glance=True)
         present, missing = len(scrape.standard.present), len(scrape.standard.missing)
@@ -81,7 +81,7 @@ class VersionResource:
         """Serve `versions` as they are."""
         self._versions = dict(versions)
 
-    def on_get(self, req: Request, resp: Response) -> None:  # noqa: ARG002 - Falcon's signature
+    def on_get(self, req: Request, resp: Response) -> None:
         """Answer with the versions."""
         resp.media = self._versions
 

@@ -44,7 +44,7 @@ class LandingResource:
             "selected": escape("/metrics?" + urlencode([("name[]", name) for name in STANDARD])),
         }
 
-    def on_get(self, req: Request, resp: Response) -> None:  # noqa: ARG002 - Falcon's signature
+    def on_get(self, req: Request, resp: Response) -> None:
         """Answer with the page."""
         scrape = self._collector.scrape(BUDGET, glance=True)
         resp.content_type = "text/html; charset=utf-8"

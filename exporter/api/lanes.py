@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Lanes", "Task"]
 
-_log: Final = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 
 class Task(Protocol):
@@ -51,7 +51,7 @@ class Lanes:
         """Have a task done by a thread of its lane."""
         self._lanes[self._choose(task)].add(task)
 
-    def shutdown(self, cancel_pending: bool = True, timeout: float = 5.0) -> bool:  # noqa: FBT001, FBT002 - Waitress's signature
+    def shutdown(self, cancel_pending: bool = True, timeout: float = 5.0) -> bool:
         """End all threads, within `timeout` seconds; return whether tasks were given up."""
         tasks = [task for queue in self._lanes.values() for task in queue.stop()]
         deadline = monotonic() + timeout
@@ -116,8 +116,8 @@ class _Queue:
         while (task := self._next()) is not None:
             try:
                 task.service()
-            except Exception:  # noqa: BLE001 - the outermost frame of a thread
-                _log.exception("a request failed")
+            except Exception:
+                logger.exception("a request failed")
 
     def _next(self) -> Task | None:
         with self._changed:

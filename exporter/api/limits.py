@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["UNSENT_BYTES", "Limits"]
 
-_log: Final = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 # How often the loop must wake up: for clients that are in the middle of a request, and for idle ones.
 _BUSY_WAKE_UP: Final = 1.0
@@ -53,7 +53,7 @@ class Limits:
         self._looked_at = now
         for channel in channels:
             if channel.is_late(now):
-                _log.debug("a client was disconnected that was too slow, or idle")
+                logger.debug("a client was disconnected that was too slow, or idle")
                 channel.handle_close()
         held = sum([channel.held() for channel in channels])
         if held > HELD_BYTES:
@@ -66,7 +66,7 @@ def _let_go_of_answers(channels: Sequence[Channel], excess: int, now: float) -> 
     waiting = [channel for channel in channels if channel.unsent]
     for channel in sorted(waiting, key=attrgetter("unsent_since")):
         if excess > 0 and now - channel.unsent_since > _MOMENT:
-            _log.debug("a client was disconnected that left %d bytes of its answer", channel.unsent)
+            logger.debug("a client was disconnected that left %d bytes of its answer", channel.unsent)
             channel.handle_close()
             excess -= channel.unsent
 
@@ -75,6 +75,6 @@ def _let_go_of_requests(channels: Sequence[Channel], total: int) -> None:
     """Close the connections with the largest requests that no thread works on, `total` bytes in all."""
     for size, channel in sorted(((one.held(), one) for one in channels), key=lambda pair: pair[0], reverse=True):
         if total > HELD_BYTES and channel.standing()[0] is not Standing.SERVED:
-            _log.debug("a client was disconnected that had sent %d bytes of requests", size)
+            logger.debug("a client was disconnected that had sent %d bytes of requests", size)
             channel.handle_close()
             total -= size

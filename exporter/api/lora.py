@@ -173,7 +173,7 @@ class AdaptersResource:
         """Serve `manager`."""
         self._manager = manager
 
-    def on_get(self, req: Request, resp: Response) -> None:  # noqa: ARG002 - Falcon's signature
+    def on_get(self, req: Request, resp: Response) -> None:
         """Answer with how each stands."""
         resp.media = {"adapters": [_shown(status) for status in self._manager.statuses()]}
 
@@ -187,7 +187,7 @@ class AdapterResource:
         """Serve `manager`."""
         self._manager = manager
 
-    def on_get(self, req: Request, resp: Response, name: str) -> None:  # noqa: ARG002 - Falcon's signature
+    def on_get(self, req: Request, resp: Response, name: str) -> None:
         """Answer with how it stands."""
         resp.media = _shown(self._manager.status(name))
 

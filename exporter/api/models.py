@@ -121,7 +121,7 @@ class DownloadsResource:
         """Serve `supervisor`."""
         self._supervisor = supervisor
 
-    def on_get(self, req: Request, resp: Response) -> None:  # noqa: ARG002 - Falcon's signature
+    def on_get(self, req: Request, resp: Response) -> None:
         """Answer with all of them, the oldest first."""
         resp.media = {"downloads": [job.to_json() for job in self._supervisor.list()]}
 
@@ -135,12 +135,12 @@ class DownloadResource:
         """Serve `supervisor`."""
         self._supervisor = supervisor
 
-    def on_get(self, req: Request, resp: Response, download: str) -> None:  # noqa: ARG002 - Falcon's signature
+    def on_get(self, req: Request, resp: Response, download: str) -> None:
         """Answer with how it stands."""
         resp.media = self._supervisor.get(download).to_json()
 
     on_head = on_get
 
-    def on_delete(self, req: Request, resp: Response, download: str) -> None:  # noqa: ARG002 - Falcon's signature
+    def on_delete(self, req: Request, resp: Response, download: str) -> None:
         """Ask it to end."""
         resp.media = self._supervisor.cancel(download).to_json()

@@ -35,7 +35,7 @@ class Router(CompiledRouter):
         self._admit = admit
         self._lanes = lanes
 
-    def find(self, uri: str, req: Request | None = None) -> Any:  # noqa: ANN401 - Falcon's own type is as wide
+    def find(self, uri: str, req: Request | None = None) -> Any:
         """Return the route of a path, once the caller is let in."""
         route = super().find(uri, req)
         if req is not None:
@@ -69,7 +69,7 @@ def _within(places: Places, responder: Responder) -> Responder:
 
 
 def _options(allow: str) -> Responder:
-    def respond(req: Request, resp: Response, **params: object) -> None:  # noqa: ARG001 - Falcon's signature
+    def respond(req: Request, resp: Response, **params: object) -> None:
         resp.status = falcon.HTTP_204
         resp.set_header("Allow", allow)
 

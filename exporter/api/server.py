@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["THREADS", "HttpServer"]
 
-_log: Final = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 THREADS: Final = sum(share.threads for share in SHARES.values())
 # Longer than a scrape takes that Prometheus still waits for is of no use to anyone.
@@ -91,7 +91,7 @@ class HttpServer:
         while self._is_busy() and monotonic() < deadline:
             self._loop_once(0.05)
         if self._is_busy():
-            _log.warning("requests under way were cut off after %g s", DRAIN_SECONDS)
+            logger.warning("requests under way were cut off after %g s", DRAIN_SECONDS)
         for channel in self._server.channels:
             channel.handle_close()
         self._lanes.shutdown(timeout=1)
@@ -126,6 +126,6 @@ def _parse(channels: Sequence[Channel], until: float) -> bool:
     return True
 
 
-def _lane(channel: Any, lane_of: Callable[[str], Lane]) -> Lane:  # noqa: ANN401 - Waitress's types leave requests out
+def _lane(channel: Any, lane_of: Callable[[str], Lane]) -> Lane:
     request = channel.requests[0]
     return Lane.QUICK if request.error else lane_of(request.path)

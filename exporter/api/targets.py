@@ -31,7 +31,7 @@ _TARGET: Final = re.compile(
 class RequestTarget:
     """Falcon middleware that refuses other targets before anything is routed."""
 
-    def process_request(self, req: Request, resp: Response) -> None:  # noqa: ARG002 - Falcon's signature
+    def process_request(self, req: Request, resp: Response) -> None:
         """Look at the target as it was sent, or at the path where the server does not say."""
         target: str | None = req.env.get("REQUEST_URI")
         is_fine = req.path.startswith("/") if target is None else _TARGET.fullmatch(target)

@@ -20,7 +20,7 @@ class UnsupportedResource:
         """Answer with this sentence."""
         self._detail = detail
 
-    def on_get(self, req: Request, resp: Response, **params: str) -> None:  # noqa: ARG002 - Falcon's signature
+    def on_get(self, req: Request, resp: Response, **params: str) -> None:
         """Refuse."""
         raise EngineRefusedError(codes.UNSUPPORTED_ENGINE, self._detail)
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EngineCollector"]
 
-_log: Final = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 _NO_PAGE: Final = parse_page(b"")
 
@@ -154,8 +154,8 @@ class EngineCollector(Collector):
         except ScrapeError as error:
             # Made anew: the one raised holds on to the frames it went through, and to the page in them.
             failure = ScrapeError(error.reason, error.detail)
-        except Exception:  # noqa: BLE001 - the outermost frame of a scrape: the page must still come
-            _log.exception("scrape failed for a reason that is a defect of the runtime")
+        except Exception:
+            logger.exception("scrape failed for a reason that is a defect of the runtime")
             failure = ScrapeError(Reason.INTERNAL, "a defect of the runtime, see its log")
         return self._failed(failure, self._clock() - started)
 

@@ -44,11 +44,11 @@ class DeadlineSocket(socket.socket):
 
     deadline: Deadline
 
-    def makefile(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the signature of socket.socket
+    def makefile(self, *args: Any, **kwargs: Any) -> Any:
         """Return a file whose buffer holds a small page, which is then there with one read."""
         return super().makefile(*args, **({"buffering": _BUFFER} | kwargs))
 
-    def recv_into(self, *args: Any, **kwargs: Any) -> int:  # noqa: ANN401 - the signature of socket.socket
+    def recv_into(self, *args: Any, **kwargs: Any) -> int:
         """Read, within what is left."""
         self.settimeout(self.deadline.left())
         return super().recv_into(*args, **kwargs)
@@ -59,7 +59,7 @@ class DeadlineTLSSocket(ssl.SSLSocket):
 
     deadline: Deadline
 
-    def recv_into(self, *args: Any, **kwargs: Any) -> int:  # noqa: ANN401 - the signature of ssl.SSLSocket
+    def recv_into(self, *args: Any, **kwargs: Any) -> int:
         """Read, within what is left."""
         # The handshake reads too, before the deadline has been put on.
         if hasattr(self, "deadline"):

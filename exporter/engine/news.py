@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ScrapeNews"]
 
-_log: Final = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 
 class ScrapeNews:
@@ -31,15 +31,15 @@ class ScrapeNews:
         if reason is not self._failing:
             self._failing = reason
             if scrape.error:
-                _log.warning("engine metrics unavailable: %s", scrape.error)
+                logger.warning("engine metrics unavailable: %s", scrape.error)
             else:
-                _log.info("engine metrics available again: %d samples", scrape.page.samples)
+                logger.info("engine metrics available again: %d samples", scrape.page.samples)
         if not scrape.error:
             self._tell_of_standard(scrape.standard, scrape.page.samples)
 
     def _tell_of_standard(self, standard: Standardized, samples: int) -> None:
         if not standard.present and not self._without_standard:
-            _log.warning(
+            logger.warning(
                 "none of the standard metrics is on the engine's page (%d samples): is --engine %s right? "
                 "It may be: some engines, SGLang for one, show most metrics only after their first request",
                 samples,
@@ -49,4 +49,4 @@ class ScrapeNews:
         for wrong in standard.wrong_types:
             if wrong not in self._wrong_types:
                 self._wrong_types.add(wrong)
-                _log.warning("%s: %s is a %s, the rule wants a %s", *wrong)
+                logger.warning("%s: %s is a %s, the rule wants a %s", *wrong)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["hash_blocks"]
 
-_UINT32: Final = next(code for code in "IL" if array(code).itemsize == 4)  # noqa: PLR2004 - bytes of a uint32
+_UINT32: Final = next(code for code in "IL" if array(code).itemsize == 4)
 _SWAPPED: Final = sys.byteorder == "little"
 _MASK: Final = (1 << 63) - 1
 _first: Final = Struct(">Q").unpack_from

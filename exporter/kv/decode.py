@@ -167,7 +167,7 @@ def _open(payload: bytes) -> tuple[float, list[Any]]:
         raise PayloadError(message) from None
     if isinstance(batch, dict):
         batch = [batch.get("ts"), batch.get("events")]
-    if not isinstance(batch, list) or len(batch) < 2:  # noqa: PLR2004 - time and events
+    if not isinstance(batch, list) or len(batch) < 2:
         message = "not an event batch"
         raise PayloadError(message)
     timestamp, events = batch[:2]
@@ -177,7 +177,7 @@ def _open(payload: bytes) -> tuple[float, list[Any]]:
     return float(timestamp), events
 
 
-def _event(raw: Any) -> Event:  # noqa: ANN401 - whatever MessagePack holds
+def _event(raw: Any) -> Event:
     tag = raw["type"] if isinstance(raw, dict) else raw[0] if isinstance(raw, list) and raw else None
     kind = _KINDS.get(tag) if isinstance(tag, str) else None
     if kind is None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LABELS", "KvEvents", "KvObserver", "KvOptions"]
 
-_log: Final = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 CONNECT_SECONDS: Final = 2.0
 ANSWER_SECONDS: Final = 5.0
@@ -157,7 +157,7 @@ class KvEvents:
         while not self._stopping.wait(PATIENCE_SECONDS):
             for link, finding in self.findings().items():
                 if finding.fails and said.get(link) != finding.detail:
-                    _log.warning("%s: %s", link, finding.detail)
+                    logger.warning("%s: %s", link, finding.detail)
                 said[link] = finding.detail
 
 

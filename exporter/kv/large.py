@@ -91,7 +91,7 @@ def open_large(payload: bytes) -> list[Any]:
     return [batch.ts, batch.events]
 
 
-def open_event(raw: Raw) -> Any:  # noqa: ANN401 - whatever MessagePack holds
+def open_event(raw: Raw) -> Any:
     """Return an event as `msgspec.msgpack.decode` does, if it is small or has the form of one.
 
     Raises:
@@ -107,10 +107,10 @@ def open_event(raw: Raw) -> Any:  # noqa: ANN401 - whatever MessagePack holds
     return msgspec.structs.asdict(_decode(raw, _EventMap if is_map else form))
 
 
-def _decode(data: bytes | Raw, form: type[Any]) -> Any:  # noqa: ANN401 - of the type that is given
+def _decode(data: bytes | Raw, form: type[Any]) -> Any:
     return msgspec.msgpack.decode(data, type=form)
 
 
 def _is_map(data: bytes | Raw) -> bool:
     first = memoryview(data)[0]
-    return 0x80 <= first <= 0x8F or first in (0xDE, 0xDF)  # noqa: PLR2004 - as MessagePack has it
+    return 0x80 <= first <= 0x8F or first in (0xDE, 0xDF)

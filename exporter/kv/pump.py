@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OPERATIONS", "REASONS", "RESYNCS", "Pump", "PumpObserver"]
 
-_log: Final = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 # The `reason` of a failure: the first class that fits (subclasses first).
 _REASONS: Final[tuple[tuple[type[Exception], str], ...]] = (
@@ -154,7 +154,7 @@ class Pump:
         self._thread.join(max(self._deadline - self._clock(), 0.0) + LAST_SECONDS)
         left, more = self._ledger.size, " or more" if self._misses_some else ""
         if left or more:
-            _log.warning("%d%s fields of this pod stay in Redis until its next start", left, more)
+            logger.warning("%d%s fields of this pod stay in Redis until its next start", left, more)
 
     def _run(self) -> None:
         while not self._is_last_turn():
@@ -194,7 +194,7 @@ class Pump:
             self._pause = self._first_pause
             if self.failure is not None:  # over only now: a full Redis answers checks and refuses writes
                 if self._log_success.due():
-                    _log.info("Redis takes the KV index")
+                    logger.info("Redis takes the KV index")
                 self.failure = None
             self._ledger.wait(max(self._check_at - self._clock(), 0.0), unless=self._stopping.is_set)
             if self._ledger.pending:
@@ -293,7 +293,7 @@ class Pump:
         self._observer.redis_failed(operation=operation, reason=reason)
         # What stays wrong is logged by `exporter.kv.events` as well, after a minute.
         if reason != self.failure and self._log_failure[reason].due():
-            _log.warning(
+            logger.warning(
                 "Redis does not take the KV index (%s): events are kept and written later", reason,
                 exc_info=error if reason == "internal" else None,
             )  # fmt: skip

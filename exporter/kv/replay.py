@@ -163,6 +163,6 @@ class Replay:
 
 def _reply(frames: list[bytes]) -> tuple[int, bytes] | None:
     """Return number and payload, or nothing at the end."""
-    if len(frames) not in (3, 4) or len(frames[-2]) != 8:  # noqa: PLR2004 - see the forms above
+    if len(frames) not in (3, 4) or len(frames[-2]) != 8:
         raise UnsoundReplayError("not a reply")
     return None if frames[-2] == _END else (int.from_bytes(frames[-2], "big"), frames[-1])

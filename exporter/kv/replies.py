@@ -75,7 +75,7 @@ class BoundedParser(BaseParser):
         poller.register(self._sock, select.POLLIN)
         return bool(poller.poll(1000 * timeout))
 
-    def read_response(self, disable_decoding: bool = False, **_: object) -> Any:  # noqa: ANN401, ARG002, FBT001, FBT002 - redis-py's signature
+    def read_response(self, disable_decoding: bool = False, **_: object) -> Any:  # noqa: ARG002, FBT001, FBT002 - redis-py's signature
         """Return the next reply: bytes, a number, a list, `None`, or an error."""
         self._begin(_PATIENCE)
         return self._reply(0)
@@ -116,7 +116,7 @@ class BoundedParser(BaseParser):
         found: ResponseError = error
         return found
 
-    def _reply(self, depth: int) -> Any:  # noqa: ANN401 - of five kinds
+    def _reply(self, depth: int) -> Any:
         line = self._line()
         kind, rest = line[:1], line[1:]
         if kind == b":":

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EventStream", "Replays", "StreamObserver"]
 
-_log: Final = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 ENGINE_RESTART: Final = "engine_restart"
 # Each try brings at least a socket's buffer full, of the engine's ten thousand batches.
@@ -184,7 +184,7 @@ class EventStream:
     def _restart(self) -> None:
         self._restarts.append(self._clock())
         if times := self._log_restart.due():
-            _log.info("engine restarted, its blocks are dropped: dp_rank=%d count=%d", self._rank, times)
+            logger.info("engine restarted, its blocks are dropped: dp_rank=%d count=%d", self._rank, times)
         self._observer.resynced(reason=ENGINE_RESTART)
         self._ledger.clear(self._rank)
         self._next = self._paused_at = 0
@@ -204,7 +204,7 @@ class EventStream:
         lost = min(number - self._next, _MOST_LOST)
         self.tally.drop(Drop.LOST, lost)
         if lost := self._log_loss.due(lost):
-            _log.warning("event batches are lost: dp_rank=%d count=%d: %s", self._rank, lost, self._why_lost())
+            logger.warning("event batches are lost: dp_rank=%d count=%d: %s", self._rank, lost, self._why_lost())
 
     def _why_lost(self) -> str:
         if self._replay is None:
@@ -265,5 +265,5 @@ class EventStream:
 
     def _note_replay(self, failure: str | None) -> None:
         if failure != self.replay_failure and failure and self._log_replay.due():
-            _log.warning("the engine's replay socket is of no use (dp_rank %d): %s", self._rank, failure)
+            logger.warning("the engine's replay socket is of no use (dp_rank %d): %s", self._rank, failure)
         self.replay_failure = failure

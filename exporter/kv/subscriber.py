@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Subscriber", "SubscriberObserver", "endpoint_of_rank"]
 
-_log: Final = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 RECONNECT_MS: Final = 250
 LONGEST_RECONNECT_MS: Final = 5_000
@@ -131,8 +131,8 @@ class Subscriber:
                     self.stream.pause()
                     give_back()
                 self.stream.report()
-        except Exception:  # noqa: BLE001 - the outermost frame of a thread
-            _log.exception("KV events of dp_rank %d are no longer read: a defect of the runtime", self.rank)
+        except Exception:
+            logger.exception("KV events of dp_rank %d are no longer read: a defect of the runtime", self.rank)
         finally:
             if self.connected:
                 self.connected = False
@@ -161,7 +161,7 @@ class Subscriber:
             self._observer.connection(self.rank, up=is_up)
             if times := self._log_change[is_up].due():
                 event = "connected" if is_up else "connection lost"
-                _log.info("KV events: %s: dp_rank=%d count=%d", event, self.rank, times)
+                logger.info("KV events: %s: dp_rank=%d count=%d", event, self.rank, times)
             if is_up:
                 self.stream.connected()
         if link.is_given_up:
@@ -170,7 +170,7 @@ class Subscriber:
     def _refuse(self, link: Link) -> None:
         """Pass over the message that ended the connection, and connect again."""
         if not self.refused:
-            _log.warning(
+            logger.warning(
                 "KV events of dp_rank %d: the engine sent a message of more than %d bytes, or one that is not ZeroMQ's; "
                 "it is left out", self.rank, MAX_PAYLOAD,
             )  # fmt: skip

@@ -65,7 +65,7 @@ def _parse(raw: bytes, shape: Shape | None, limit: int) -> Page:
     check_labels(raw)
     for draft in drafts.values():
         draft.check_bounds(raw)
-    if scattered := sum(len(draft.bounds) > 2 for draft in drafts.values()):  # noqa: PLR2004 - start and end of one run
+    if scattered := sum(len(draft.bounds) > 2 for draft in drafts.values()):
         repairs[Repair.DUPLICATE_FAMILY] = scattered
     shapes = [draft.shape() for draft in drafts.values()]
     if Repair.SHADOWED_HEADER in repairs or Repair.DUPLICATE_FAMILY in repairs:
@@ -104,7 +104,7 @@ class _Draft:
 
     def merged(self, raw: bytes) -> bytes | memoryview:
         """Return the family's lines in one place, under one header."""
-        if len(self.bounds) == 2:  # noqa: PLR2004 - one start and one end
+        if len(self.bounds) == 2:
             return memoryview(raw)[self.bounds[0] : self.bounds[1]]
         block = BytesIO()
         for span in (self.help, self.type):

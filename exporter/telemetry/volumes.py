@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Usage", "Volumes", "measure"]
 
-_log: Final = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 _INTERVAL_SECONDS: Final = 5.0
 _STALE_SECONDS: Final = 60.0
@@ -76,7 +76,7 @@ class Volumes:
             self._hanging |= hanging
             followed = self._followed
         for name in sorted(hanging):
-            _log.warning("a volume hangs and has no figures until it answers: directory=%s", name)
+            logger.warning("a volume hangs and has no figures until it answers: directory=%s", name)
         return {name: fresh[name] for name in sorted(followed & fresh.keys())}
 
     def join(self) -> None:
@@ -106,7 +106,7 @@ class Volumes:
             is_back = directory in self._hanging
             self._hanging.discard(directory)
         if is_back:
-            _log.info("a volume answers again: directory=%s", directory)
+            logger.info("a volume answers again: directory=%s", directory)
 
     def _rest(self, directory: str) -> bool:
         """Wait until it is time to measure again; return whether that is still wanted."""

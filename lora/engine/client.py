@@ -212,9 +212,9 @@ class EngineClient:
 
     def _send(self, method: str, route: str, body: dict[str, str] | None = None, *, timeout: float) -> Answer:
         # Imported at the first call: requests costs 8 MB that most pods do not need.
-        from requests import RequestException  # noqa: PLC0415
+        from requests import RequestException
 
-        from lora.engine.exchange import Exchange, LargeAnswerError  # noqa: PLC0415
+        from lora.engine.exchange import Exchange, LargeAnswerError
 
         self._exchange = self._exchange or Exchange()
         key = self._api_key()

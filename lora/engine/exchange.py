@@ -61,7 +61,7 @@ class Answer:
         """The body as text."""
         return self.content.decode(errors="replace")
 
-    def json(self) -> Any:  # noqa: ANN401 - whatever the engine sends
+    def json(self) -> Any:
         """Return the body read as JSON.
 
         Raises:
@@ -82,7 +82,7 @@ class _Timed:
         self._end = None if value is None else monotonic() + value
         super().settimeout(value)  # type: ignore[misc]
 
-    def recv_into(self, *args: Any, **kwargs: Any) -> int:  # noqa: ANN401 - the signature of socket.socket
+    def recv_into(self, *args: Any, **kwargs: Any) -> int:
         if self._end is not None:
             left = self._end - monotonic()
             if left <= 0:
@@ -122,7 +122,7 @@ class _TLSPool(HTTPSConnectionPool):
 
 
 class _Adapter(HTTPAdapter):
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - the signature of HTTPAdapter
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         context = create_urllib3_context()
         context.sslsocket_class = _TLSSocket
         super().init_poolmanager(*args, ssl_context=context, **kwargs)

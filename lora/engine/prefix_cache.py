@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RESETS", "CacheEngine", "CacheObserver", "PrefixCache", "Reset", "Served"]
 
-_log: Final = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 # How long a reset is tried while requests run, before the new weights are loaded all the same.
 PATIENCE_SECONDS: Final = 30.0
@@ -193,7 +193,7 @@ class PrefixCache:
             if withdrawn.wait(0.0 if gives_up else PAUSE_SECONDS):
                 raise WithdrawnError
             if gives_up:
-                _log.warning("adapter %s: %s", name, WARNING)
+                logger.warning("adapter %s: %s", name, WARNING)
                 return
 
     def retry(self) -> bool:
@@ -205,7 +205,7 @@ class PrefixCache:
         now = self._clock()
         if now - self._tried < RETRY_SECONDS or self._reset() is not Reset.DONE:
             return False
-        _log.info("the prefix cache is reset: adapters %s answer from their own weights again", ", ".join(suspects))
+        logger.info("the prefix cache is reset: adapters %s answer from their own weights again", ", ".join(suspects))
         return True
 
     def _reset(self) -> Reset:

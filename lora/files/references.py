@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["References"]
 
-_log: Final = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 RENEW_SECONDS: Final = 3600.0
 DEAD_SECONDS: Final = 24 * 3600.0
@@ -99,7 +99,9 @@ class References:
             draft.replace(path)
         except OSError as error:
             if base not in self._failed:
-                _log.warning("%s cannot be written: other runtimes may remove adapters there: %s", path, error.strerror)
+                logger.warning(
+                    "%s cannot be written: other runtimes may remove adapters there: %s", path, error.strerror
+                )
             self._failed.add(base)
             self._renewed.pop(base, None)
         else:
@@ -126,7 +128,7 @@ class References:
         except LockedError:
             return False
         except OSError as error:
-            _log.warning("old adapters in %s cannot be removed: %s", base, error.strerror)
+            logger.warning("old adapters in %s cannot be removed: %s", base, error.strerror)
         del self._locks[base]
         with suppress(OSError):
             work.rmdir()
@@ -144,7 +146,7 @@ class References:
         unneeded = generations.contents() - kept - in_use - self._referred(base)
         removed = [name for name in sorted(unneeded) if (base / name).is_dir() and self._remove(base / name)]
         if removed:
-            _log.info("removed %d directories of old adapters in %s: %s", len(removed), base, ", ".join(removed))
+            logger.info("removed %d directories of old adapters in %s: %s", len(removed), base, ", ".join(removed))
 
     def _remove(self, path: Path) -> bool:
         leaving = path.parent / OWN_DIRECTORY / f"{_LEAVING}{path.name}"

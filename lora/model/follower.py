@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ModelSource", "Wants"]
 
-_log: Final = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 POLL_SECONDS: Final = 1.0
 # As much as a ConfigMap holds.
@@ -74,8 +74,8 @@ class ModelSource:
         while True:
             try:
                 look()
-            except Exception:  # noqa: BLE001 - the outermost frame of a thread, which must go on
-                _log.exception("following the Model failed: a defect of the runtime")
+            except Exception:
+                logger.exception("following the Model failed: a defect of the runtime")
             if self._stopping.wait(POLL_SECONDS):
                 return
             look = self._look
@@ -113,9 +113,9 @@ class ModelSource:
             self._report(f"{self._path} cannot be followed: {error.message}")
         else:
             self._report(None)
-            _log.info("the Model asks for %d adapters", len(wanted))
+            logger.info("the Model asks for %d adapters", len(wanted))
 
     def _report(self, problem: str | None) -> None:
         if problem and problem != self.problem:
-            _log.error("%s", problem)
+            logger.error("%s", problem)
         self.problem = problem

@@ -227,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         host=options.host,
         port=options.port,
     ) as engine:
-        print(f"engine {options.engine} listening on {engine.url}", flush=True)  # noqa: T201
+        print(f"engine {options.engine} listening on {engine.url}", flush=True)
         signal.sigwait(ends)
     return 0
 

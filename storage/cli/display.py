@@ -106,7 +106,7 @@ class _Log:
 
 class _Bar:
     def __init__(self, stderr: TextIO, *, verbose: bool) -> None:
-        from tqdm import tqdm  # noqa: PLC0415 - 40 ms, for terminals only
+        from tqdm import tqdm
 
         self._tqdm = tqdm
         self._stderr = stderr

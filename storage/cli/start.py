@@ -20,7 +20,7 @@ def main() -> NoReturn:
     # Until there is something to end in order.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     with Spare() as spare:
-        from storage.cli.main import main as run  # noqa: PLC0415 - after the worker was started
+        from storage.cli.main import main as run
 
         code = run(start=spare.take)
     leave(code)

@@ -64,7 +64,7 @@ class _Crc:
 
 def _crc_model(name: str) -> tuple[Any, int]:
     """Return what computes a CRC, and the bytes that it has."""
-    import anycrc  # noqa: PLC0415 - by those only who compute one
+    import anycrc
 
     model, bits = _CRCS[name]
     return anycrc.Model(model), bits // 8

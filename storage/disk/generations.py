@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Generation", "Generations", "GenerationsLayout", "content_at", "content_of", "is_content"]
 
-_log: Final = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 RECORD: Final = f"{OWN_DIRECTORY}/generations.json"
 VERSION: Final = 1
@@ -192,7 +192,7 @@ class Generations:
         names = (path.with_suffix(f".damaged{f'-{number}' if number > 1 else ''}") for number in count(1))
         aside = next(name for name in names if not name.exists())
         path.replace(aside)
-        _log.warning(
+        logger.warning(
             "%s is damaged, and is kept as %s: the directories of contents that are in %s now are never removed, "
             "because it may have listed them; remove by hand those that no engine needs",
             path, aside.name, self._base,

@@ -233,7 +233,7 @@ def _born(pid: int) -> str:
     """Return when a process started, in the kernel's ticks; empty when there is none."""
     fields = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()
     # A zombie has ended, whoever has yet to collect it.
-    return fields[19] if len(fields) > 19 and fields[0] not in "ZX" else ""  # noqa: PLR2004 - proc(5)
+    return fields[19] if len(fields) > 19 and fields[0] not in "ZX" else ""
 
 
 def _text(path: str) -> str:

@@ -216,7 +216,7 @@ def _decode(text: str, origin: str) -> object:
         raise ConfigError(f"{origin} is not JSON") from None
 
 
-def _parse(key: str, value: object, origin: str) -> Any:  # noqa: ANN401 - a field of Config
+def _parse(key: str, value: object, origin: str) -> Any:
     if key == "anonymous":
         return boolean(value, origin)
     if not isinstance(value, str):

@@ -121,7 +121,7 @@ def _shown(text: str) -> str:
 def _hub(rest: str) -> HubSource:
     repo, at, revision = rest.rstrip("/").partition("@")
     names = repo.split("/")
-    if len(names) != 2:  # noqa: PLR2004 - namespace and repository
+    if len(names) != 2:
         raise ValueError("a repository is named namespace/repo")
     if not all(_is_hub_name(name) for name in names) or len(repo) > _MAX_HUB_NAME:
         raise ValueError("namespace and repo are letters, digits, '-', '_' and '.', 96 characters together at most")

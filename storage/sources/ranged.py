@@ -56,9 +56,9 @@ class RangedFetcher:
 def _origin(source: S3Source | HubSource, request: DownloadRequest, transport: Transport) -> Origin:
     """Make the origin of a source; the library that it needs is imported only now."""
     if isinstance(source, S3Source):
-        from storage.sources.s3.origin import S3Origin  # noqa: PLC0415 - 30 ms
+        from storage.sources.s3.origin import S3Origin
 
         return S3Origin(source, request.config, transport, memory=request.memory)
-    from storage.sources.hub.origin import HubOrigin  # noqa: PLC0415 - not needed by the others
+    from storage.sources.hub.origin import HubOrigin
 
     return HubOrigin(source, request.config, transport, memory=request.memory, tries=min(request.tries, 4))

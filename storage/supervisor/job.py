@@ -9,7 +9,7 @@ from dataclasses import replace
 from random import random
 from threading import Event
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from storage.errors import CancelledError, StalledError, StorageError, WorkerError, clipped, listed, of_code
 from storage.request.limits import NAMED
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Job"]
 
-_log: Final = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 FIRST_PAUSE_SECONDS: Final = 0.5
 LONGEST_PAUSE_SECONDS: Final = 30.0
@@ -103,9 +103,9 @@ class Job:
             reason = "stalled" if isinstance(error, StalledError) else "died"
             self._change(state=State.RETRYING, retries=self._status.retries + 1, detail=str(error))
             self._observer.download_retry(self._status, reason)
-            _log.warning("download %s of %s: %s; it goes on with a new worker", self.id, self._status.source, error)
+            logger.warning("download %s of %s: %s; it goes on with a new worker", self.id, self._status.source, error)
             pause = min(FIRST_PAUSE_SECONDS * 2**in_vain, LONGEST_PAUSE_SECONDS)
-            self._cancelled.wait(pause * (0.5 + random() / 2))  # noqa: S311 - spreads retries, hides nothing
+            self._cancelled.wait(pause * (0.5 + random() / 2))
 
     def _run_worker(self) -> tuple[StorageError | None, bool]:
         """Run one worker to its end; return its error, and whether another may do better."""
@@ -138,7 +138,7 @@ class Job:
 
     def _take(self, event: Mapping[str, Any]) -> None:
         self._on_event(event)
-        handle = _HANDLERS.get(event["event"])
+        handle = self._HANDLERS.get(event["event"])
         if handle:
             handle(self, event)
 
@@ -193,6 +193,16 @@ class Job:
         is_short = len(removed) <= NAMED and sum(map(len, removed)) <= NAMED_LETTERS
         self._change(files_removed=before.files_removed + 1, removed=removed if is_short else before.removed)
 
+    _HANDLERS: ClassVar[Mapping[str, Callable[[Job, Mapping[str, Any]], None]]] = {
+        "waiting": _on_waiting,
+        "planned": _on_planned,
+        "progress": _on_progress,
+        "retry": _on_retry,
+        "removed": _on_removed,
+        "verified": _on_verified,
+        "done": _on_done,
+    }
+
     def cancel(self) -> None:
         """Ask the worker to end; it is killed when it does not. Returns at once, and may be called by a signal handler."""
         self._cancelled.set()
@@ -224,12 +234,12 @@ class Job:
         job = self._status
         if job.files_removed:
             names = listed(job.removed, job.files_removed)
-            _log.info(
+            logger.info(
                 "download %s removed or overwrote files: directory=%s source=%s files=%d names=%s",
                 job.id, job.output_dir, job.source, job.files_removed, names,
             )  # fmt: skip
 
-    def _change(self, **fields: Any) -> None:  # noqa: ANN401 - fields of JobStatus
+    def _change(self, **fields: Any) -> None:
         self._status = replace(self._status, **fields)
 
 
@@ -241,14 +251,3 @@ def _ending_text(code: int) -> str:
     if code == -signal.SIGKILL:
         return "the worker was killed, for want of memory as a rule"
     return f"the worker ended with code {code} and did not say why"
-
-
-_HANDLERS: Final[Mapping[str, Callable[[Job, Mapping[str, Any]], None]]] = {
-    "waiting": Job._on_waiting,  # noqa: SLF001 - a table of its own methods
-    "planned": Job._on_planned,  # noqa: SLF001 - a table of its own methods
-    "progress": Job._on_progress,  # noqa: SLF001 - a table of its own methods
-    "retry": Job._on_retry,  # noqa: SLF001 - a table of its own methods
-    "removed": Job._on_removed,  # noqa: SLF001 - a table of its own methods
-    "verified": Job._on_verified,  # noqa: SLF001 - a table of its own methods
-    "done": Job._on_done,  # noqa: SLF001 - a table of its own methods
-}

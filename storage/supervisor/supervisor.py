@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Supervisor"]
 
-_log: Final = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 
 class Supervisor:
@@ -96,8 +96,8 @@ class Supervisor:
     def _run(self, job: Job) -> None:
         try:
             job.run()
-        except Exception:  # noqa: BLE001 - the thread's outermost frame
-            _log.exception("the supervision of download %s failed", job.id)
+        except Exception:
+            logger.exception("the supervision of download %s failed", job.id)
         finally:
             with self._condition:
                 del self._running[job]

@@ -26,7 +26,7 @@ _MAX_LINE: Final = 1 << 20
 _SIGNS: Final = frozenset(("waiting", "planned", "verified", "done", "failed"))
 
 
-class Stalled(Exception):  # noqa: N818 - the worker is started again
+class Stalled(Exception):
     """The worker gave no sign for too long."""
 
 

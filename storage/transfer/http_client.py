@@ -50,7 +50,7 @@ _REASONS: Final[tuple[tuple[type[BaseException], str], ...]] = (
 )
 
 
-class Failure(Exception):  # noqa: N818 - not an error yet: it is tried again
+class Failure(Exception):
     """A request came to nothing, and may do better next time.
 
     Attributes:

@@ -50,7 +50,7 @@ _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,
 _CHANGED: Final = frozenset((HTTPStatus.PRECONDITION_FAILED, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE))
 
 
-class Changed(Exception):  # noqa: N818 - the file starts over
+class Changed(Exception):
     """The file is not the one that was listed."""
 
     def __init__(self, detail: str) -> None:
@@ -58,7 +58,7 @@ class Changed(Exception):  # noqa: N818 - the file starts over
         self.detail = detail
 
 
-class _NoRanges(Exception):  # noqa: N818 - the file is taken whole instead
+class _NoRanges(Exception):
     """The server sends the whole file whatever was asked for."""
 
 
@@ -108,7 +108,7 @@ class RangeRequests:
         path = partial.file.path
         if tries >= self._max_tries:
             raise _given_up(path, failure, tries) from failure
-        pause = min(FIRST_PAUSE_SECONDS * 2**tries, LONGEST_PAUSE_SECONDS) * (0.5 + random() / 2)  # noqa: S311 - spreads retries, hides nothing
+        pause = min(FIRST_PAUSE_SECONDS * 2**tries, LONGEST_PAUSE_SECONDS) * (0.5 + random() / 2)
         pause = max(pause, min(failure.after, _LONGEST_ASKED_PAUSE_SECONDS))
         self._observer.on_retry(path, failure.reason, failure.detail, pause)
         self._stopping.wait(pause)

@@ -64,7 +64,7 @@ class Reporter:
             self._waited = seconds
             self.say("waiting", holder=str(holder), seconds=round(seconds, 1))
 
-    def planned(self, *, total: int, kept: int, resumed: int, **more: Any) -> None:  # noqa: ANN401 - JSON
+    def planned(self, *, total: int, kept: int, resumed: int, **more: Any) -> None:
         """Say what is to be done."""
         self._total, self._kept, self._resumed, self._bytes = total, kept, resumed, kept
         self.say("planned", bytes=total, kept_bytes=kept, resumed_bytes=resumed, **more)
@@ -105,7 +105,7 @@ class Reporter:
     def _say_removal(self, event: str, removal: Removal) -> None:
         self.say(event, file=removal.path, size=removal.size, overwritten=removal.overwritten)
 
-    def done(self, **more: Any) -> None:  # noqa: ANN401 - JSON
+    def done(self, **more: Any) -> None:
         """Say that all is done."""
         self._progress(now=True)
         fetched = max(self._bytes - self._kept - self._resumed, 0)
@@ -122,6 +122,6 @@ class Reporter:
             where = {"file": self._file, "files_done": self._files_done}
         self.say("progress", **counts, **where)
 
-    def say(self, event: str, **fields: Any) -> None:  # noqa: ANN401 - JSON
+    def say(self, event: str, **fields: Any) -> None:
         """Emit an event."""
         self._emit({"event": event, **fields})

@@ -37,9 +37,9 @@ class Fetcher(Protocol):
 def open_source(source: Source, request: DownloadRequest, target: Path) -> Fetcher:
     """Make the fetcher of a source; what it needs is imported only now."""
     if isinstance(source, PvcSource):
-        from storage.sources.volume import VolumeCopier  # noqa: PLC0415 - not needed by the others
+        from storage.sources.volume import VolumeCopier
 
         return VolumeCopier(source, target, memory=request.memory)
-    from storage.sources.ranged import RangedFetcher  # noqa: PLC0415 - 60 ms
+    from storage.sources.ranged import RangedFetcher
 
     return RangedFetcher(source, request)

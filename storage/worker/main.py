@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_log: Final = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 _OS_ERRORS: Final[Mapping[int, type[StorageError]]] = {
     errno.ENOSPC: NoSpaceError,
@@ -98,7 +98,7 @@ def _unexpected(error: Exception) -> StorageError:
             "the download needs more memory than --worker-memory allows: raise it, and the container's limit with it, "
             "or use fewer workers (--max-workers, max_workers)"
         )
-    _log.error("the worker failed", exc_info=error)
+    logger.error("the worker failed", exc_info=error)
     return StorageError(f"unexpected {type(error).__name__}")
 
 

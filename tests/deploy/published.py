@@ -31,21 +31,21 @@ def compose_errors(document: Document) -> list[str]:
 
 def pod_monitor_errors(document: Document) -> list[str]:
     """Return what the Prometheus Operator's definition of a PodMonitor has against a document."""
-    from cloudcoil.models.prometheus_operator.v1 import PodMonitor  # noqa: PLC0415 - two seconds, for those who need it
+    from cloudcoil.models.prometheus_operator.v1 import PodMonitor
 
     return _errors(document, _closed(PodMonitor.model_json_schema(by_alias=True)))
 
 
 def prometheus_rule_errors(document: Document) -> list[str]:
     """Return what the Prometheus Operator's definition of a PrometheusRule has against a document."""
-    from cloudcoil.models.prometheus_operator.v1 import PrometheusRule  # noqa: PLC0415 - likewise
+    from cloudcoil.models.prometheus_operator.v1 import PrometheusRule
 
     return _errors(document, _closed(PrometheusRule.model_json_schema(by_alias=True)))
 
 
 def scrape_config_errors(document: Document) -> list[str]:
     """Return what the Prometheus Operator's definition of a ScrapeConfig has against a document."""
-    from cloudcoil.models.prometheus_operator.v1alpha1 import ScrapeConfig  # noqa: PLC0415 - likewise
+    from cloudcoil.models.prometheus_operator.v1alpha1 import ScrapeConfig
 
     return _errors(document, _closed(ScrapeConfig.model_json_schema(by_alias=True)))
 

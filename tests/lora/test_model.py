@@ -101,7 +101,7 @@ class Adapters(RuleBasedStateMachine):
 @pytest.mark.timeout(600)
 def test_at_rest_the_engine_holds_what_is_wanted(thorough: bool) -> None:
     """Law: after any steps, left alone, the engine has exactly the desired set."""
-    from hypothesis.stateful import run_state_machine_as_test  # noqa: PLC0415
+    from hypothesis.stateful import run_state_machine_as_test
 
     class Closing(Adapters):
         def teardown(self) -> None:

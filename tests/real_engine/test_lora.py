@@ -83,7 +83,7 @@ def test_a_load_of_files_that_are_there_costs_next_to_nothing(vllm: EventfulEngi
     started = monotonic()
     assert load(runtime, lora_name="d", output_dir=str(HOME / "lora-c")).status_code == 200
     ours = monotonic() - started
-    print(f"load: {direct * 1000:.1f} ms by the engine's own call, {ours * 1000:.1f} ms through the runtime")  # noqa: T201
+    print(f"load: {direct * 1000:.1f} ms by the engine's own call, {ours * 1000:.1f} ms through the runtime")
     assert "d" in adapters(vllm)
     answer = runtime.session.post(
         f"{runtime.url}/v1/unload_lora_adapter", data=json.dumps({"lora_name": "d"}), timeout=60
@@ -134,7 +134,7 @@ def test_adapters_come_back_after_a_crash(vllm: EventfulEngine, runtime: Runtime
     ready = monotonic()
     wait_until(lambda: adapters(vllm) == before, "the adapters are back", seconds=60, every=0.05)
 
-    print(f"adapters back {monotonic() - ready:.2f} s after the engine was ready")  # noqa: T201
+    print(f"adapters back {monotonic() - ready:.2f} s after the engine was ready")
     assert vllm.complete("the", model="sql").status_code == 200
     assert runtime.get("/ready").json()["checks"]["lora"]["status"] == "ok"
     assert (folder / "state" / "lora-adapters.json").exists()

@@ -56,7 +56,7 @@ def ask(vllm: EventfulEngine, name: str) -> list[float]:
 def compared(vllm: EventfulEngine, name: str, former: list[float]) -> list[float]:
     """Return what a name answers now; show it next to what it answered with its old weights."""
     found = ask(vllm, name)
-    print(f"{name}: old weights {former[:3]}, now {found[:3]}")  # noqa: T201 - figures, with -s
+    print(f"{name}: old weights {former[:3]}, now {found[:3]}")
     return found
 
 

@@ -126,8 +126,8 @@ class _Reader:
 
     def _target(self, name: str) -> dict[str, str] | None:
         """Return where the text of the current element goes, if anywhere."""
-        if len(self._path) == 2 and name in _FIELDS:  # noqa: PLR2004 - below the root
+        if len(self._path) == 2 and name in _FIELDS:
             return self.fields
-        if len(self._path) == 3 and self._path[1] == _ROW and name in _ROW_FIELDS:  # noqa: PLR2004 - below a row
+        if len(self._path) == 3 and self._path[1] == _ROW and name in _ROW_FIELDS:
             return self._row
         return None

@@ -122,13 +122,13 @@ def _says_all(config: Config) -> bool:
     return bool(keys and config.endpoint and (config.region or not file.exists()))
 
 
-def _session() -> Any:  # noqa: ANN401 - botocore has no types
-    import botocore.session  # noqa: PLC0415 - 50 ms
+def _session() -> Any:
+    import botocore.session
 
     return botocore.session.Session()
 
 
-def _find_keys(source: S3Source, config: Config, session: Any) -> Callable[[], Any] | None:  # noqa: ANN401 - botocore has no types
+def _find_keys(source: S3Source, config: Config, session: Any) -> Callable[[], Any] | None:
     if config.anonymous:
         return None
     if config.access_key and config.secret_key:
@@ -147,7 +147,7 @@ def _find_keys(source: S3Source, config: Config, session: Any) -> Callable[[], A
     return frozen
 
 
-def _profile_style(session: Any) -> str | None:  # noqa: ANN401 - botocore has no types
+def _profile_style(session: Any) -> str | None:
     settings = session.get_scoped_config().get("s3") if session else None
     return settings.get("addressing_style") if isinstance(settings, dict) else None
 
@@ -174,7 +174,7 @@ def _is_number(host: str) -> bool:
     return True
 
 
-def _amazon_address(session: Any, bucket: str, style: str | None, region: str) -> str:  # noqa: ANN401 - botocore has no types
+def _amazon_address(session: Any, bucket: str, style: str | None, region: str) -> str:
     """Return the address of keys in AWS, at the endpoint that a client of botocore has in that region."""
     # With keys, though of nobody, it does not look for any.
     client = session.create_client("s3", region_name=region, aws_access_key_id="-", aws_secret_access_key="-")  # noqa: S106 - no password
@@ -184,7 +184,7 @@ def _amazon_address(session: Any, bucket: str, style: str | None, region: str) -
 @contextmanager
 def plain_errors(what: str) -> Iterator[None]:
     """Say in our own words what botocore raises within."""
-    from botocore import exceptions  # noqa: PLC0415 - imported by the signer anyway
+    from botocore import exceptions
 
     try:
         yield
