@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 from simulators.misbehaving.proxy_faults import answers
 from simulators.s3 import OWNER, PART
-from tests.harness.downloader import contents, pod
+from tests.harness.downloader import Downloader, contents, pod
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from simulators.hub.server import Hub
     from simulators.misbehaving.proxy import BadProxy
     from simulators.s3 import Bucket, S3Server
-    from tests.harness.downloader import Downloader, Ended
+    from tests.harness.downloader import Ended
 
 LLAMA: Final = {"config.json": b'{"llama": 1}', "model-1.safetensors": b"1" * 1000, "model-2.safetensors": b"2" * 1000}
 SQL: Final = {"config.json": b'{"sql": 1}', "adapter.safetensors": b"sql" * 100}
@@ -62,12 +63,24 @@ def made(downloader: Downloader, bucket: Bucket, target: Path) -> Target:
     return Target(downloader, bucket, target)
 
 
-@pytest.fixture
-def llama(downloader: Downloader, bucket: Bucket, target: Path) -> Target:
-    """A copy of `llama`."""
-    made = Target(downloader, bucket, target)
+@pytest.fixture(scope="module")
+def downloaded(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Target:
+    """A copy of `llama`, downloaded once for all tests, none of which changes it."""
+    folder = tmp_path_factory.mktemp("downloaded")
+    bucket = s3.bucket()
+    bucket.put_many(LLAMA, prefix="llama/")
+    made = Target(Downloader(folder), bucket, folder / "models" / "target")
     run = made.bring("llama")
     assert run.code == 0, run.stderr
+    return made
+
+
+@pytest.fixture
+def llama(downloaded: Target, made: Target) -> Target:
+    """A copy of `llama`, as a download from the test's own bucket would have left it."""
+    shutil.copytree(downloaded.path, made.path)
+    manifest = made.path / MANIFEST
+    manifest.write_text(manifest.read_text().replace(downloaded.bucket.uri("llama"), made.bucket.uri("llama")))
     return made
 
 
