@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from storage.errors import CancelledError, StalledError, StorageError, WorkerError, clipped, listed, of_code
 from storage.request.limits import NAMED
+from storage.request.retries import Retry
 from storage.supervisor.spawn import start as start_worker
 from storage.supervisor.status import JobStatus, State
 from storage.supervisor.worker_process import Stalled, WorkerProcess
@@ -100,7 +101,7 @@ class Job:
             in_vain = 0 if self._most > before else in_vain + 1
             if in_vain > self._limits.restarts:
                 return error
-            reason = "stalled" if isinstance(error, StalledError) else "died"
+            reason = Retry.STALLED if isinstance(error, StalledError) else Retry.DIED
             self._change(state=State.RETRYING, retries=self._status.retries + 1, detail=str(error))
             self._observer.download_retry(self._status, reason)
             logger.warning("download %s of %s: %s; it goes on with a new worker", self.id, self._status.source, error)

@@ -24,6 +24,7 @@ from urllib3.util.ssl_ import create_urllib3_context
 
 from storage.errors import NetworkError
 from storage.memory import is_exhaustion
+from storage.request.retries import Retry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -38,15 +39,15 @@ _CA_VARIABLES: Final = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
 _AGENT: Final = "kthena-downloader"
 
 # The first class that fits names the reason: the `reason` label of the retries metric.
-_REASONS: Final[tuple[tuple[type[BaseException], str], ...]] = (
-    (exceptions.NameResolutionError, "dns"),
-    (socket.gaierror, "dns"),
-    (ConnectionRefusedError, "refused"),
-    (exceptions.TimeoutError, "timeout"),
-    (TimeoutError, "timeout"),
-    (exceptions.SSLError, "tls"),
-    (ssl.SSLError, "tls"),
-    (exceptions.IncompleteRead, "truncated"),
+_REASONS: Final[tuple[tuple[type[BaseException], Retry], ...]] = (
+    (exceptions.NameResolutionError, Retry.DNS),
+    (socket.gaierror, Retry.DNS),
+    (ConnectionRefusedError, Retry.REFUSED),
+    (exceptions.TimeoutError, Retry.TIMEOUT),
+    (TimeoutError, Retry.TIMEOUT),
+    (exceptions.SSLError, Retry.TLS),
+    (ssl.SSLError, Retry.TLS),
+    (exceptions.IncompleteRead, Retry.TRUNCATED),
 )
 
 
@@ -153,7 +154,7 @@ def failures(url: str) -> Iterator[None]:
         if any(isinstance(each, ssl.SSLCertVerificationError) for each in chain):
             hint = f"set {_CA_VARIABLES[0]} to the authority's certificates"
             raise NetworkError(f"the certificate of {origin_of(url)} is not trusted ({chain[-1]}): {hint}") from error
-        reason = next((why for kind, why in _REASONS if any(isinstance(each, kind) for each in chain)), "reset")
+        reason = next((why for kind, why in _REASONS if any(isinstance(each, kind) for each in chain)), Retry.RESET)
         raise Failure(reason, f"{origin_of(url)}: {_text(chain[-1])}") from error
 
 

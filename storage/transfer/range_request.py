@@ -9,6 +9,7 @@ from threading import local
 from typing import TYPE_CHECKING, Any, Final
 
 from storage.errors import NetworkError, StalledError, StorageError
+from storage.request.retries import Retry
 from storage.transfer.http_client import Failure, failures, origin_of
 from storage.transfer.responses import (
     MAX_REDIRECTS,
@@ -156,12 +157,12 @@ class RangeRequests:
             raise Changed(f"{origin_of(url)} answered {status}")
         if partial.location:
             partial.location = None  # a signed address that has expired: ask the source for another
-            raise Failure("expired", f"{origin_of(url)} answered {status}")
+            raise Failure(Retry.EXPIRED, f"{origin_of(url)} answered {status}")
         error, may_pass = self._origin.explain(partial.file, status, response.headers, body)
         partial.refused += 1
         if partial.refused > MAX_REFUSALS or not may_pass:
             raise error
-        raise Failure("expired", error.message) from error
+        raise Failure(Retry.EXPIRED, error.message) from error
 
     def _check(self, partial: PartialFile, response: BaseHTTPResponse, at: int, *, ranged: bool) -> None:
         """Make sure that the body is the piece that was asked for."""
@@ -171,7 +172,7 @@ class RangeRequests:
             if found[3] not in ("*", str(size)):
                 raise Changed(f"it has {found[3]} bytes, it had {size}")
             if int(found[1]) != at:
-                raise Failure("wrong_range", f"asked for bytes from {at}, got them from {found[1]}")
+                raise Failure(Retry.WRONG_RANGE, f"asked for bytes from {at}, got them from {found[1]}")
             return
         length = content_length(response.headers)
         if response.status == HTTPStatus.OK and length is not None and length != size:
@@ -188,7 +189,7 @@ class RangeRequests:
                 with failures(response.url or ""):
                     count = source.readinto(buffer[: piece.end - piece.at])
                 if not count:
-                    raise Failure("truncated", f"the body ended at byte {piece.at} of {piece.end}")
+                    raise Failure(Retry.TRUNCATED, f"the body ended at byte {piece.at} of {piece.end}")
                 partial.write(piece, buffer[:count])
         finally:
             partial.mark()
@@ -203,7 +204,7 @@ class RangeRequests:
 def _given_up(path: str, failure: Failure, tries: int) -> StorageError:
     if isinstance(failure.__cause__, StorageError):
         return failure.__cause__  # a refusal that could have passed, and did not
-    if failure.reason == "timeout":
+    if failure.reason == Retry.TIMEOUT:
         return StalledError(f"{path}: stalled: {failure.detail}, {tries} times in a row")
     return NetworkError(f"{path}: {failure.detail} ({failure.reason}), {tries} times in a row")
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from storage.disk.digests import mismatch
 from storage.disk.names import make_parents
 from storage.errors import ChangedError, CorruptError
+from storage.request.retries import Retry
 from storage.transfer.partial_file import PartialFile
 from storage.transfer.range_request import Changed, RangeRequests
 
@@ -203,7 +204,7 @@ class Scheduler:
         partial.discard()
         if self._restarts[path] > _RESTARTS:
             raise ChangedError(f"{path} was another at each of {_RESTARTS + 1} tries: {detail}")
-        self._observer.on_retry(path, "changed", detail, 0.0)
+        self._observer.on_retry(path, Retry.CHANGED, detail, 0.0)
         self._observer.on_bytes(path, -partial.arrived)
         file = self._origin.refresh(partial.file)
         if file.validator == partial.file.validator and file.size != partial.file.size:

@@ -44,9 +44,9 @@ from storage import errors as storage_errors
 from storage.cli import main as downloader
 from storage.cli.display import FORMS
 from storage.request.config import _KEYS, _VARIABLES
+from storage.request.retries import Retry
 from storage.supervisor import status as storage_status
 from storage.supervisor.status import JobStatus
-from storage.transfer import http_client
 from tests.harness.documents import DOCUMENTS, ROOT, anchors, blocks, cells, code, links, read, section
 
 if TYPE_CHECKING:
@@ -83,16 +83,8 @@ FLAGS: Final = {flag for option in OPTIONS for flag in option.flags} | {"-h", "-
 STORAGE_VARIABLES: Final = {name for names in _VARIABLES.values() for name in names}
 # Routes as people write them: Falcon's converters are left out.
 SHOWN_ROUTES: Final = {re.sub(r":\w+}", "}", route): method for route, method in ROUTES.items()}
-# Of requests that are made again, and of workers that are started again; any status may stand for 503.
-RETRIES: Final = {
-    *(reason for _, reason in http_client._REASONS),
-    *(
-        reason
-        for path in (ROOT / "storage").rglob("*.py")
-        for reason in re.findall(r'(?:Failure\(|on_retry\(path, )"([a-z_]+)"', path.read_text())
-    ),
-    *("reset", "http_503", "stalled", "died"),
-}
+# Any status may stand for 503.
+RETRIES: Final = {*Retry, "http_503"}
 # Flags of other programs that the documents may name.
 FOREIGN_FLAGS: Final = {
     "bench": {"--check", "--json", "--quick"},
