@@ -108,10 +108,10 @@ class S3Server:
 
         Args:
             folder: Where its data lies.
-            frugal: Whether it spends CPU to save memory.
+            frugal: Whether its heap has a limit; one that is too tight doubles the CPU of uploads.
         """
         self._folder = folder
-        self._variables = {"GOMEMLIMIT": "300MiB", "GOGC": "50"} if frugal else {}
+        self._variables = {"GOMEMLIMIT": "600MiB", "GOGC": "200"} if frugal else {}
         self._numbers = itertools.count(1)
 
     def __enter__(self) -> Self:

@@ -44,7 +44,7 @@ SWITCH_SECONDS: Final = 0.001
 PATIENCE_SECONDS: Final = 60.0
 
 
-# The label values of the metrics that there can be (KvLabels in exporter.metrics).
+# The label values of the metrics that there can be (KvLabels in exporter.telemetry.kv).
 LABELS: Final[Mapping[str, Collection[str]]] = {
     "event_types": (STORED, REMOVED, CLEARED),
     "drop_reasons": tuple(Drop),

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator
 
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
+
 PAGE_BYTES: Final = 1_670_000
 # They made the runtime grow to 227 MB when their pages were kept.
 READERS: Final = 100

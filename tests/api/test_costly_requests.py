@@ -16,6 +16,8 @@ from tests.harness.runtime import Runtime
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
+
 CLIENTS: Final = 900
 # One read of the server's.
 READ_BYTES: Final = 8192

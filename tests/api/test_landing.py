@@ -12,6 +12,8 @@ from exporter.engine.collector import EngineCollector
 from exporter.page.errors import Reason, ScrapeError
 from exporter.standard.rules import load_rules
 
+pytestmark = pytest.mark.unit
+
 VERSIONS = {"engine": "vllm", "version": "0.1.0"}
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
+
 NOWHERE: Final = "http://127.0.0.1:9"
 DOWNLOAD: Final = "/v1/download_model"
 LOAD: Final = "/v1/load_lora_adapter"

@@ -19,6 +19,8 @@ from simulators.waiting import wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.unit
+
 # The kinds of place that requests of a lane take. Loads and downloads in the background take those of CALLS.
 TAKEN: Final = {
     Lane.QUICK: (),

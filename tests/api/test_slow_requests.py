@@ -18,6 +18,8 @@ from tests.harness.runtime import Runtime
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
+
 PROBES: Final = 15
 # Seconds that one probe of many may take on a busy machine.
 SLACK: Final = 5.0

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from simulators.misbehaving.hung_volume import HungVolume
 
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
+
 FLAGS: Final = ("--api-token-file", "--engine-api-key-file")
 IDENTITY: Final = ("-E", "vllm", "-I", "pod-0.default", "-N", "test-model", "--port", "0")
 NOWHERE: Final = "http://127.0.0.1:9"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = TIMEOUT
+pytestmark = [pytest.mark.slow, TIMEOUT]
 
 
 @pytest.fixture(scope="module")

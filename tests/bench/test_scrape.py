@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = TIMEOUT
+pytestmark = [pytest.mark.slow, TIMEOUT]
 
 # The obvious way takes seconds for a page of the third.
 SIZES = ("small", "medium")

@@ -6,6 +6,8 @@ import pytest
 
 from tests.harness.every import every
 
+pytestmark = pytest.mark.unit
+
 
 @every("number", range(5), lambda number: f"number {number}")
 def over_numbers(number: int, limit: int) -> None:

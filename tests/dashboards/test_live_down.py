@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from grafana.alert_rules import Alert
 
+pytestmark = pytest.mark.slow
+
 SECONDS: Final = 15
 SCRAPES: Final = RATE_SECONDS + 4
 # Seconds. Longer than scrapes are apart: the last one of each target was in time.

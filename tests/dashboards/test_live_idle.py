@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from grafana.alert_rules import Alert
     from tests.dashboards.targets import Target
 
+pytestmark = pytest.mark.slow
+
 SECONDS: Final = 15
 # Enough for rates.
 SCRAPES: Final = RATE_SECONDS + 4

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from tests.dashboards.targets import VariableQuery
     from tests.dashboards.view import Series
 
+pytestmark = pytest.mark.slow
+
 FLAVOURS: Final[Sequence[FlavourName]] = ("vllm", "sglang")
 SECONDS: Final = 30
 # What must have happened, besides scrapes for as long as is looked at.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import pytest
 import yaml
 
 from tests.dashboards.targets import dashboards
@@ -12,6 +13,8 @@ from tests.harness.documents import ROOT, blocks, read
 
 if TYPE_CHECKING:
     from typing import Any
+
+pytestmark = pytest.mark.unit
 
 DASHBOARDS: Final = sorted(dashboards())
 DATASOURCES: Final = yaml.safe_load(read("grafana/provisioning/datasources/prometheus.yaml"))

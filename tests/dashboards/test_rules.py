@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from grafana.alert_rules import Alert
     from grafana.recording_rules import Rule
 
+pytestmark = pytest.mark.slow
+
 ALL: Final = {alert.name: alert for group in ALERTS.values() for alert in group}
 RECORDS: Final = {rule.record: rule for rule in RULES}
 EXPRESSIONS: Final = {name: alert.expr for name, alert in ALL.items()} | {

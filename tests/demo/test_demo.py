@@ -22,6 +22,8 @@ from tests.harness.documents import ROOT
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 FIGURES: Final = r"tokens/s [1-9][\d,]*  waiting \d+  running \d+  KV cache \d+%  TTFT [\d./]+ m?s"
 EACH_FIGURE: Final = (r"tokens/s ([\d,]+)", r"TTFT ([\d./]+) ", r"TPOT ([\d./]+) ", r"e2e ([\d./]+) ")
 LANDING: Final = r"Landing page +(http://127\.0\.0\.1:(\d+))/"
@@ -114,7 +116,7 @@ def test_make_refuses_an_unknown_engine(engine: str) -> None:
 
 @pytest.mark.parametrize(
     ("child", "name"),
-    [("simulators.engine.__main__", "engine"), ("kthena-runtime", "runtime"), ("/prometheus ", "prometheus")],
+    [("simulators.engine", "engine"), ("kthena-runtime", "runtime"), ("/prometheus ", "prometheus")],
 )
 def test_a_child_that_dies_ends_it(child: str, name: str, tmp_path: Path) -> None:
     """It says which one, how, and what that one said last; the others end with it."""
@@ -224,7 +226,7 @@ def test_a_terminal_is_restored_when_a_child_dies(tmp_path: Path) -> None:
     with DemoProcess(folder=tmp_path, size=(100, 30)) as demo:
         demo.wait_for("kthena:e2e_request_latency_seconds")
 
-        os.kill(demo.child("simulators.engine.__main__"), signal.SIGKILL)
+        os.kill(demo.child("simulators.engine"), signal.SIGKILL)
 
         assert demo.wait() == 1, str(demo)
         assert str(demo).rindex(SHOW_CURSOR) < str(demo).rindex("demo: error: the engine")

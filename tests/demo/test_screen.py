@@ -18,6 +18,8 @@ from demo.style import Span, plain, render
 from demo.welcome import farewell, legend, links
 from exporter.telemetry.names import STANDARD
 
+pytestmark = pytest.mark.unit
+
 INF: Final = math.inf
 TOKENS, WAITING, TTFT, _, E2E = STANDARD
 PAGE: Final = """\

@@ -28,6 +28,8 @@ from tests.deploy.manifests import (
 )
 from tests.deploy.published import compose_errors, kubernetes_errors
 
+pytestmark = pytest.mark.unit
+
 FLAGS: Final = {flag for option in OPTIONS for flag in option.flags}
 VARIABLES: Final = {option.variable for option in OPTIONS}
 OTHER_PROGRAMS_FLAGS: Final = {

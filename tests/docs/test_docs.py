@@ -56,6 +56,8 @@ if TYPE_CHECKING:
     from exporter.options import Option
     from exporter.standard.rules import Source
 
+pytestmark = pytest.mark.unit
+
 README: Final = read("README.md")
 CONFIGURATION: Final = read("docs/configuration.md")
 DOWNLOADS: Final = read("docs/downloads.md")

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     from tests.harness.documents import Block
 
+pytestmark = pytest.mark.slow
+
 ADDRESS: Final = "http://localhost:9000"
 REDIS: Final = "-h redis"
 ANYTHING: Final = "…"

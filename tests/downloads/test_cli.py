@@ -459,7 +459,7 @@ def test_neither_library_is_in_the_supervisor(downloader: Downloader, bucket: Bu
     """boto3 and huggingface_hub live in the worker only: the parent stays small."""
     script = (
         "import sys; sys.argv = sys.argv[1:]\n"
-        "from storage import cli\n"
+        "from storage.cli import main as cli\n"
         "try: code = cli.main()\n"
         "except SystemExit as end: code = end.code\n"
         "assert not {'boto3', 'botocore', 'huggingface_hub'} & set(sys.modules), 'imported'\n"

@@ -10,6 +10,8 @@ from storage.errors import ConfigError
 from storage.request.config import Config, Secret
 from storage.request.download import Action, DownloadRequest
 
+pytestmark = pytest.mark.unit
+
 POD = {
     "HF_AUTH_TOKEN": "hf_pod", "HF_ENDPOINT": "https://hub.pod/", "ACCESS_KEY": "AK", "SECRET_KEY": "SK",
     "ENDPOINT": "obs.pod", "AWS_REGION": "eu-1", "S3_ADDRESSING_STYLE": "Path", "HF_REVISION": " ",

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from random import Random
 
+pytestmark = pytest.mark.unit
+
 HELLO = [
     ("md5", 0, "b1946ac92492d2347c6235b4d2611184"),
     ("sha256", 0, "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"),

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from simulators.misbehaving.proxy_exchange import Exchange
     from simulators.misbehaving.proxy_faults import Fault
 
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
+
 COMMIT: Final = "c" * 40
 REVISION: Final = "/api/models/org/model/revision/main"
 TREE: Final = f"/api/models/org/model/tree/{COMMIT}"

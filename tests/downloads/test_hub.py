@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from tests.harness.downloader import Downloader
 
+pytestmark = pytest.mark.slow
+
 WEIGHTS: Final = bytes(range(256)) * 8192
 MODEL: Final = {
     "config.json": b'{"model_type": "test"}',

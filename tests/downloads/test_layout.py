@@ -20,6 +20,8 @@ from storage.errors import HoldsOtherError, LockedError, NoSpaceError, TargetErr
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.unit
+
 HELLO = RemoteFile("a/hello", 6, "v1", "k", Digest("md5", "b1946ac92492d2347c6235b4d2611184"))
 CONFIG = RemoteFile("config.json", 2, "v1", "k2")
 LISTING = Listing("s3://models/m", "", (HELLO, CONFIG))

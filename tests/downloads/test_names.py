@@ -13,6 +13,8 @@ from storage.errors import DeniedError, TargetError, UnsafeNameError
 from storage.request.patterns import selected
 from storage.request.target import check_readable, check_target
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.mark.parametrize(
     "name", ["a", "a/b.json", "ü/模 型+1.bin", "..a", "a..", "...", ".hidden", ".kthena.json", "a/x.kthena"]

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from simulators.s3 import Bucket, S3Server
     from tests.harness.downloader import Ended
 
+pytestmark = pytest.mark.slow
+
 LLAMA: Final = {"config.json": b'{"llama": 1}', "model-1.safetensors": b"1" * 1000, "model-2.safetensors": b"2" * 1000}
 SQL: Final = {"config.json": b'{"sql": 1}', "adapter.safetensors": b"sql" * 100}
 SOURCES: Final = {"llama": LLAMA, "sql": SQL, "copy-of-llama": LLAMA, "more-than-llama": LLAMA | {"new.json": b"{}"}}

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from simulators.s3 import Bucket, S3Server
     from tests.harness.downloader import Downloader
 
+pytestmark = pytest.mark.slow
+
 MB: Final = 1_000_000
 WEIGHTS: Final = random.Random(1).randbytes(12 * MB)
 MODEL: Final = {"config.json": b"{}", "model.safetensors": WEIGHTS, "tokenizer.json": b"[]" * 1000}

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from storage.errors import SourceError
 from storage.request.source import HubSource, PvcSource, S3Source, Source, parse_source
 
+pytestmark = pytest.mark.unit
+
 GOOD: list[tuple[str, Source]] = [
     ("hf://org/model", HubSource("org/model")),
     ("hf://org/model@v1.0", HubSource("org/model", "v1.0")),

@@ -22,6 +22,8 @@ from tests.harness.runtime import Runtime
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
+
 NOWHERE: Final = "http://127.0.0.1:9"
 WEIGHTS: Final = os.urandom(300_000)
 WORDS: Final = "--worker-memory"

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from simulators.misbehaving.exchange import Exchange
 
+pytestmark = pytest.mark.slow
+
 MB: Final = 1_000_000
 # Seconds that a loaded machine may take for what is due at once; far from the runtime's own timeout.
 SLACK: Final = 10.0

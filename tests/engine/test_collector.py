@@ -16,6 +16,8 @@ from exporter.standard.rules import Rule, RuleSet, Source
 if TYPE_CHECKING:
     from exporter.engine.result import Scrape
 
+pytestmark = pytest.mark.unit
+
 RULES = RuleSet(
     "test",
     (

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from simulators.misbehaving.exchange import Exchange
 
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
+
 SECONDS: Final = 3.0
 SLACK: Final = 20.0
 OK: Final = b"HTTP/1.1 200 OK\r\n"

@@ -17,6 +17,8 @@ from simulators.waiting import wait_until
 if TYPE_CHECKING:
     from exporter.engine.result import Scrape
 
+pytestmark = pytest.mark.unit
+
 RULES = RuleSet("test", (Rule("k:wait", "gauge", "Waiting.", (Source("e:wait"),)),))
 PAGE = b"# TYPE e:wait gauge\ne:wait 3.0\n"
 REFUSED = ScrapeError(Reason.REFUSED, "nobody listens")

@@ -176,7 +176,7 @@ def test_engines_agree_on_what_a_standard_metric_is(engine: str) -> None:
 @pytest.mark.parametrize("engine", builtin_engines())
 def test_rule_files_begin_with_what_they_cover(engine: str) -> None:
     """The first lines of a rule file say which engine and where its page is."""
-    text = resources.files("exporter.metrics").joinpath("rules", f"{engine}.yaml").read_text()
+    text = resources.files("exporter.standard").joinpath("engines", f"{engine}.yaml").read_text()
 
     assert re.match(r"# .*\n(#.*\n)*metrics:\n", text)
     assert set(yaml.safe_load(text)) == {"metrics"}

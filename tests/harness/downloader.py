@@ -24,6 +24,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, Final
 
 from simulators.waiting import PATIENCE, wait_until
+from tests.harness.memory import family
 from tests.harness.runtime import environment
 
 if TYPE_CHECKING:
@@ -111,12 +112,7 @@ class Running:
 
     def family(self) -> list[int]:
         """Return the process and all its descendants."""
-        pids = [self.process.pid]
-        for pid in pids:
-            for children in Path(f"/proc/{pid}/task").glob("*/children"):
-                with suppress(FileNotFoundError, ProcessLookupError):
-                    pids += [int(child) for child in children.read_text().split()]
-        return pids
+        return family(self.process.pid)
 
     def wait_to_say(self, pattern: str) -> re.Match[str]:
         """Wait until something printed matches `pattern`."""

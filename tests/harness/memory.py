@@ -46,8 +46,10 @@ def proportional(pid: int) -> int:
 
 def family(pid: int) -> list[int]:
     """Return a process and all that it started, and they."""
-    children = Path(f"/proc/{pid}/task").glob("*/children")
-    found = [int(child) for each in children for child in _text(each).split()]
+    found: list[int] = []
+    with suppress(OSError):  # it may end while it is looked at
+        for children in Path(f"/proc/{pid}/task").glob("*/children"):
+            found += map(int, _text(children).split())
     return [pid, *(member for child in found for member in family(child))]
 
 

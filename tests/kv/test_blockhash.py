@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from exporter.kv.blockhash import hash_blocks
 from simulators.kv.router import std_hash
 
+pytestmark = pytest.mark.unit
+
 
 def test_the_routers_example_is_met() -> None:
     """Tokens 1 to 16 have the hash that kthena's own test expects."""

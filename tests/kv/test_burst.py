@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from exporter.kv.stream import EventStream
 from tests.kv.stream_bench import Bench, store
 
@@ -11,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from tests.kv.engine import KvEngine
+
+pytestmark = pytest.mark.unit
 
 BURST = 200
 

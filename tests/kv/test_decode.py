@@ -12,6 +12,8 @@ from exporter.kv.decode import Batch, Cleared, Drop, PayloadError, Removed, Stor
 from simulators.kv.frames import FORMS, Clear, Form, Remove, Store, captured, form, pack
 from simulators.kv.router import std_hash
 
+pytestmark = pytest.mark.unit
+
 TOKENS = [*range(1, 17), *range(101, 117)]
 BLOCKS = [6615856733697512468, std_hash(range(101, 117))]
 NAMES = [0xDEAD_BEEF_DEAD_BEEF, 7]

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from typing import Final
 
+import pytest
+
 from simulators.kv.frames import Store, form
 from simulators.kv.publisher import KvPublisher
 from simulators.misbehaving.engine import BadEngine
@@ -13,6 +15,8 @@ from simulators.misbehaving.pages import PAGE
 from simulators.redis import RedisServer
 from simulators.waiting import PATIENCE, wait_until
 from tests.harness.runtime import Runtime
+
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 WIRE: Final = form("vllm-0.33")
 STAY: Final = "3 fields of this pod stay in Redis until its next start"

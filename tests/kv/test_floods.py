@@ -27,6 +27,8 @@ from tests.harness.runtime import Runtime
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
+
 MODEL: Final = "test-model"
 POD: Final = "pod-0.default"
 WIRE: Final = form("vllm-0.33")

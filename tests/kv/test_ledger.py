@@ -12,6 +12,8 @@ from exporter.kv.ledger import Ledger
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+pytestmark = pytest.mark.unit
+
 
 def taken(ledger: Ledger, limit: int = 1000) -> list[tuple[str, int, bool]]:
     """Take changes and settle them; return model, block and presence."""

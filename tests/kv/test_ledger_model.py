@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from exporter.kv.decode import Cleared, Removed, Stored
 from exporter.kv.ledger import Change, Ledger
+
+pytestmark = pytest.mark.unit
 
 Key: TypeAlias = tuple[str, int]
 

@@ -29,6 +29,8 @@ from tests.kv.stream_bench import Bench, store
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytestmark = pytest.mark.unit
+
 
 class Connected:
     """A parser at the end of a socket pair; a context manager."""

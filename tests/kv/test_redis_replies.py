@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from simulators.misbehaving.redis import Misbehaviour
 
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
+
 PIECE: Final = b"x" * 65_536
 ERRORS: Final = "kthena_runtime_redis_errors_total"
 

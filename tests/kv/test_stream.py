@@ -15,6 +15,8 @@ from tests.kv.engine import KvEngine
 from tests.kv.observer import KvRecorder
 from tests.kv.stream_bench import Bench, store
 
+pytestmark = pytest.mark.unit
+
 
 def test_batches_in_order_are_taken() -> None:
     """Nothing is asked for again where nothing is missing."""

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from lora.engine.cache_key import CacheKey, vllm_key
 
+pytestmark = pytest.mark.unit
+
 BY_PATH = [
     "0.31.0",
     "0.31.0+cu129",

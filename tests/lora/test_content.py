@@ -24,6 +24,8 @@ from tests.harness.runtime import Runtime
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.slow
+
 Start: TypeAlias = "Callable[..., Runtime]"
 
 LOAD = "/v1/load_lora_adapter"

@@ -16,6 +16,8 @@ from tests.lora.running import wait_for_rest
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 STEPS: Final = 40
 FOLDERS: Final = ("one", "two", "three")
 CALLED: Final = ("a", "b", "org/c")

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from simulators.misbehaving.exchange import Exchange
 
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
+
 MODELS: Final = json.dumps({"data": [{"id": "demo", "root": "demo", "parent": None}]}).encode()
 CHUNKED: Final = head("200 OK", {"Transfer-Encoding": "chunked"})
 NAME: Final = b'{"id":"%08d","root":"/a","parent":"demo"},'

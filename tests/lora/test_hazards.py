@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from tests.lora.test_content import Start
 
+pytestmark = pytest.mark.slow
+
 OTHER_POD = ("--pod", "pod-1.default")
 ROUNDS = 4
 

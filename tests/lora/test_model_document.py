@@ -9,6 +9,8 @@ import pytest
 from lora.adapter import Origin, Wanted
 from lora.model.document import ModelFileError, adapters_of, cache_path
 
+pytestmark = pytest.mark.unit
+
 LORA_DIR = Path("/lora")
 SQL = "s3://aios_models/deepseek-ai/DeepSeek-V3-W8A8/vllm-ascend-lora"
 MODEL = f"""\

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from lora.adapter import Wanted
 
+pytestmark = pytest.mark.unit
+
 MODEL = "kind: Model\nspec: {backend: {loraAdapters: [{name: sql, artifactURL: 's3://adapters/sql'}]}}\n"
 
 

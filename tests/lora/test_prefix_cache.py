@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from threading import Event
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -12,6 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from lora.adapter import Installed
 from lora.engine.cache_key import CacheKey
 from lora.engine.prefix_cache import PrefixCache, Reset
+
+pytestmark = pytest.mark.unit
 
 NAMES, PATHS, CONTENTS = ("a", "b"), ("/one", "/two"), ("x", "y")
 

@@ -16,6 +16,8 @@ from simulators.adapters import make_adapter, safetensors
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.unit
+
 
 def test_a_whole_adapter_says_what_it_is(tmp_path: Path) -> None:
     """Rank, base model and size come from its files."""

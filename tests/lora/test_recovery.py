@@ -20,6 +20,8 @@ from tests.lora.test_content import FAST, LOAD, UNLOAD, answer_of, fill, loads_o
 if TYPE_CHECKING:
     from tests.lora.test_content import Start
 
+pytestmark = pytest.mark.slow
+
 
 def ask(runtime: Runtime, **body: object) -> tuple[int, dict[str, Any]]:
     """Send a load that may fail."""

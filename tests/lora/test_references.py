@@ -17,6 +17,8 @@ from storage.disk.manifest import Manifest, write_manifest
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.unit
+
 SOURCE = "s3://adapters/sql"
 NAMES = tuple(letter * 32 for letter in "abcd")
 DAY = 24 * 3600.0

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lora.adapter import Origin, Wanted
 from lora.state_file import FILE, Kept, StateFile
 
-if TYPE_CHECKING:
-    import pytest
+pytestmark = pytest.mark.unit
 
 SQL = Wanted("lora-sql", Path("/models/a"), "s3://bucket/a")
 LOCAL = Wanted("org/local", Path("/models/b"), None, Origin.MODEL, allow_pickle=True, refresh=True)

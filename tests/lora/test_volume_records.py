@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
+
 LOAD: Final = "/v1/load_lora_adapter"
 
 

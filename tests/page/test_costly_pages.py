@@ -22,6 +22,8 @@ from tests.page.costly_pages import SHAPES
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
+
 # The default of --max-scrape-bytes, for which the memory limit in deploy/sidecar.yaml is enough.
 LIMIT: Final = 16 * MIB
 MEMORY: Final = 256 * MIB

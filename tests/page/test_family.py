@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
+pytestmark = pytest.mark.unit
+
 HISTOGRAM = b"""\
 # HELP ttft_seconds Time to the first token.
 # TYPE ttft_seconds histogram

@@ -10,6 +10,8 @@ from exporter.page import openmetrics
 from exporter.page.errors import Reason, ScrapeError
 from exporter.page.parse import InvalidPageError, parse_page
 
+pytestmark = pytest.mark.unit
+
 LIMIT = 1_000_000
 OPENMETRICS = """\
 # HELP tokens Tokens.

@@ -16,6 +16,8 @@ from tests.harness.strategies import colliding_pages, mutated_pages, pages, stam
 if TYPE_CHECKING:
     from exporter.page.page import Page
 
+pytestmark = pytest.mark.unit
+
 PAGE = b"""\
 # HELP vllm:num_requests_waiting Number of requests waiting.
 # TYPE vllm:num_requests_waiting gauge

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from exporter.page.page import Page, Shape
 
+pytestmark = pytest.mark.slow
+
 PAIRS: Final = 500
 # A machine that is busy with other things serves as many; more, and each would come too late.
 PAGES_PER_SECOND: Final = 100

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from simulators.versions import VersionPage
 
+pytestmark = pytest.mark.slow
+
 # What Prometheus notes of every scrape.
 SCRAPE_SERIES: Final = re.compile(r"up|scrape_(duration_seconds|samples_\w+|series_added)")
 # The standard names have a colon because that was ordered; label names are the engine's (Ray has some like WorkerId).

@@ -14,6 +14,8 @@ from exporter.page.text_format import CONTENT_TYPE
 from exporter.page.writer import accepts_gzip, compress, write, write_selected
 from tests.harness.strategies import pages
 
+pytestmark = pytest.mark.unit
+
 GAUGE = b"# TYPE e:wait gauge\ne:wait 3\n"
 BY_REASON = b'# TYPE e:wait_by_reason gauge\ne:wait_by_reason{r="c"} 2\n'
 COUNTER = b"# TYPE e:tokens_total counter\ne:tokens_total 7\n"

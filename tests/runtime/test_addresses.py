@@ -7,6 +7,8 @@ import pytest
 from exporter.addresses import points_back
 from simulators.addresses import has_ipv6, own_addresses
 
+pytestmark = pytest.mark.unit
+
 EVERYWHERE = "0.0.0.0"
 PORT = 9000
 

@@ -11,6 +11,8 @@ import pytest
 from exporter.logs import configure
 from storage.printable import printable
 
+pytestmark = pytest.mark.unit
+
 ORDERS = "\x1b[31mred\x07\x9b2J\u202e\u2028\r\n\x7f"
 SHOWN = r"\x1b[31mred\x07\x9b2J\u202e\u2028\r\n\x7f"
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from tests.harness.memory import MIB, Watch, limited
+
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 GREEDY = "import sys; x = b'x' * (64 << 20); print('ready', flush=True); sys.stdin.read()"
 

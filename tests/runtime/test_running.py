@@ -170,7 +170,7 @@ def test_the_log_is_text_lines(start_runtime: Callable[..., Runtime]) -> None:
     assert re.fullmatch(
         start_line("127.0.0.1", int(runtime.url.rpartition(":")[2]), "vllm", f"{NO_ENGINE}/metrics"), start
     )
-    assert re.fullmatch(TIME + r" WARNING exporter\.metrics\.news: engine metrics unavailable: refused: .+\n", away)
+    assert re.fullmatch(TIME + r" WARNING exporter\.engine\.news: engine metrics unavailable: refused: .+\n", away)
     assert re.fullmatch(TIME + r" INFO    exporter\.service: ended\n", end)
 
 

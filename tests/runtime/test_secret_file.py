@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:

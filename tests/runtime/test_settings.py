@@ -16,6 +16,8 @@ from storage.request.config import Config, Secret
 if TYPE_CHECKING:
     from exporter.options import Option
 
+pytestmark = pytest.mark.unit
+
 PORT = "must be a number from 0 to 65535 (0 takes a free port)"
 REDIS_PORT = "must be a port from 1 to 65535"
 SECRET_URLS = (

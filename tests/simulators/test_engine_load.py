@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from simulators.engine.scheduler import Step
     from simulators.engine.traffic import Request
 
+pytestmark = pytest.mark.slow
+
 HOUR: Final = 3600.0
 MINUTE: Final = 60.0
 

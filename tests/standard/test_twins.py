@@ -16,6 +16,8 @@ from exporter.standard.rules import Kind, Rule, RuleSet, Source
 from exporter.standard.twins import Standardized, WrongType, standardize
 from tests.harness.strategies import pages, values
 
+pytestmark = pytest.mark.unit
+
 HISTOGRAM = b"""\
 # TYPE e:ms histogram
 e:ms_bucket{a="x",le="500"} 1 1764000000000

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from exporter.page.family import TextFamily
 
+pytestmark = pytest.mark.unit
+
 REQUESTS = Description("k_requests_total", "counter", "Requests.", ("route", "status"))
 UP = Description("k_up", "gauge", "Whether it is up.")
 LATENCY = Description("k_seconds", "histogram", "Latency.", ("route",))
