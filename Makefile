@@ -29,7 +29,7 @@ demo-engine:
 PYTEST := $(BIN)/python -m pytest -n 4 --dist loadfile
 
 unit: .venv/.dev ## Run the tests that start no process (seconds)
-	$(BIN)/python -m pytest -m unit $(TESTS)
+	$(BIN)/python -m pytest -m "unit and not slow" $(TESTS)
 
 test: .venv/.dev apt viewer ## Run all tests but the slow ones (minutes)
 	$(PYTEST) $(if $(TESTS),$(TESTS),-m "not engine and not slow")

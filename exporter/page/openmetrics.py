@@ -148,7 +148,7 @@ class _Family:
 
     def _write_header(self, suffix: bytes, kind: str) -> None:
         name = self._name + suffix
-        self._text.write(header(name.decode(), kind, self._help.decode()))
+        self._text.write(header(name, kind.encode(), self._help))
 
 
 def _milliseconds(seconds: bytes) -> bytes:

@@ -51,9 +51,9 @@ _ESCAPE: Final = re.compile(r"\\(.)")
 _ESCAPED: Final = {"n": "\n", "\\": "\\", '"': '"'}
 
 
-def header(name: str, kind: str, text: str) -> bytes:
+def header(name: bytes, kind: bytes, text: bytes) -> bytes:
     """Return the HELP and TYPE lines of a family; `text` is escaped already (`escape_help`)."""
-    return f"# HELP {name} {text}\n# TYPE {name} {kind}\n".encode()
+    return b"# HELP %b %b\n# TYPE %b %b\n" % (name, text, name, kind)
 
 
 def series(name: str, labels: Sequence[str], values: Sequence[str]) -> str:
@@ -64,9 +64,9 @@ def series(name: str, labels: Sequence[str], values: Sequence[str]) -> str:
     return f"{name}{{{pairs}}}"
 
 
-def escape_help(text: str) -> str:
+def escape_help(text: str) -> bytes:
     """Return a text as a HELP line has it."""
-    return text.translate(_HELP_ESCAPES)
+    return text.translate(_HELP_ESCAPES).encode()
 
 
 def escape_label(value: str) -> str:

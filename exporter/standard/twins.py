@@ -132,7 +132,7 @@ def _twin(page: Page, rule: Rule, source: Source) -> TextFamily | None:
 
 @cache
 def _header(name: str, kind: str, text: str, source: str) -> bytes:
-    return header(name, kind, f"{escape_help(text)} (from {source})")
+    return header(name.encode(), kind.encode(), escape_help(f"{text} (from {source})"))
 
 
 def _lines(page: Page, rule: Rule, source: Source) -> Iterator[bytes]:

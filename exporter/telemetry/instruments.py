@@ -33,7 +33,7 @@ LATENCY_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.
 @cache
 def header_of(description: Description) -> bytes:
     """Return the HELP and TYPE lines."""
-    return header(description.name, description.kind, escape_help(description.help))
+    return header(description.name.encode(), description.kind.encode(), escape_help(description.help))
 
 
 class _Instrument:

@@ -13,8 +13,6 @@ from tests.dashboards.targets import substitute, targets
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.unit
-
 TTFT: Final = "kthena:time_to_first_token_seconds"
 REQUESTS: Final = "kthena:e2e_request_latency_seconds_count"
 WAITING: Final = "kthena:num_requests_waiting"

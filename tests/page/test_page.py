@@ -267,6 +267,7 @@ def test_comments_are_not_mended() -> None:
     assert parse_page(text).raw == text
 
 
+@pytest.mark.slow
 def test_many_unusual_numbers_are_read_in_one_go() -> None:
     """Lines are counted for an error alone: counted at each of these, the page would take an hour."""
     text = b"".join(b"foo_%d 1e-400\n" % i for i in range(600_000))
