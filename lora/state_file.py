@@ -128,8 +128,7 @@ class StateFile:
             self._stranger = False
         new = self._path.with_suffix(".new")
         # Flushed before the rename, and the directory after it: otherwise a crash of the machine could leave an empty
-        # file
-        # under the final name, or undo the rename after a call was answered.
+        # file under the final name, or undo the rename after a call was answered.
         with new.open("wb") as file:
             file.write(_encode(kept))
             file.flush()

@@ -207,8 +207,7 @@ class PrefixCache:
                 return
             gives_up = outcome is Reset.UNSUPPORTED or self._clock() > end
             # ADR 15: a load without a reset is a decision for a call that still stands. A withdrawn one must not load,
-            # even at
-            # the moment when the wait ends.
+            # even when the patience has just ended.
             if withdrawn.wait(0.0 if gives_up else PAUSE_SECONDS):
                 raise WithdrawnError
             if gives_up:
