@@ -82,7 +82,7 @@ def content_of(digests: Mapping[str, str]) -> str:
 
 
 def is_content(name: str) -> bool:
-    """Tell whether a directory's name has the form of `content_of`. Kthena's controller uses MD5 names of the same form."""
+    """Tell whether a name has the form of `content_of`. The MD5 names of Kthena's controller have it, too."""
     return _NAME.fullmatch(name) is not None
 
 
@@ -137,7 +137,10 @@ class Generations:
         return self.path(found[-1]) if found else None
 
     def kept(self) -> set[str] | None:
-        """Return the contents that are always kept, the newest two of each source; `None` if there is no readable record."""
+        """Return the contents that are always kept: the newest two of each source.
+
+        `None` if there is no readable record: nothing is known then, so nothing may be removed.
+        """
         record = self._read()
         return {one.content for source in record.sources for one in self.of(source)[-2:]} if record.sources else None
 
@@ -251,7 +254,7 @@ class GenerationsLayout(Layout):
         return (self.work,)
 
     def sweep(self, wanted: Iterable[RemoteFile]) -> None:
-        """Also remove hard links that a killed worker left in the tree: writing to them would change a published file."""
+        """Also remove hard links that a killed worker left: writing to them would change a published file."""
         super().sweep(wanted)
         for directory, _, files in os.walk(self.tree):
             for path in (Path(directory, name) for name in files):
@@ -268,7 +271,7 @@ class GenerationsLayout(Layout):
             write_manifest(self.tree, manifest)
         else:
             self._repair(place, manifest)
-        # ADR 15: recorded before it appears, since only recorded directories are ever removed. A recorded directory that
+        # ADR 15: recorded before it appears, as only recorded directories are ever removed. A recorded directory that
         # does not exist yet is ignored.
         self._generations.add(self._source, Generation(content, manifest.revision))
         if is_new:

@@ -207,7 +207,7 @@ def _merge(spans: Iterable[tuple[int, int]]) -> Spans:
 
 
 def missing(spans: Spans, size: int, part_size: int) -> Spans:
-    """Return the ranges that are missing from `spans` in a file of `size` bytes, in pieces of at most `part_size` bytes."""
+    """Return the ranges of a file that `spans` lack, in pieces of at most `part_size` bytes."""
     edges = [0, *(edge for span in spans for edge in span), size]
     gaps = zip(edges[::2], edges[1::2], strict=True)
     return [(at, min(at + part_size, end)) for start, end in gaps for at in range(start, end, part_size)]

@@ -78,8 +78,8 @@ class _Download:
             self._lock(self._layout.beside).wait_for_others()
         self._layout.prepare()
         with ExitStack() as stack:
-            # These run in reverse order: lift the memory limit, close the journal, remove empty work, release the locks,
-            # remove empty directories.
+            # These run in reverse order: lift the memory limit, close the journal, remove empty work, release the
+            # locks, remove empty directories.
             stack.callback(self._layout.leave)
             self._locks.append(stack.enter_context(self._lock(self._layout.work)))
             # Again: while this process waited for the lock, the other download may have removed the directories.
