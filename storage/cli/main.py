@@ -169,7 +169,7 @@ def main(
         return _fail(error)
     except OSError as error:  # only standard output can fail so in this process; the rest happens in the worker
         # Python flushes standard output at exit. To the null device, that cannot fail once more.
-        with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - what is still to be flushed fails no more
+        with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - only its descriptor is needed
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
         return _fail(StorageError(f"standard output: {error.strerror}"))
 
@@ -200,6 +200,7 @@ def _config(options: argparse.Namespace, environ: Mapping[str, str]) -> Config:
     # The user of the command controls its environment, too, so credentials may be merged (unlike an API caller's).
     config = Config.from_environ(environ)
     if options.config:
+        # JSON text begins with a brace; anything else is a file name.
         text = options.config if options.config.lstrip().startswith("{") else _read(options.config)
         config = config.merged(Config.from_mapping(text, origin="--config"))
     return config.merged(Config(anonymous=True)) if options.anonymous else config

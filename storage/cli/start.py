@@ -15,6 +15,7 @@ __all__ = ["main"]
 
 
 def main() -> NoReturn:
+    """Run kthena-downloader to its end: the console script."""
     _open_streams()
     # Until `storage.cli.main` handles signals, there is nothing to clean up: Ctrl-C ends the process silently.
     signal.signal(signal.SIGINT, signal.SIG_DFL)

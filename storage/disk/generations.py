@@ -283,6 +283,7 @@ class GenerationsLayout(Layout):
         """Complete the tree: link the unchanged files into it."""
         for entry in changes.kept:
             path = make_parents(self.tree, entry.file.path)
+            # A killed worker may have left a link or a copy here.
             path.unlink(missing_ok=True)
             _link(self.target / entry.file.path, path)
         files = sorted([*(entry.file for entry in changes.kept), *fetched], key=lambda file: file.path)

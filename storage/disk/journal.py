@@ -147,6 +147,7 @@ class Journal:
                 self._compact()
         else:  # the disk is full: bytes that are not recorded are fetched again, which does no other harm
             with suppress(OSError):
+                # Remove the part of a line that was written, so that the next record starts on its own line.
                 os.ftruncate(self._file, self._size)
 
     def _records(self) -> list[list[object]]:

@@ -135,6 +135,7 @@ class Lock:
 
     def __exit__(self, *_: object) -> None:
         self._stopping.set()
+        # With a limit: the renewer may hang in a file system that does not answer.
         self._renewer.join(RENEW_SECONDS)
         # Another process may have taken the lock over: its file must stay.
         if not self._lost.is_set() and _read(self._path) == self._holder:

@@ -147,6 +147,7 @@ def write_manifest(root: Path, manifest: Manifest) -> None:
     draft.unlink(missing_ok=True)
     with draft.open("x") as file:  # never through a link that someone left there
         file.write(json.dumps(head, indent=1).removesuffix("\n}") + ',\n "files": [')
+        # Row by row: the JSON of 20,000 files in one string would take too much of the worker's memory (ADR 17).
         for number, entry in enumerate(manifest.entries):
             file.write(("," if number else "") + "\n  " + json.dumps(_row(entry)))
         file.write("\n ]\n}\n")

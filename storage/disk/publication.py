@@ -144,6 +144,7 @@ def _remove(target: Path, name: str) -> None:
             FileNotFoundError, IsADirectoryError, NotADirectoryError
         ):  # it is gone, or something else is in its place
             path.unlink()
+        # Directories that have become empty go, too; rmdir fails for all others.
         for parent in path.relative_to(target).parents[:-1]:
             with suppress(OSError):
                 (target / parent).rmdir()

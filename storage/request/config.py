@@ -132,6 +132,7 @@ class Config:
         Otherwise a caller could have them sent to its own server.
         """
         result = self.merged(caller)
+        # `merged` has filled gaps with the pod's values, so the caller's own are put back, even if they are missing.
         if caller.endpoint and caller.endpoint != self.endpoint:
             result = replace(
                 result, access_key=caller.access_key, secret_key=caller.secret_key,

@@ -43,7 +43,7 @@ class RangedFetcher:
         return self._origin.digest(file, None)
 
     def fetch(self, files: Sequence[RemoteFile], staging: Staging, *, workers: int) -> list[RemoteFile]:
-        """Fetch files into the tree; return them as they arrived. The fetcher cannot be used afterwards."""
+        """Fetch files into the tree; return them as they arrived. The connections are closed afterwards."""
         try:
             return Scheduler(self._origin, self._transport, staging, workers=workers, tries=self._request.tries).run(
                 files

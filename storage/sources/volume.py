@@ -184,7 +184,7 @@ class VolumeCopier:
         A file from a manifest has only its name, relative to the source, or to the directory of a single-file source.
         """
         folder = self._root.parent if self._root.is_file() else self._root
-        path = Path(os.path.realpath(folder / file.origin))  # unlike `resolve`, it does not raise for a loop of links: opening then fails with ELOOP
+        path = Path(os.path.realpath(folder / file.origin))  # unlike `resolve`, it leaves a loop of links to `open`
         if not path.is_relative_to(self._root):
             raise UnsafeNameError(f"{self._source.path}/{file.path} leads out of {self._source.path}")
         return path

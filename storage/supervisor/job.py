@@ -96,6 +96,7 @@ class Job:
         while True:
             before = self._most
             error, again = self._run_worker()
+            # A worker that finished in spite of a cancellation has succeeded.
             if not again or self._cancelled.is_set():
                 return _cancelled() if self._cancelled.is_set() and error else error
             # Only progress beyond the furthest point so far counts. A worker that fetches lost bytes again has not

@@ -102,6 +102,7 @@ class Supervisor:
             logger.exception("the supervision of download %s failed", job.id)
         finally:
             with self._condition:
+                # The thread's last act frees its place, whatever happened: the next job must start.
                 del self._running[job]
                 self._forget_old()
                 self._start_more()

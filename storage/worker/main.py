@@ -63,6 +63,7 @@ def main() -> int:
             return _fail(_unexpected(error), say)
         kind = _OS_ERRORS.get(error.errno or 0, StorageError)
         return _fail(kind(f"{error.strerror or error}: {error.filename or 'the file system'}"), say)
+    # A MemoryError can arrive here from any line, so exhaustion is told apart from a defect in `_unexpected`.
     except Exception as error:  # noqa: BLE001 - the process's outermost frame
         return _fail(_unexpected(error), say)
     return 0
