@@ -1,6 +1,8 @@
-"""LoRA adapters: the wanted set, loaded into the engine and kept loaded.
+"""LoRA adapters: reconciles the engine's adapters with a desired set (docs/adr/0010).
 
-calls, Model YAML --> manager --> desired (state file)
-                         |
-                   reconciler: downloads (storage), preflight, engine
+HTTP calls, Model YAML --> manager --> desired set (state file)
+                              |
+                        records --> workers: download (storage), preflight, load into the engine
+                              ^
+                        watcher: compares the engine's list with the desired set
 """

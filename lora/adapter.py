@@ -1,4 +1,4 @@
-"""Adapters as values: what is wanted, what was found on disk, and how it stands."""
+"""Adapters as values: what is desired, what is installed on disk, and the status that the API shows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LONGEST_NAME: Final = 255
 
 
 class State(StrEnum):
-    """How an adapter stands: downloading -> loading -> loaded -> unloading, or failed and to be tried again."""
+    """An adapter's state in the API: downloading -> loading -> loaded -> unloading, or failed until the next retry."""
 
     PENDING = "pending"
     DOWNLOADING = "downloading"
@@ -33,7 +33,7 @@ class State(StrEnum):
 
 
 class Origin(StrEnum):
-    """Who wants an adapter; each takes back only what it asked for."""
+    """Who asked for an adapter: an HTTP call or the Model. Each can withdraw only its own adapters (docs/adr/0010)."""
 
     CALL = "call"
     MODEL = "model"
@@ -41,12 +41,13 @@ class Origin(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """An adapter's files, as the engine is given them.
+    """An adapter's files in the directory that the engine loads them from.
 
     Attributes:
         path: The directory.
-        content: The digest of what is in it (`lora.files.contents`).
-        revision: What the source was resolved to, empty where it has no revisions; `None` without a source.
+        content: The digest of its files (`lora.files.contents`).
+        revision: The revision that the source was resolved to. Empty if the source has no revisions; `None` without a
+            source.
     """
 
     path: Path
@@ -55,7 +56,7 @@ class Installed:
 
     @property
     def is_by_content(self) -> bool:
-        """Whether the directory is named by its content; version 0.1 named directories by their source."""
+        """Whether the directory is named by its content (ADR 15); version 0.1 named directories by their source."""
         return self.path.name == self.content
 
 
@@ -64,14 +65,14 @@ class Wanted:
     """An adapter that should be loaded.
 
     Attributes:
-        name: What requests call it.
-        path: An absolute directory: that of the files, or with a source the
-            base below which each content has a directory of its own.
-        source: Where its files come from; `None` when they are there already.
+        name: The model name in inference requests.
+        path: An absolute directory. Without a source it holds the files. With a source it is the base directory, in
+            which each content has its own directory.
+        source: The URI of its files; `None` if they are already in `path`.
         origin: Who asked for it.
-        allow_pickle: Whether weights that can run code when they are read are taken.
-        installed: The files that were found or fetched for it, once they were.
-        refresh: Whether the source must still be resolved, or the directory read, although the adapter is loaded.
+        allow_pickle: Whether pickled weights are accepted. They can run code when the engine reads them.
+        installed: Its files; `None` until they were found or downloaded.
+        refresh: Whether the source must be listed again (or the directory read again) although the adapter is loaded.
     """
 
     name: str
@@ -84,31 +85,31 @@ class Wanted:
 
     @property
     def engine_path(self) -> Path:
-        """The directory that the engine has it from, or will as far as is known."""
+        """The directory that the engine loads it from, as far as it is known."""
         return self.installed.path if self.installed else self.path
 
     @property
     def origin_uri(self) -> str | None:
-        """Its source, in the one way of writing it that is compared."""
+        """Its source in canonical form, for comparisons."""
         return parse_source(self.source).uri if self.source else None
 
     def is_same(self, other: Wanted | None) -> bool:
-        """Tell whether both are the same files under the same name."""
+        """Tell whether both have the same name, source and directory. Content and revision are not compared."""
         return other is not None and self.name == other.name and self.has_files_of(other)
 
     def has_files_of(self, other: Wanted) -> bool:
-        """Tell whether both have their files from the same source in the same directory."""
+        """Tell whether both have the same source and the same directory."""
         return (self.path, self.origin_uri) == (other.path, other.origin_uri)
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What an adapter's own files say of it.
+    """Facts from an adapter's own files (`lora.files.preflight`).
 
     Attributes:
-        rank: Its `r`.
-        base_model: What it was trained on, as its configuration has it.
-        size: Bytes of its weights.
+        rank: `r` of adapter_config.json.
+        base_model: `base_model_name_or_path` of adapter_config.json; empty if missing.
+        size: Bytes of the weights file.
     """
 
     rank: int
@@ -118,24 +119,24 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """An adapter at one moment, for those who ask.
+    """A snapshot of an adapter for the API.
 
     Attributes:
-        name: What requests call it.
-        state: How it stands.
-        managed: Whether somebody asked this runtime for it.
-        path: Where the engine has it from, or will.
-        content: The digest of the files there; `None` before they are known.
-        source: Where its files come from.
+        name: The model name in inference requests.
+        state: Its state.
+        managed: Whether this runtime manages it. An adapter that another client loaded is unmanaged.
+        path: The directory that the engine loads it from.
+        content: The digest of its files; `None` before they are known.
+        source: The URI of its files.
         origin: Who asked for it.
-        revision: What the source was resolved to.
-        facts: What its files say.
+        revision: The revision that the source was resolved to.
+        facts: Facts from its files.
         loaded_since: Unix seconds.
-        attempts: Tries in vain since it was last well.
+        attempts: Consecutive failed attempts.
         next_retry: Unix seconds.
-        error_code: Why the last try failed, for programs.
-        error: The same for people.
-        possibly_stale: Whether answers may come from weights that had this name before.
+        error_code: The code of the last error (`lora.codes`, `storage.codes`).
+        error: The message of the last error.
+        possibly_stale: Whether the engine's prefix cache may hold blocks of former weights (docs/adr/0015).
     """
 
     name: str
@@ -156,15 +157,16 @@ class Status:
 
 
 def check_name(name: str) -> str:
-    """Return a name that an adapter may have.
+    """Return the name if it is valid.
 
     Raises:
-        InvalidAdapterError: It has other characters, is too long, or climbs.
+        InvalidAdapterError: The name is too long, has other characters, or has a part `.` or `..`.
     """
     if len(name) > _LONGEST_NAME:
         raise InvalidAdapterError(
             codes.INVALID_NAME, f"lora_name has {len(name):,} letters; the limit is {_LONGEST_NAME}"
         )
+    # A name may have slashes, as in `team/sql`, but must never lead out of a directory when a path is built from it.
     if not _NAME.fullmatch(name) or {".", ".."} & set(name.split("/")):
         raise InvalidAdapterError(
             codes.INVALID_NAME,
@@ -174,10 +176,10 @@ def check_name(name: str) -> str:
 
 
 def check_directory(path: str, field: str) -> str:
-    """Return a directory that an adapter may lie in.
+    """Return the directory if an adapter may be in it.
 
     Raises:
-        InvalidAdapterError: It is not absolute, or too long; the message names `field`.
+        InvalidAdapterError: The path is not absolute, has NUL, or is too long; the message names `field`.
     """
     if problem := excess(path):
         raise InvalidAdapterError(codes.INVALID_PATH, f"{field} {problem}")

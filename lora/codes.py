@@ -1,4 +1,4 @@
-"""Every code that an adapter can fail with, besides those of its download (`storage.codes`): one row each."""
+"""The table of codes for adapter errors, one row each. Download errors have their own table, `storage.codes`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["CODES"]
 
 _BAD_REQUEST, _CONFLICT, _GATEWAY = HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT, HTTPStatus.BAD_GATEWAY
 
-# What a call asks for can never be loaded.
+# The request itself is wrong, or conflicts with the state of the runtime.
 INVALID_NAME: Final = Code(
     "invalid_name",
     _BAD_REQUEST,
@@ -47,7 +47,7 @@ SUPERSEDED: Final = Code(
     advice="nothing, or ask again: another call for the adapter came in between, or the runtime is shutting down",
 )
 
-# What the engine says.
+# The engine refused the request or did not answer.
 LORA_DISABLED: Final = Code("lora_disabled", _CONFLICT, retry_helps=False, advice="start the engine with --enable-lora")
 LORA_UPDATING_DISABLED: Final = Code(
     "lora_updating_disabled", _CONFLICT, retry_helps=False,
@@ -80,7 +80,7 @@ UNSUPPORTED_ENGINE: Final = Code(
     "unsupported_engine", HTTPStatus.NOT_IMPLEMENTED, retry_helps=False, advice="use vLLM or SGLang"
 )
 
-# What the runtime could not do.
+# The runtime itself failed.
 TIMEOUT: Final = Code(
     "timeout",
     HTTPStatus.GATEWAY_TIMEOUT,

@@ -1,6 +1,6 @@
-"""What can go wrong with an adapter: one class for each distinct reaction; the code is a row of `lora.codes`.
+"""Adapter errors: one class per distinct reaction of a caller. The code of an error is a row of `lora.codes`.
 
-Messages are for people and say what to do.
+Messages are shown to users and say what to do.
 """
 
 from __future__ import annotations
@@ -26,67 +26,64 @@ __all__ = [
 
 
 class LoraError(Exception):
-    """Something is wrong with an adapter.
+    """A download, load or unload of an adapter failed.
 
     Attributes:
-        row: Its row in the table of codes.
-        message: A sentence for people.
+        row: Its row in the table of codes: HTTP status, whether a retry helps, advice.
+        message: One sentence for users; cut to a maximum length, because it may quote the engine.
     """
 
     def __init__(self, row: Code, message: str) -> None:
-        """Keep both."""
         self.row = row
         self.message = clipped(message)
         super().__init__(self.message)
 
     @property
     def code(self) -> str:
-        """The word for programs."""
+        """The stable name of the error in API answers."""
         return self.row.name
 
 
 class InvalidAdapterError(LoraError):
-    """What was asked for can never be loaded: the caller must ask for something else."""
+    """The request can never succeed: the caller must change it."""
 
 
 class UnknownAdapterError(LoraError):
-    """Nobody knows an adapter of this name."""
+    """Neither the runtime nor the engine has an adapter of this name."""
 
     def __init__(self, name: str) -> None:
-        """Name it."""
         super().__init__(codes.UNKNOWN_ADAPTER, f"there is no adapter {name!r}, neither wanted nor in the engine")
 
 
 class DownloadFailedError(LoraError):
-    """The adapter's files could not be had."""
+    """The adapter's files could not be downloaded. The row is that of the download's own error (`storage.codes`)."""
 
 
 class EngineUnavailableError(LoraError):
-    """The engine does not answer.
+    """The engine does not answer. This is not the adapter's fault: the runtime retries without backoff (docs/adr/0010).
 
     Attributes:
-        is_down: Whether nothing listens at its address: its process has ended, or has yet to start.
+        is_down: Whether the connection was refused: the engine's process has ended, or has not started yet. A new
+            process starts with an empty prefix cache.
     """
 
     def __init__(self, message: str, *, is_down: bool = False) -> None:
-        """Say why."""
         super().__init__(codes.ENGINE_UNAVAILABLE, message)
         self.is_down = is_down
 
 
 class WithdrawnError(LoraError):
-    """Something else is wanted by now, or the runtime ends."""
+    """Another goal replaced this one, or the runtime is shutting down."""
 
     def __init__(self) -> None:
-        """Say so."""
         super().__init__(
             codes.SUPERSEDED, "another request for this adapter came in between, or the runtime is shutting down"
         )
 
 
 class EngineRefusedError(LoraError):
-    """The engine answered, and did not do it."""
+    """The engine answered and refused the request."""
 
 
 class RolledBackError(LoraError):
-    """The engine refused an adapter, and has the former one again."""
+    """The engine refused the new adapter, and the former one is loaded again."""

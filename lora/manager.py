@@ -1,9 +1,9 @@
-"""The manager: the desired set, for those who change it and those who ask.
+"""The manager: the interface to the desired set, for HTTP calls, the Model YAML and the API's lists.
 
 calls, Model ----> manager ----> records <---- workers: procedure ----> engine, downloads
                                  (transitions)
-                                    ^---- watcher: compares with the engine
-                                    ^---- store: the state file
+                                    ^---- watcher: compares the engine with the desired set
+                                    ^---- store: writes the state file
 """
 
 from __future__ import annotations
@@ -44,15 +44,16 @@ __all__ = ["Manager", "Observer"]
 
 logger: Final = logging.getLogger(__name__)
 
+# Seconds between two comparisons: a restart of the engine is noticed after this time at most.
 INTERVAL_SECONDS: Final = 5.0
 
 
 class Observer(WatcherObserver, OperationObserver, CacheObserver, Protocol):
-    """Told of what happens, for metrics; must not block or raise."""
+    """Receives events for metrics. Implementations must not block or raise."""
 
 
 class Manager:
-    """Holds the adapters that should be loaded; safe for threads."""
+    """Holds the desired set and the threads that reconcile the engine with it; safe for threads."""
 
     def __init__(  # noqa: PLR0913 - its collaborators
         self,
@@ -67,17 +68,17 @@ class Manager:
         reset_patience: float = PATIENCE_SECONDS,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """Prepare; nothing is loaded before `start`.
+        """Build the parts; no thread runs before `start`.
 
         Args:
-            engine: Where adapters are loaded.
-            downloads: What brings their files.
-            medium: Where the desired set is kept.
-            observer: Told of what happens.
+            engine: The engine that loads adapters.
+            downloads: Downloads adapters' files.
+            medium: Stores the desired set.
+            observer: Receives events for metrics.
             config: The pod's own credentials and endpoints.
-            pod: The pod's name, under which it refers to directories on shared volumes.
-            interval: Seconds between two looks at what the engine has.
-            reset_patience: Seconds for which a reset of the engine's prefix cache is tried.
+            pod: The pod's name; it identifies this runtime's references on shared volumes.
+            interval: Seconds between two comparisons with the engine.
+            reset_patience: Seconds during which a load retries the reset of the engine's prefix cache.
             clock: A monotonic clock in seconds.
         """
         self._engine = engine
@@ -97,36 +98,36 @@ class Manager:
         )
 
     def start(self) -> None:
-        """Take up the set as it was kept, and begin to work."""
+        """Restore the desired set and start the threads."""
         self._store.restore()
         self._workers.start()
         self._watcher.start()
 
     def stop(self) -> None:
-        """Begin nothing more. The engine keeps what it has."""
+        """Cancel downloads and start no more work. Adapters stay loaded in the engine."""
         jobs = self._records.stop()
         self._watcher.stop()
         for job in jobs:
             self._downloads.cancel(job)
 
     def join(self, timeout: float) -> None:
-        """Wait for the threads, but not for an engine that does not answer."""
+        """Wait for the threads to end, for `timeout` seconds at most: an engine may never answer."""
         end = self._clock() + timeout
         self._workers.join(end)
         self._watcher.join(max(end - self._clock(), 0.0))
 
     def load(self, wanted: Wanted, *, kept: bool, extras: Extras | None = None) -> Goal:
-        """Want an adapter; the goal's `done` is set when it is loaded, or an attempt failed.
+        """Ask for an adapter; the goal's `done` is set when it is loaded, or when an attempt failed.
 
         Args:
-            wanted: What to load. The same as what is being loaded is no new goal.
-            kept: Whether it is wanted from now on whatever happens; otherwise
-                only once it is loaded.
-            extras: Credentials and the like for its download.
+            wanted: The adapter. A caller who asks for the adapter that is being loaded gets the same goal.
+            kept: Whether it joins the desired set immediately. Otherwise it joins once it is loaded, so that a failed
+                synchronous call leaves nothing behind (docs/adr/0010).
+            extras: The call's credentials and settings for the download.
 
         Raises:
-            InvalidAdapterError: Its name or path cannot be.
-            LoraError: The desired set cannot be kept, or has no room for another adapter.
+            InvalidAdapterError: Its name or path is invalid.
+            LoraError: The desired set cannot be written, or has no room for another adapter.
         """
         check_name(wanted.name)
         if not wanted.path.is_absolute():
@@ -134,28 +135,30 @@ class Manager:
         self._room.check(self._records.all(), wanted, extras)
         if not kept:
             return self._aim(wanted.name, wanted, extras).goal
+        # The write comes first and without the records' lock: readers must not wait for the disk.
         with self._store.promised(wanted.name, self._records.with_known(wanted)), self._records.lock:
             record = self._aim(wanted.name, wanted, extras)
             self._records.intend(record, self._records.with_known(wanted))
             return record.goal
 
     def unload(self, name: str) -> Goal:
-        """Want an adapter no more; the goal's `done` is set when the engine does not have it.
+        """Withdraw an adapter; the goal's `done` is set when the engine no longer has it, or when an attempt failed.
 
         Raises:
-            UnknownAdapterError: Neither we nor the engine know it.
-            LoraError: The desired set cannot be kept.
+            UnknownAdapterError: Neither the runtime nor the engine knows it.
+            LoraError: The desired set cannot be written, or the engine does not answer.
         """
         check_name(name)
         if self._records.get(name) is None and name not in self._engine.models().adapters:
             raise UnknownAdapterError(name)
+        # An unload is always kept: after a restart of either process, the adapter must still go.
         with self._store.promised(name, None), self._records.lock:
             record = self._aim(name, None)
             self._records.intend(record, "gone")
             return record.goal
 
     def _aim(self, name: str, wanted: Wanted | None, extras: Extras | None = None) -> Record:
-        """Return the record of an adapter, whose goal is what a caller wants."""
+        """Return an adapter's record, after giving it a goal unless its goal is already what the caller wants."""
         with self._records.lock:
             record = self._records.get(name)
             if record is None or not record.goal.is_under_way(wanted):
@@ -163,10 +166,10 @@ class Manager:
             return record
 
     def want_exactly(self, wanted: Iterable[Wanted]) -> None:
-        """Make the adapters of the Model YAML these; those asked for by calls are left alone.
+        """Make the Model's part of the desired set equal to `wanted`; adapters that calls asked for stay as they are.
 
         Raises:
-            LoraError: The desired set cannot be kept.
+            LoraError: The desired set cannot be written, or has no room.
         """
         new = {one.name: one for one in wanted}
         desired = [record.desired for record in self._records.all() if record.desired]
@@ -181,22 +184,22 @@ class Manager:
                 self.load(one, kept=True)
 
     def managed(self) -> list[Status]:
-        """Return how the adapters stand that we were asked for, without a request to the engine."""
+        """Return the status of the managed adapters, without a request to the engine."""
         with self._records.lock:
             return [record.status() for record in self._records.all()]
 
     def statuses(self) -> list[Status]:
-        """Return how every adapter stands, those included that the engine has from others."""
+        """Return the status of all adapters by name, including those that other clients loaded."""
         statuses = {status.name: status for status in self.managed()}
         for name, path in self._listed.read().items():
             statuses.setdefault(name, Status(name, State.LOADED, managed=False, path=path))
         return [statuses[name] for name in sorted(statuses)]
 
     def status(self, name: str) -> Status:
-        """Return how an adapter stands.
+        """Return the status of an adapter, managed or not.
 
         Raises:
-            UnknownAdapterError: There is none of this name.
+            UnknownAdapterError: Neither the runtime nor the engine has an adapter of this name.
         """
         with self._records.lock:
             record = self._records.get(name)
@@ -208,5 +211,5 @@ class Manager:
         return found
 
     def holds(self, path: Path) -> bool:
-        """Tell whether a loaded adapter's files are in a directory, or below it."""
+        """Tell whether the files of a loaded adapter are in a directory, or below it."""
         return any(one.loaded and one.loaded.engine_path.is_relative_to(path) for one in self._records.all())

@@ -1,9 +1,10 @@
-"""What an attempt does: install, load, replace or unload.
+"""The steps of one attempt to load, replace or unload an adapter.
 
-    install (beside what is loaded) -> inspect -> unload the former -> reset the cache -> load -> or load the former again
+    install (without touching loaded files) -> preflight -> unload the former -> reset the prefix cache -> load
+    the engine refuses the new adapter      -> load the former one again (roll back)
 
-The files of a loaded adapter are never touched, and `load_inplace` is never
-used: an engine dies of both (observed on vLLM 0.32).
+The files of a loaded adapter are never touched, and `load_inplace` is never used: both have killed the engine
+(observed on vLLM 0.32).
 """
 
 from __future__ import annotations
@@ -29,20 +30,21 @@ if TYPE_CHECKING:
 
 __all__ = ["Procedure"]
 
-# Another runtime may remove what a download has just found, until it is referred to.
+# Downloads per attempt. Another runtime on the volume may remove a directory between the end of the download and this
+# runtime's reference to it (`lora.files.references`).
 _DOWNLOADS: Final = 3
 
 
 class Procedure:
-    """Carries goals out, for the worker that has a record. Holds no lock while it waits.
+    """Carries out goals, for the worker that holds the record. It holds no lock while it waits.
 
     Attributes:
-        engine_lists: Whether the engine's list of models has its adapters;
-            SGLang before 0.5.6 leaves them out.
+        engine_lists: Whether the engine's list of models includes its adapters. SGLang before 0.5.6 leaves them out;
+            the first load of an adapter that is loaded already finds that out.
     """
 
     def __init__(self, engine: EngineClient, installation: Installation, cache: PrefixCache, records: Records) -> None:
-        """Work with `engine` and its `cache`; each step is noted in `records`."""
+        """Use `engine` and its `cache`; note each step in `records`."""
         self._engine = engine
         self._installation = installation
         self._cache = cache
@@ -50,10 +52,10 @@ class Procedure:
         self.engine_lists = True
 
     def load(self, record: Record, goal: Goal, wanted: Wanted) -> Wanted:
-        """Make the engine have `wanted`; return it with the files that it has.
+        """Make the engine serve `wanted`; return it with the files that the engine has.
 
         Raises:
-            LoraError: It could not be done; RolledBackError when the former one is back.
+            LoraError: The adapter is not loaded; with RolledBackError the former one is loaded again.
         """
         installed, facts = self._install(record, goal, wanted)
         wanted = replace(wanted, installed=installed)
@@ -61,8 +63,10 @@ class Procedure:
         models = self._engine.models()
         if wanted.name in models.bases:
             raise InvalidAdapterError(codes.NAME_TAKEN, f"{wanted.name!r} is the name of a base model: choose another")
+        # Asked at each load: the engine may have been upgraded since the last one, and the key depends on the version.
         self._cache.learn()
         listed = models.adapters.get(wanted.name)
+        # SGLang before 0.5.6 does not list its adapters. Then the record says what the engine has.
         present = listed or (str(record.loaded.engine_path) if record.loaded else None)
         found = self._adopted(record, wanted, Path(present)) if present else None
         if present and found is None:
@@ -72,12 +76,13 @@ class Procedure:
         return self._settle(record, replace(found or wanted, refresh=False), facts)
 
     def unload(self, record: Record) -> None:
-        """Make the engine not have the adapter.
+        """Unload the adapter; success if the engine does not have it.
 
         Raises:
-            LoraError: It could not be done.
+            LoraError: The engine does not answer, or refuses.
         """
         self._records.note(record, Event.UNLOADING)
+        # Its path is read first: blocks of this content stay in the prefix cache after the unload.
         path = self._engine.models().adapters.get(record.name)
         self._engine.unload(record.name)
         self._cache.unloaded(record.name, _found_at(Path(path)) if path else None)
@@ -88,6 +93,7 @@ class Procedure:
         try:
             found = self._installation.loaded(wanted, record.loaded) or self._installation.on_disk(wanted, goal.extras)
         except InvalidAdapterError as error:
+            # ADR 15: a plain load downloads a loaded adapter again if its directory is damaged.
             found, damage = None, _damage(error, record.loaded, wanted)
         if found:
             return found
@@ -110,21 +116,24 @@ class Procedure:
         )
 
     def _adopted(self, record: Record, wanted: Wanted, present: Path) -> Wanted | None:
-        """Return what the engine has if it is what is wanted, with the path that it has it from."""
+        """Return the adapter as the engine has it, if it has the wanted content; `None` if it must be replaced."""
         installed = wanted.installed
         if installed is None:
             return None
         known = self._known_content(record, present)
         if present == installed.path:
+            # Without a source the files in a directory can change. Unknown content then counts as the wanted content
+            # only if no refresh was asked for.
             is_same = known == installed.content or (known is None and not (wanted.refresh and wanted.source is None))
             return wanted if is_same or wanted.source else None
+        # Another directory. A copy that version 0.1 made there is adopted if it still has the wanted content.
         is_known_other = known is not None and known != installed.content
         if wanted.source and not is_known_other and self._installation.is_same_copy(present, wanted, installed):
             return replace(wanted, installed=replace(installed, path=present))
         return None
 
     def _known_content(self, record: Record, path: Path) -> str | None:
-        """Return the content that the engine loaded from a directory, as far as is known."""
+        """Return the content that the engine loaded from a directory; `None` if unknown."""
         if record.loaded and record.loaded.installed and record.loaded.installed.path == path:
             return record.loaded.installed.content
         found = self._cache.last_content(record.name, path)
@@ -133,7 +142,8 @@ class Procedure:
     def _load(self, record: Record, goal: Goal, wanted: Wanted) -> Wanted:
         if not self._bring(goal, wanted):
             return wanted
-        # It was there already: another client loaded it after it was listed, or it is a SGLang that does not list it.
+        # The engine had it already: another client loaded it after the listing, or this is a SGLang before 0.5.6, which
+        # does not list adapters.
         present = self._engine.models().adapters.get(wanted.name)
         self.engine_lists = present is not None
         if present is not None and present != str(wanted.engine_path):
@@ -141,15 +151,23 @@ class Procedure:
         return wanted
 
     def _bring(self, goal: Goal, wanted: Wanted) -> bool:
-        """Load an adapter that is not loaded; return whether the engine says that it was."""
+        """Load an adapter; return whether the engine says that it was loaded already.
+
+        Raises:
+            WithdrawnError: The goal was withdrawn during the wait for a reset: the adapter must not be loaded.
+        """
         if wanted.installed:
             self._cache.make_way(wanted.name, wanted.installed, goal.withdrawn)
         return self._engine.load(wanted.name, wanted.engine_path)
 
     def _replace(self, record: Record, goal: Goal, wanted: Wanted, former: Path) -> Wanted:
+        # The unload comes first: vLLM refuses to load a name that it has, and `load_inplace` is not safe.
+        # From here to the load the engine has neither adapter. The record says so, in case an error ends the attempt.
         loaded = record.loaded
         self._records.held(record, None)
         if loaded is None or loaded.engine_path != former:
+            # Another client, or an earlier runtime, loaded the former adapter. What is known of it is enough to load it
+            # again.
             content = self._cache.last_content(wanted.name, former) or _found_at(former).content
             loaded = replace(wanted, path=former, source=None, installed=Installed(former, content), refresh=False)
         self._engine.unload(wanted.name)
@@ -163,7 +181,7 @@ class Procedure:
         return wanted
 
     def _settle(self, record: Record, found: Wanted, facts: Facts | None) -> Wanted:
-        """Take note of what the engine has now."""
+        """Note in the prefix cache and in the record what the engine has now."""
         if found.installed:
             self._cache.loaded(found.name, found.installed)
         self._records.held(record, found, facts, stale=self._cache.is_suspect(found.name))
@@ -171,10 +189,10 @@ class Procedure:
 
 
 def _damage(error: InvalidAdapterError, loaded: Wanted | None, wanted: Wanted) -> str:
-    """Return what is wrong with a loaded adapter's files that can be fetched again.
+    """Return the damage of a loaded adapter whose files can be downloaded again.
 
     Raises:
-        InvalidAdapterError: They cannot, or it is not the loaded adapter.
+        InvalidAdapterError: The files cannot be downloaded again, or the adapter is not the loaded one.
     """
     if loaded is None or not loaded.has_files_of(wanted) or error.row is not codes.INVALID_ADAPTER:
         raise error
@@ -185,5 +203,5 @@ def _damage(error: InvalidAdapterError, loaded: Wanted | None, wanted: Wanted) -
 
 
 def _found_at(path: Path) -> Installed:
-    """Return what an engine has from a directory that it was not given by us, as far as its name says."""
+    """Return what is known of a directory that another client gave to the engine: its name may be its content."""
     return Installed(path, content_at(path) or UNKNOWN)

@@ -1,10 +1,10 @@
-r"""An adapter's record: what should be loaded, what the engine has, and in which phase the runtime is with it.
+r"""An adapter's record: what should be loaded, what the engine has, and what the runtime is doing about it.
 
-    aimed -> QUEUED -> CHECKING -> DOWNLOADING -> LOADING -> SETTLED          the goal is reached
-                                  \-> UNLOADING -> the record is forgotten
+    new goal -> QUEUED -> CHECKING -> DOWNLOADING -> LOADING -> SETTLED       the goal is reached
+                                  \-> UNLOADING -> the record is deleted
     a worker's attempt fails      -> BACKING_OFF (until `retry_at`), WAITING (for the engine), BLOCKED, or QUEUED again
 
-Which phase follows which, and why, is in `lora.transitions`. Only that module changes records.
+`lora.transitions` has the table of transitions, with the reason for each. Only that module changes records.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["RESTING", "WORKING", "Failure", "Goal", "Intent", "Phase", "Record"]
 
 
 class Phase(StrEnum):
-    """What the runtime is doing about an adapter."""
+    """What the runtime is doing about an adapter. The API shows a coarser `State`."""
 
     QUEUED = "queued"
     CHECKING = "checking"
@@ -38,28 +38,32 @@ class Phase(StrEnum):
     BACKING_OFF = "backing_off"
 
 
-# A worker has the record. Operations on one adapter are serial, so no other worker takes it meanwhile.
+# A worker holds the record. Operations on one adapter are serial (ADR 10), so no other worker takes it.
 WORKING: Final = frozenset({Phase.CHECKING, Phase.DOWNLOADING, Phase.LOADING, Phase.UNLOADING})
 RESTING: Final = frozenset(Phase) - WORKING
 
-# What a record returns to when a goal that is not kept fails: an adapter, its absence, or nothing at all.
+# The desired state, which a record falls back to when a goal that is not kept fails: an adapter, "gone" (the engine
+# must not have it), or `None` (nothing is desired, and the record is deleted).
 Intent: TypeAlias = "Wanted | Literal['gone'] | None"
 
 
 @dataclass(eq=False, slots=True)
 class Goal:
-    """What one attempt should reach: an adapter loaded, or (without `wanted`) unloaded.
+    """The goal of one attempt: an adapter is loaded or, without `wanted`, unloaded.
+
+    Two goals are never equal (`eq=False`): a worker checks by identity whether its goal is still the record's goal.
 
     Attributes:
-        wanted: What is to be loaded.
-        kept: Whether it is tried again after a failure, until it is reached or withdrawn.
-        extras: What the call brought for the download; dropped when the goal is reached or withdrawn.
-        begun: Whether a worker has taken it up.
-        done: Set when it was reached, when an attempt failed, or when it was withdrawn.
-        withdrawn: Set when it must no longer be reached: another goal took its place, or the runtime ends.
-        error: Why it was not reached.
-        found: What the engine has, with its files, once it was reached.
-        possibly_stale: Whether that may answer from weights that had its name before.
+        wanted: The adapter to load.
+        kept: Whether the runtime retries it after a failure, until it is reached or withdrawn.
+        extras: The call's settings for the download. They hold credentials, so they are dropped when the goal is
+            reached or withdrawn.
+        begun: Whether a worker has started on it.
+        done: Set when the goal was reached, an attempt failed, or the goal was withdrawn. Callers wait for it.
+        withdrawn: Set when the worker must stop: another goal replaced this one, or the runtime is shutting down.
+        error: Why the goal was not reached.
+        found: What the engine has loaded, with its files; set when the goal was reached.
+        possibly_stale: Whether that adapter may answer from former weights (docs/adr/0015).
     """
 
     wanted: Wanted | None
@@ -73,13 +77,14 @@ class Goal:
     possibly_stale: bool = False
 
     def again(self) -> Goal:
-        """Return the same goal for another attempt."""
+        """Return a copy for another attempt, with new events: callers of the failed attempt were already told."""
         return replace(self, begun=False, done=Event(), withdrawn=Event(), error=None, found=None, possibly_stale=False)
 
     def is_under_way(self, wanted: Wanted | None) -> bool:
-        """Tell whether it is still to be reached, and is what this caller wants, too.
+        """Tell whether a new caller, who wants `wanted`, can wait for this goal.
 
-        Once a refresh has begun, it may have listed the source: a new caller wants what changed since.
+        A refresh that has begun may have listed the source already. A new caller wants the changes since then, so it
+        needs a new goal.
         """
         if self.done.is_set():
             return False
@@ -95,9 +100,9 @@ class Failure:
     """Why the last attempt failed.
 
     Attributes:
-        error: What went wrong.
-        attempts: Failed attempts since the adapter was last well.
-        retry_at: Unix seconds; `None` when the next attempt does not depend on the time.
+        error: The error.
+        attempts: Consecutive failed attempts.
+        retry_at: Unix seconds; `None` if the next attempt does not wait for a time.
     """
 
     error: LoraError
@@ -107,18 +112,18 @@ class Failure:
 
 @dataclass(eq=False, slots=True)
 class Record:
-    """One adapter.
+    """The state of one adapter. It is changed only with `Records.lock` held.
 
     Attributes:
         name: Its name.
-        goal: What is to be reached, or was.
-        intent: What is kept: it survives this process, and failures of goals that are not kept.
+        goal: The current goal, or the last one.
+        intent: What is desired. It is in the state file, and it survives the failure of a goal that is not kept.
         phase: What the runtime is doing about it.
-        loaded: What the engine has from us under this name, with the files that it has.
-        facts: What those files say.
+        loaded: What this runtime loaded under this name and the engine still has.
+        facts: Facts from those files.
         loaded_since: Unix seconds.
-        possibly_stale: Whether it may answer from weights that had its name before.
-        job: The download that is under way.
+        possibly_stale: Whether it may answer from former weights (docs/adr/0015).
+        job: The id of the download in progress.
         failure: Why the last attempt failed.
     """
 
@@ -135,21 +140,23 @@ class Record:
 
     @property
     def desired(self) -> Wanted | None:
-        """The adapter that is kept, if one is."""
+        """The desired adapter; `None` if none is desired, or if it must go."""
         return None if isinstance(self.intent, str) else self.intent
 
     @property
     def state(self) -> State:
-        """What the API says of it."""
+        """The state that the API shows."""
         if self.goal.wanted is None and self.phase is not Phase.BACKING_OFF:
             return State.UNLOADING
         stands = State.LOADED if self.loaded else _WITHOUT[self.phase]
         return _SHOWN.get(self.phase, stands)
 
     def status(self) -> Status:
-        """Return how it stands, for those who ask, also without the lock."""
+        """Return a snapshot for the API. It may be called without the lock."""
+        # Each field is read once: a worker may change it meanwhile.
         failure = self.failure
         loaded = self.loaded.installed if self.loaded else None
+        # After a rollback the goal still names the refused adapter. The API then shows what is loaded.
         shown = (self.loaded if self.phase is Phase.BLOCKED else self.goal.wanted) or self.desired or self.loaded
         return Status(
             name=self.name,
@@ -170,12 +177,12 @@ class Record:
         )
 
 
-# Phases that the API shows as they are, whatever the engine has meanwhile.
+# These phases are shown as they are, whatever the engine has loaded.
 _SHOWN: Final = {
     Phase.DOWNLOADING: State.DOWNLOADING,
     Phase.LOADING: State.LOADING,
     Phase.UNLOADING: State.UNLOADING,
     Phase.WAITING: State.PENDING,
 }
-# The others show what the engine has. This is what they show while it has nothing.
+# In any other phase the API shows `loaded` if the engine has the adapter. Without it, the API shows this state.
 _WITHOUT: Final = dict.fromkeys(Phase, State.PENDING) | {Phase.BACKING_OFF: State.FAILED, Phase.BLOCKED: State.FAILED}

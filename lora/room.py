@@ -1,4 +1,4 @@
-"""How many adapters there may be: each is remembered until it is unloaded, so what they cost together has a limit."""
+"""The limit for the number of adapters. The runtime remembers each adapter until it is unloaded, which costs memory."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 
 __all__ = ["MOST_BYTES", "Room"]
 
-# Room for about 3,000 adapters whose names, directories and sources have usual lengths.
+# About 3,000 adapters with names, directories and sources of usual lengths.
 MOST_BYTES: Final = 2 << 20
-# What an adapter takes besides its texts.
+# Bytes that an adapter takes in addition to its strings.
 _EACH: Final = 512
 
 
 class Room:
-    """What all adapters may cost together."""
+    """The memory budget of all adapters together."""
 
     def __init__(self, config: Config) -> None:
-        """Count no value of the pod's own `config`: adapters share those."""
+        """Values of the pod's own `config` cost nothing: all adapters share them."""
         self._config = config
 
     def check(self, records: Iterable[Record], wanted: Wanted, extras: Extras | None) -> None:
-        """Refuse another adapter when there is no room for it; one that takes its place under a name does not add to it.
+        """Check whether the budget has room for `wanted`, which replaces the adapter of the same name.
 
         Raises:
-            LoraError: There is no room.
+            LoraError: There is no room; the message says how much all adapters would take.
         """
         others = [record for record in records if record.name != wanted.name]
         known = sum(

@@ -1,4 +1,4 @@
-"""The desired set on disk, so that it outlives this process.
+"""The desired set on disk, so that it survives a restart of the runtime.
 
     {"version": 2,
      "adapters": [{"name": ..., "path": ..., "source": ..., "origin": ..., "allow_pickle": ...,
@@ -7,13 +7,13 @@
      "served": [["<name>", "<path>", "<content>"], ...],
      "check": "<SHA-256 of the rest>"}
 
-`refresh` says that a refresh was asked for and has not succeeded; earlier runtimes neither write nor read it.
-`removed` are adapters that are no longer wanted and that the engine may still have.
-`served` is what the engine's prefix cache may hold blocks of (`lora.engine.prefix_cache`).
-Version 1 had neither `installed` nor `served`: its adapters lie in `path` itself.
+`refresh` is a requested refresh that has not succeeded yet. Earlier runtimes neither write nor read it.
+`removed` are adapters that are no longer desired but may still be in the engine.
+`served` are contents whose blocks may be in the engine's prefix cache (`lora.engine.prefix_cache`).
+Version 1 had neither `installed` nor `served`: its adapters are in `path` itself.
 
-Written to a sibling file, flushed, and renamed: whatever happens, one whole
-version is there. Credentials are never in it.
+The file is written under another name, flushed, and renamed, so it is always complete.
+It never holds credentials.
 """
 
 from __future__ import annotations
@@ -37,13 +37,14 @@ logger: Final = logging.getLogger(__name__)
 
 FILE: Final = "lora-adapters.json"
 VERSION: Final = 2
+# Whatever is read as a whole has a limit (ADR 17).
 _MAX_BYTES: Final = 32 << 20
 _VERSIONS: Final = (1, VERSION)
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What outlives the process."""
+    """What survives a restart of the runtime; the module docstring explains each part."""
 
     wanted: tuple[Wanted, ...] = ()
     removed: tuple[str, ...] = ()
@@ -51,48 +52,50 @@ class Kept:
 
 
 class Medium(Protocol):
-    """Where the desired set is kept."""
+    """A place for the desired set."""
 
     def read(self) -> Kept:
-        """Return what was written last; nothing if there is none."""
+        """Return the last written set; an empty one if there is none."""
 
     def write(self, kept: Kept) -> None:
-        """Keep the set; raises OSError when it cannot be kept."""
+        """Write the set; raises OSError if that fails."""
 
 
 class Forgetful:
-    """Keeps nothing: what runs without a state directory."""
+    """A medium that stores nothing, for a runtime without --state-dir."""
 
     def read(self) -> Kept:
-        """Return nothing."""
         return Kept()
 
     def write(self, kept: Kept) -> None:
-        """Do nothing."""
+        """Discard the set: a restart of the runtime forgets it."""
 
 
 class StateFile:
-    """Keeps the set in a directory that outlives the container."""
+    """Stores the set in a directory that survives the container."""
 
     def __init__(self, directory: Path) -> None:
-        """Keep it there; the directory is made if need be.
+        """Create the directory if it is missing.
 
         Raises:
-            OSError: It cannot be made.
+            OSError: The directory cannot be created.
         """
         directory.mkdir(parents=True, exist_ok=True)
         self._path = directory / FILE
         self._stranger = False
 
     def read(self) -> Kept:
-        """Return the set; a file that is not whole, or cannot be read, counts as none, and is not lost."""
+        """Return the set. A damaged or unreadable file counts as an empty set, and is kept under another name.
+
+        The runtime must start with any file (docs/adr/0010).
+        """
         self._stranger = False
         try:
             text = read_regular(self._path, _MAX_BYTES)
         except FileNotFoundError:
             return Kept()
         except OSError as error:
-            # It may be read the next time: it stays, until there is another set to keep.
+            # The next start may be able to read it. It stays in place until the runtime has a set to write.
             self._stranger = True
             logger.error("the adapters' state file cannot be read: %s", error.strerror)
             return Kept()
@@ -108,18 +111,24 @@ class StateFile:
             return Kept()
 
     def _put_aside(self) -> Path:
-        """Give the file a name that is not taken."""
+        """Rename the file to a free name, so that an earlier damaged file is not overwritten."""
         names = (self._path.with_suffix(f".damaged{f'-{number}' if number > 1 else ''}") for number in count(1))
         aside = next(name for name in names if not name.exists())
         self._path.replace(aside)
         return aside
 
     def write(self, kept: Kept) -> None:
-        """Replace the file."""
+        """Replace the file.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
         if self._stranger:
             logger.warning("the adapters' state file that could not be read is put aside as %s", self._put_aside())
             self._stranger = False
         new = self._path.with_suffix(".new")
+        # Flushed before the rename, and the directory after it: otherwise a crash of the machine could leave an empty
+        # file under the final name, or undo the rename after a call was answered.
         with new.open("wb") as file:
             file.write(_encode(kept))
             file.flush()

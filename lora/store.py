@@ -1,9 +1,11 @@
-"""The desired set, and when it is written down.
+"""The desired set in memory and on disk: what is written, and when.
 
-A promise is written before the call is answered; what was noticed later is
-written as soon as that works. The writes have a lock of their own, in which the
-set is read and written, so their order is that of the changes. Only a thread that
-writes waits for the disk: the records' lock is never held meanwhile.
+A call with an asynchronous load or an unload is answered only after the set was
+written. Changes that the runtime notices by itself are written as soon as possible.
+
+Writes have their own lock. A thread reads and writes the set while it holds this lock,
+so writes happen in the order of the changes. The records' lock is never held during a
+write: a state directory that hangs blocks writers only, not scrapes or status requests.
 """
 
 from __future__ import annotations
@@ -31,29 +33,31 @@ logger: Final = logging.getLogger(__name__)
 
 
 class Store:
-    """Keeps the desired set; safe for threads, which must not hold the records' lock."""
+    """Writes the desired set to a medium. Safe for threads; callers must not hold the records' lock."""
 
     def __init__(self, medium: Medium, records: Records, cache: PrefixCache) -> None:
-        """Keep in `medium` what the records and the cache say."""
+        """Write the desired adapters of `records` and the served contents of `cache` to `medium`."""
         self._medium = medium
         self._records = records
         self._cache = cache
         self._writing = Lock()
-        self._written: Kept | None = None  # `None` while the disk may hold something else
+        self._written: Kept | None = None  # `None` while the file may hold something else, after a failed write
         self._is_behind = False
 
     def restore(self) -> None:
-        """Take up what was kept by the process before."""
+        """Restore the set that the former process wrote."""
         kept = self._written = self._medium.read()
         self._cache.restore(kept.served)
         self._records.restore(kept.wanted, kept.removed)
 
     @contextmanager
     def promised(self, name: str, wanted: Wanted | None) -> Iterator[None]:
-        """Write the set down with an adapter, or without; the block then makes it so.
+        """Write the set with `name` changed to `wanted`, or removed; the block then changes the records.
+
+        The write comes first: if it fails, the call fails and no record changes.
 
         Raises:
-            LoraError: It cannot be kept.
+            LoraError: The set cannot be written.
         """
         with self._writing:
             try:
@@ -63,12 +67,15 @@ class Store:
             yield
 
     def write(self) -> None:
-        """Write the set down if it changed; log once when that is not possible."""
+        """Write the set if it changed. A failure is logged once, until a write succeeds again."""
         with self._writing:
             self._catch_up()
 
     def catch_up(self) -> None:
-        """Do the same, unless another thread is writing."""
+        """Write the set if it changed, unless another thread is writing.
+
+        The watcher calls this: it must not wait for another thread's write to a state directory that hangs.
+        """
         if self._writing.acquire(blocking=False):
             try:
                 self._catch_up()
@@ -95,13 +102,14 @@ class Store:
             return Kept(wanted, removed, self._cache.remembered())
 
     def _write(self, kept: Kept) -> None:
+        # After a failed write the file may have either content, so the next write must not be skipped.
         self._written = None
         self._medium.write(kept)
         self._written = kept
 
 
 def _changed(kept: Kept, name: str, wanted: Wanted | None) -> Kept:
-    """Return the set with another adapter under a name, or with none."""
+    """Return the set with `name` set to `wanted`, or with `name` removed."""
     adapters = {one.name: one for one in kept.wanted if one.name != name} | ({name: wanted} if wanted else {})
     removed = {*kept.removed, name} if wanted is None else {*kept.removed} - {name}
     return Kept(tuple(adapters[key] for key in sorted(adapters)), tuple(sorted(removed)), kept.served)

@@ -1,7 +1,7 @@
-"""Which phase of an adapter follows which, and why: every change of a record is here.
+"""The transitions of an adapter's record, with the reason for each. Only this module changes records.
 
-All records lie under one lock, `Records.lock`. A method whose docstring says so is called with the lock held,
-and asserts that it is.
+One lock guards all records: `Records.lock`. A method whose docstring says so must be called with the lock held,
+and asserts it. The lock is never held during a request to the engine, a download or a write to disk.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 
 __all__ = ["TRANSITIONS", "Event", "Records"]
 
+# Seconds of backoff after a failed attempt; it doubles with each further one.
 _FIRST_PAUSE: Final = 5.0
 _LONGEST_PAUSE: Final = 300.0
 
 
 class Event(StrEnum):
-    """What happens to a record."""
+    """What happens to a record; the table below says when, and what follows."""
 
     AIMED = "aimed"
     TAKEN = "taken"
@@ -51,45 +52,46 @@ def _to(phase: Phase, sources: Iterable[Phase]) -> dict[Phase, Phase]:
 
 
 TRANSITIONS: Final[Mapping[Event, Mapping[Phase, Phase]]] = {
-    # A call or the Model wants something else. A worker that has the record keeps it until it notices that its goal
-    # was withdrawn: operations on one adapter are serial.
+    # A call or the Model sets another goal. A worker that holds the record keeps it until it notices that its goal
+    # was withdrawn: operations on one adapter are serial (ADR 10).
     Event.AIMED: _to(Phase.QUEUED, RESTING) | {phase: phase for phase in WORKING},
-    # A worker takes the record from the queue. Files that are there already make a download needless, so it checks.
+    # A worker takes the record from the queue, and checks first whether usable files are already on disk.
     Event.TAKEN: {Phase.QUEUED: Phase.CHECKING},
-    # Nothing usable is on disk, or another runtime removed what a download had just found.
+    # No usable files are on disk, or another runtime removed the directory right after the download.
     Event.FETCHING: _to(Phase.DOWNLOADING, (Phase.CHECKING, Phase.DOWNLOADING)),
-    # The files are whole: from here on the engine is asked.
+    # The files passed preflight. From here on the worker talks to the engine.
     Event.LOADING: _to(Phase.LOADING, (Phase.CHECKING, Phase.DOWNLOADING)),
     # Unloading needs no files.
     Event.UNLOADING: {Phase.CHECKING: Phase.UNLOADING},
-    # The engine has the adapter. (An adapter that the engine no longer has is forgotten: it has no next phase.)
+    # The engine has the adapter. (A record whose adapter was unloaded is deleted, so it has no next phase.)
     Event.REACHED: {Phase.LOADING: Phase.SETTLED},
-    # Another goal came while the worker had the record: whatever the attempt brought, it is the next one's turn.
+    # Another goal came while the worker held the record. Whatever the attempt's outcome, the new goal is next.
     Event.SUPERSEDED: _to(Phase.QUEUED, WORKING),
-    # An attempt failed that is not kept, and what was wanted before is loaded already.
+    # The failed goal was not kept, and the adapter that was desired before is still loaded.
     Event.ABANDONED: _to(Phase.SETTLED, WORKING),
-    # The engine refused the adapter and got the former one back. It would refuse it again until it is restarted.
+    # The engine refused the adapter, and the former one is loaded again. The same engine process would refuse it
+    # again, so the runtime retries only after a restart of the engine.
     Event.REFUSED: {Phase.LOADING: Phase.BLOCKED},
-    # The engine does not answer. That is no fault of the adapter: it is tried as soon as the engine is back.
+    # The engine does not answer. That is not the adapter's fault: no backoff, the watcher retries when it is back.
     Event.UNREACHABLE: _to(Phase.WAITING, WORKING),
-    # Anything else: tried again after a pause that grows, each adapter's own, so a bad one never delays another.
+    # Any other failure: retry with exponential backoff. Each adapter has its own, so a bad one delays no other.
     Event.FAILED: _to(Phase.BACKING_OFF, WORKING),
-    # The engine's list lacks it, or has another: the engine restarted, or another client changed it.
+    # The engine's list lacks the adapter or has another path: the engine restarted, or another client changed it.
     Event.LOST: _to(Phase.QUEUED, RESTING),
-    # The engine answers again, or the pause is over.
+    # The engine answers again, or the backoff is over.
     Event.DUE: _to(Phase.QUEUED, (Phase.QUEUED, Phase.WAITING, Phase.BACKING_OFF)),
 }
 
 
 class Records:
-    """All records, and the queue of those that a worker should take up.
+    """All records, and the queue of those that need a worker.
 
     Attributes:
-        lock: Held while records are read together or changed.
+        lock: Held while records are changed, or while several are read consistently. Reentrant.
     """
 
     def __init__(self, cancel: Callable[[str], object]) -> None:
-        """Begin without records; `cancel` ends a download by its id."""
+        """Start without records; `cancel` cancels a download by its id."""
         self.lock = Condition()
         self._cancel = cancel
         self._records: dict[str, Record] = {}
@@ -97,16 +99,15 @@ class Records:
         self._stopped = False
 
     def get(self, name: str) -> Record | None:
-        """Return the record of an adapter."""
+        """Return the record of an adapter, also without the lock."""
         return self._records.get(name)
 
     def all(self) -> list[Record]:
-        """Return all records."""
         with self.lock:
             return list(self._records.values())
 
     def stop(self) -> list[str]:
-        """Withdraw every goal and hand out no more work; return the downloads that are under way."""
+        """Withdraw every goal and hand out no more work; return the ids of downloads in progress."""
         with self.lock:
             self._stopped = True
             for record in self._records.values():
@@ -115,10 +116,11 @@ class Records:
             return [record.job for record in self._records.values() if record.job]
 
     def restore(self, wanted: Iterable[Wanted], removed: Iterable[str]) -> None:
-        """Take up what an earlier process kept."""
+        """Restore the desired set of an earlier process, and queue a goal for each adapter."""
         with self.lock:
             for one in wanted:
-                # From disk first: the source may be away. A refresh that is still wanted follows.
+                # ADR 15: the content on disk is loaded first, since the source may be down. `intent` still asks for
+                # the refresh; `settle` then starts it as the next goal.
                 goal = Goal(replace(one, refresh=False), kept=True)
                 self._records[one.name] = Record(one.name, goal, intent=one)
             for name in removed:
@@ -127,43 +129,47 @@ class Records:
             self.lock.notify_all()
 
     def aim(self, name: str, goal: Goal) -> Record:
-        """Give an adapter another goal; called with the lock held."""
+        """Replace the goal of an adapter, and withdraw the former one; called with the lock held."""
         record = self._records.get(name)
         if record is None:
             record = self._records[name] = Record(name, goal)
         else:
             self._withdraw(record)
             record.goal = goal
+        # A new goal is not delayed by the backoff of the former one.
         record.failure = None
         self._move(record, Event.AIMED)
         return record
 
     def with_known(self, wanted: Wanted) -> Wanted:
-        """Return an adapter with what is known of it, if it is desired already."""
+        """Return `wanted` with the installed files of the desired adapter, if both are the same adapter."""
         record = self._records.get(wanted.name)
         former = record.desired if record else None
         if former is None or not wanted.is_same(former):
             return wanted
+        # A refresh that has not succeeded yet is not lost when the same adapter is asked for again without one.
         return replace(wanted, installed=former.installed, refresh=wanted.refresh or former.refresh)
 
     def intend(self, record: Record, intent: Intent) -> None:
-        """Keep an adapter, or that it must go; called with the lock held."""
+        """Set what is desired, and retry the current goal until it is reached; called with the lock held."""
         self._check_locked()
         record.intent, record.goal.kept = intent, True
 
     def _withdraw(self, record: Record) -> None:
-        """Tell those who wait for a record's goal that another took its place."""
+        """Withdraw a record's goal: wake its callers, and cancel its download."""
         goal = record.goal
         goal.withdrawn.set()
         if not goal.done.is_set():
             goal.error = WithdrawnError()
             goal.done.set()
         goal.extras = None
+        # Two names with one source and directory share one download; the other record still needs it.
+        # In a thread: the lock is held here, and `cancel` takes the supervisor's lock.
         if record.job and not any(other.job == record.job for other in self._records.values() if other is not record):
             Thread(target=self._cancel, args=(record.job,), daemon=True).start()
 
     def take(self) -> tuple[Record, Goal] | None:
-        """Return the next record for a worker, with its goal; `None` when there is no more work to hand out."""
+        """Wait for the next record that needs a worker, and return it with its goal; `None` after `stop`."""
         with self.lock:
             self.lock.wait_for(lambda: self._queue or self._stopped)
             if self._stopped:
@@ -174,13 +180,13 @@ class Records:
             return record, record.goal
 
     def note(self, record: Record, event: Event, *, job: str | None = None) -> None:
-        """Take note of how far an attempt is: FETCHING (the download is `job`), LOADING or UNLOADING."""
+        """Note the progress of an attempt: FETCHING (with the download's id as `job`), LOADING or UNLOADING."""
         with self.lock:
             self._move(record, event)
             record.job = job
 
     def held(self, record: Record, found: Wanted | None, facts: Facts | None = None, *, stale: bool = False) -> None:
-        """Take note of what the engine has now."""
+        """Note what the engine has now under the record's name; `None` for nothing."""
         with self.lock:
             if found is not None:
                 is_new = record.loaded is None or record.loaded.installed != found.installed
@@ -189,22 +195,23 @@ class Records:
             record.loaded = found
 
     def loaded(self, record: Record, goal: Goal, found: Wanted) -> None:
-        """Take note that a goal was reached, before that is written down and its callers are told."""
+        """Note that a load succeeded. The worker writes the state file next, and then calls `settle`."""
         with self.lock:
             record.failure = None
             goal.found, goal.possibly_stale = found, record.possibly_stale
+            # A goal that was replaced meanwhile must not overwrite the intent of the new one.
             if record.goal is goal:
                 record.intent = replace(found, refresh=_is_refresh_due(record.desired, goal, found))
                 goal.wanted, goal.extras = found, None
 
     def unloaded(self, record: Record, goal: Goal) -> None:
-        """Take note that the engine does not have an adapter any more, before that is written down."""
+        """Note that an unload succeeded. The worker writes the state file next, and then calls `settle`."""
         with self.lock:
             if record.goal is goal:
                 record.intent = None
 
     def settle(self, record: Record, goal: Goal) -> None:
-        """End an attempt that reached its goal, and tell its callers."""
+        """End an attempt that reached its goal, and wake its callers."""
         with self.lock:
             goal.done.set()
             if record.goal is not goal:
@@ -217,7 +224,7 @@ class Records:
                     self.aim(record.name, Goal(record.desired, kept=True))
 
     def fail(self, record: Record, goal: Goal, error: LoraError) -> bool:
-        """End an attempt that failed, and tell its callers; return whether its goal still counted."""
+        """End a failed attempt, and wake its callers; return False if another goal had replaced this one."""
         with self.lock:
             if record.goal is not goal:
                 self._move(record, Event.SUPERSEDED)
@@ -235,15 +242,16 @@ class Records:
                 pause = min(_FIRST_PAUSE * 2 ** (attempts - 1), _LONGEST_PAUSE)
                 record.failure = Failure(error, attempts, time() + pause)
                 self._move(record, Event.FAILED)
-            goal.done.set()  # who asked need not wait: what is kept is carried out when it can be
+            goal.done.set()  # callers learn of the failure now; a kept goal is retried in the background
             return True
 
     def _abandon(self, record: Record) -> None:
-        """Go back to what was wanted in front of a goal that is not kept."""
+        """Fall back to the intent after a goal that is not kept failed; called with the lock held."""
         if record.intent is None:
             del self._records[record.name]
             return
         desired = record.desired
+        # The caller was told of the failure. The record returns to the desired adapter, or to its removal.
         record.goal, record.failure = Goal(desired, kept=True), None
         if desired is None or record.loaded is None or desired.refresh:
             self._move(record, Event.SUPERSEDED)
@@ -252,27 +260,32 @@ class Records:
             self._move(record, Event.ABANDONED)
 
     def lost(self, record: Record) -> None:
-        """Load an adapter again that the engine does not have any more; called with the lock held."""
+        """Queue an adapter that the engine lost, to load it again; called with the lock held."""
         record.loaded = None
         self._again(record, Event.LOST)
 
     def due(self, record: Record) -> None:
-        """Try again; called with the lock held."""
+        """Queue the record for another attempt; called with the lock held."""
         self._again(record, Event.DUE)
 
     def _again(self, record: Record, event: Event) -> None:
+        # Callers of the finished attempt hold the old goal. A new attempt needs events that are not set.
         if record.goal.done.is_set():
             record.goal = record.goal.again()
         self._move(record, event)
 
     def mark_stale(self, names: Collection[str]) -> None:
-        """Take note of which adapters may answer from other weights."""
+        """Mark the named adapters, and only them, as possibly stale."""
         with self.lock:
             for record in self._records.values():
                 record.possibly_stale = record.name in names
 
     def _move(self, record: Record, event: Event) -> None:
-        """Change a record's phase as the table says; called with the lock held."""
+        """Change a record's phase according to the table; called with the lock held.
+
+        Raises:
+            KeyError: The table has no such transition: a defect.
+        """
         self._check_locked()
         record.phase = TRANSITIONS[event][record.phase]
         if record.phase in RESTING:
@@ -286,6 +299,6 @@ class Records:
 
 
 def _is_refresh_due(desired: Wanted | None, goal: Goal, found: Wanted) -> bool:
-    """Tell whether a refresh is still wanted after a goal was reached."""
+    """Tell whether the desired adapter still needs a refresh after a goal was reached."""
     did_refresh = goal.wanted is not None and goal.wanted.refresh
     return desired is not None and desired.refresh and not did_refresh and found.is_same(desired)

@@ -1,4 +1,4 @@
-"""The watcher: a thread that compares the engine with the desired set, again and again."""
+"""The watcher: a thread that periodically compares the engine's adapters with the desired set, and queues repairs."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ __all__ = ["RECONCILES", "Watcher", "WatcherObserver"]
 logger: Final = logging.getLogger(__name__)
 
 RECONCILES: Final = ("in_sync", "repaired", "engine_unavailable")
-# An engine that does not list its adapters is asked to load them again this often.
+# An engine that does not list its adapters (SGLang before 0.5.6) is asked to load them again every so many rounds.
 _UNLISTED_ROUNDS: Final = 12
 
 
 class WatcherObserver(Protocol):
-    """Told of each comparison; must not block or raise."""
+    """Receives each comparison. Implementations must not block or raise."""
 
     def reconciled(self, *, outcome: str) -> None:
-        """The engine was compared with the desired set."""
+        """The engine was compared with the desired set; `outcome` is one of `RECONCILES`."""
 
 
 class Watcher:
-    """Owns the thread. While nothing is wanted it sleeps, and the engine is not asked."""
+    """Owns the thread. Without adapters it sleeps, and sends no requests to the engine."""
 
     def __init__(
         self,
@@ -53,14 +53,14 @@ class Watcher:
         """Compare every `interval` seconds.
 
         Args:
-            engine: What is compared.
-            records: What is wanted; those that need work are put into the queue.
-            cache: The engine's prefix cache: emptied by a restart, and reset again where a reset failed.
-            store: Where later changes are written down.
+            engine: The engine to compare.
+            records: The adapters; those that need work are queued.
+            cache: The engine's prefix cache. A restart empties it; a reset that failed is retried.
+            store: Writes changes that a failed write left behind.
             procedure: Knows whether the engine lists its adapters.
             housekeeping: Removes directories that are no longer needed.
-            observer: Told of each comparison.
-            interval: Seconds.
+            observer: Receives each comparison.
+            interval: Seconds between two comparisons.
         """
         self._engine = engine
         self._records = records
@@ -77,17 +77,16 @@ class Watcher:
         self._thread = Thread(target=self._run, name="lora-watcher", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask the thread to end."""
+        """Ask the thread to end, and wake it if it sleeps."""
         self._stopping.set()
         with self._records.lock:
             self._records.lock.notify_all()
 
     def join(self, timeout: float) -> None:
-        """Wait for its end."""
+        """Wait until the thread has ended, for `timeout` seconds at most."""
         self._thread.join(timeout)
 
     def _run(self) -> None:
@@ -98,7 +97,7 @@ class Watcher:
                 logger.exception("comparing the adapters failed: a defect of the runtime")
 
     def _is_needed(self) -> bool:
-        """Wait until there is anything to compare; return whether there is, as the runtime may end instead."""
+        """Wait until there are adapters to compare; return False if the runtime stops."""
         with self._records.lock:
             self._records.lock.wait_for(
                 lambda: self._stopping.is_set() or self._records.all() or self._cache.remembered()
@@ -109,14 +108,18 @@ class Watcher:
         try:
             models = self._engine.models()
         except LoraError as error:
+            # Logged once, until the engine is back.
             if not self._engine_is_away:
                 logger.warning("adapters cannot be compared: %s", error.message)
             self._engine_is_away = True
+            # Only a refused connection proves that the process ended. After a timeout it may be the same process, with
+            # its cache.
             self._engine_was_down |= isinstance(error, EngineUnavailableError) and error.is_down
             self._observer.reconciled(outcome="engine_unavailable")
             return
         came_back, self._engine_is_away = self._engine_is_away, False
         restarted, self._engine_was_down = self._engine_was_down, False
+        # A new process has an empty prefix cache, so the contents of its predecessor are forgotten before any load.
         if restarted:
             self._cache.forget(models.adapters)
         self._cache.retry()
@@ -127,8 +130,10 @@ class Watcher:
         self._observer.reconciled(outcome="repaired" if repaired else "in_sync")
 
     def _repair(self, models: Models, *, came_back: bool) -> int:
-        """Put what is to be done into the queue; return for how many adapters."""
+        """Queue the records that need work; return how many there are."""
         self._rounds += 1
+        # An engine that never lists its adapters would look as if it had lost all of them at each round. After an
+        # outage, and now and then, its adapters are loaded again: the engine answers "already loaded" if it has them.
         is_list_trusted = self._procedure.engine_lists or came_back or self._rounds % _UNLISTED_ROUNDS == 0
         repaired = 0
         with self._records.lock:
@@ -151,6 +156,7 @@ def _is_lost(record: Record, models: Models) -> bool:
 
 
 def _is_due(record: Record) -> bool:
+    # BLOCKED waits for a restart of the engine, which `_is_lost` notices.
     if record.phase in (Phase.SETTLED, Phase.BLOCKED):
         return False
     retry_at = record.failure.retry_at if record.failure else None

@@ -1,4 +1,4 @@
-"""The threads that carry goals out, each one record at a time."""
+"""The worker threads. Each takes a record from the queue, carries out its goal, and reports the outcome."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ __all__ = ["OPERATIONS", "OUTCOMES", "OperationObserver", "Workers"]
 
 logger: Final = logging.getLogger(__name__)
 
+# Adapters that are worked on concurrently. Further ones wait in the queue.
 COUNT: Final = 8
 
 OPERATIONS: Final = ("load", "unload")
@@ -29,14 +30,14 @@ OUTCOMES: Final = ("done", "failed", "engine_unavailable")
 
 
 class OperationObserver(Protocol):
-    """Told of each attempt, for metrics; must not block or raise."""
+    """Receives each attempt, for metrics. Implementations must not block or raise."""
 
     def operated(self, *, operation: str, outcome: str, seconds: float) -> None:
-        """A load or an unload ended."""
+        """An attempt ended after `seconds`; see `OPERATIONS` and `OUTCOMES`."""
 
 
 class Workers:
-    """Take records from the queue until there is no more work."""
+    """Owns the worker threads."""
 
     def __init__(
         self,
@@ -47,13 +48,13 @@ class Workers:
         *,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """Prepare the threads.
+        """Create the threads; `start` starts them.
 
         Args:
-            records: Where work comes from, and its outcome goes.
-            procedure: How a goal is carried out.
-            store: Where what was reached is written down, before callers are told.
-            observer: Told of each attempt.
+            records: The queue of work; it also receives the outcomes.
+            procedure: Carries out goals.
+            store: Writes the desired set before callers are told of a success.
+            observer: Receives each attempt.
             clock: A monotonic clock in seconds.
         """
         self._records = records
@@ -64,12 +65,11 @@ class Workers:
         self._threads = [Thread(target=self._run, name=f"lora-{number}", daemon=True) for number in range(COUNT)]
 
     def start(self) -> None:
-        """Begin."""
         for thread in self._threads:
             thread.start()
 
     def join(self, end: float) -> None:
-        """Wait for the threads until the clock shows `end`: an engine may never answer."""
+        """Wait for the threads until the clock shows `end`, and no longer: an engine may never answer."""
         for thread in self._threads:
             thread.join(max(end - self._clock(), 0.0))
 
@@ -90,6 +90,7 @@ class Workers:
         except LoraError as error:
             self._failed(record, goal, error)
             return "failed"
+        # The thread's outermost frame: a defect must not end the thread, and callers must not wait forever.
         except Exception:
             logger.exception("adapter %s: a defect of the runtime", record.name)
             self._failed(record, goal, LoraError(codes.INTERNAL, "a defect of the runtime, see its log"))
@@ -104,7 +105,7 @@ class Workers:
             found = None
             self._procedure.unload(record)
             self._records.unloaded(record, goal)
-        self._store.write()  # first: an answer is a promise that survives a restart
+        self._store.write()  # before callers are told: what they hear of must survive a restart
         self._records.settle(record, goal)
         if found:
             logger.info("adapter %s is loaded from %s", record.name, found.engine_path)

@@ -1,13 +1,13 @@
-r"""Models from S3, OBS, the Hugging Face Hub and mounted volumes, with guarantees.
+r"""Models from S3, OBS, the Hugging Face Hub and mounted volumes: atomic downloads that resume after a kill.
 
     kthena-downloader (cli)      the runtime
             \                    /
-             jobs: a supervisor, a child process for each download
-                       |  request on stdin, events on stdout
-             worker -> download: lock, plan, space, fetch, verify, publish
+             supervisor: jobs, one child process per download (docs/adr/0009)
+                       |  request as JSON on stdin, events as JSON on stdout
+             worker: lock, list, compare, check space, fetch, verify, publish
                        |
-             fetch/{s3,huggingface} -> ranges: the byte engine       fetch/pvc
+             sources/{s3,hub} -> transfer: range requests        sources/volume: copies
 
-What the runtime imports (jobs, source, errors, layout) knows nothing of botocore
-and huggingface_hub, which live and die in the child. The child limits its own memory (memory).
+Modules that the runtime imports (request, supervisor, errors, disk) never import botocore or huggingface_hub. These
+libraries run in the worker only, which limits its own memory (`storage.memory`, docs/adr/0017).
 """

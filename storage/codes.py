@@ -1,4 +1,4 @@
-"""Every code that a download can fail with: one row each. Codes are stable, because clients branch on them."""
+"""The table of codes for download errors, one row each. Codes are stable, because clients branch on them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["CODES", "Code", "table"]
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """What programs and people learn from a failure besides its message.
+    """What programs and users learn from an error in addition to its message.
 
     Attributes:
-        name: The word for programs.
-        status: What the HTTP API answers with.
+        name: The stable code in API answers and events.
+        status: The HTTP status of the API's answer.
         retry_helps: Whether the same request may succeed later, without a change by the caller.
-        advice: What to do, as the documents say it.
-        exit_code: What `kthena-downloader` ends with; `None` for failures that it never has.
+        advice: What to do, as docs/errors.md says it.
+        exit_code: The exit code of `kthena-downloader`; `None` for errors that it never has.
     """
 
     name: str
@@ -32,12 +32,12 @@ class Code:
 
 
 def table(rows: Iterable[Code]) -> Mapping[str, Code]:
-    """Return rows by their names."""
+    """Return rows by name."""
     return {row.name: row for row in rows}
 
 
 _BAD_REQUEST, _FORBIDDEN, _CONFLICT = HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.CONFLICT
-# What stands between the runtime and a store is a gateway's trouble.
+# The runtime is a gateway to the store: trouble of the store or on the way to it is 502.
 _GATEWAY, _FULL = HTTPStatus.BAD_GATEWAY, HTTPStatus.INSUFFICIENT_STORAGE
 
 FAILED: Final = Code("failed", _GATEWAY, retry_helps=True, advice="read the message", exit_code=1)

@@ -1,8 +1,8 @@
-"""HTTP answers whose framing is bounded: http.client alone trusts a server too far.
+"""A stricter http.client response: the framing of an HTTP answer is bounded, whatever the server sends.
 
-http.client, and with it urllib3 and requests, takes a chunk of size -1 for all
-that is to come, and skips chunk extensions, trailers and interim answers for as
-long as they go on. A connection whose `response_class` is this one refuses them.
+http.client, and so urllib3 and requests, reads a chunk of size -1 as everything that
+follows. It also skips chunk extensions, trailers and interim answers without a limit.
+A connection whose `response_class` is `StrictResponse` refuses all of these.
 """
 
 from __future__ import annotations
@@ -13,23 +13,27 @@ from typing import Any, Final
 
 __all__ = ["FramingError", "StrictResponse"]
 
-# A size that fits a signed 64-bit number, and extensions, which have no meaning here.
+# A chunk's size of at most 15 hex digits, so it fits a signed 64-bit number, and chunk extensions, which are ignored.
 _SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")
 _LONGEST_LINE: Final = 4096
-# Bytes of framing that are always allowed, and for each byte of the body: chunks may be small.
+# Bytes of framing that are always allowed, and those allowed for each byte of the body: chunks may be very small.
 _FREE: Final = 64 * 1024
 _PER_BYTE: Final = 8
+# Status lines per answer: interim answers (1xx) precede the final one.
 _MOST_HEADS: Final = 16
 
 
 class FramingError(HTTPException):
-    """The answer breaks the rules by which its end is found; the message says how."""
+    """The end of the answer cannot be found, or not within the limits; the message says why."""
 
 
 class StrictResponse(HTTPResponse):
-    """http.client's response, with a chunked body read strictly and interim answers counted."""
+    """http.client's response with strict reading of chunks, and a limit for interim answers.
 
-    # The types of http.client leave these out.
+    It overrides private methods of http.client's HTTPResponse.
+    """
+
+    # typeshed does not declare these attributes.
     fp: Any
     chunk_left: int | None
     _close_conn: Any
@@ -47,7 +51,7 @@ class StrictResponse(HTTPResponse):
         return status
 
     def _get_chunk_left(self) -> int | None:
-        """Return the bytes left of the chunk under way, or of the next one; `None` at the end of the body."""
+        """Return the bytes left of the current or next chunk; `None` at the end of the body."""
         if self.chunk_left:
             return self.chunk_left
         if self.chunk_left == 0 and self._safe_read(2) != b"\r\n":
@@ -70,7 +74,7 @@ class StrictResponse(HTTPResponse):
         return size
 
     def _skip_trailers(self) -> None:
-        # Some servers close the connection in place of the last empty line.
+        # Some servers close the connection instead of sending the last empty line.
         while self._framing_line() not in (b"\r\n", b"\n", b""):
             pass
 

@@ -1,4 +1,4 @@
-"""How the processes of a download end."""
+"""The end of a download's processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["leave"]
 
 
 def leave(code: int) -> NoReturn:
-    """End this process now; what Python would tidy up first takes longer than a small download."""
+    """Flush the standard streams and exit without Python's cleanup, which takes longer than a small download."""
     for stream in filter(None, (sys.stdout, sys.stderr)):
         with suppress(OSError, ValueError):
             stream.flush()

@@ -1,1 +1,1 @@
-"""The engine's side of LoRA: its routes, what its answers mean, and its prefix cache."""
+"""The engine's LoRA interface: its routes, the meaning of its answers, and its prefix cache."""

@@ -1,8 +1,8 @@
-"""What an engine's prefix cache knows an adapter's blocks by.
+"""The key under which an engine's prefix cache stores an adapter's blocks (docs/adr/0015).
 
-vLLM takes an adapter's name up to 0.30, and its name and directory from 0.31 on.
-Neither looks at the content. SGLang gives each load an identity of its own.
-A version that cannot be read counts as the oldest.
+vLLM uses the adapter's name up to 0.30, and its name and directory from 0.31 on.
+Neither includes the content. SGLang gives each load an identity of its own.
+An unreadable version counts as the oldest, because a needless reset is better than a wrong answer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _BY_PATH: Final = (0, 31)
 
 
 class CacheKey(Enum):
-    """The part of an adapter that two loads must share to share blocks."""
+    """What two loads must have in common to share blocks."""
 
     NAME = "name"
     NAME_AND_PATH = "name and path"
@@ -28,12 +28,12 @@ class CacheKey(Enum):
 
 
 def vllm_key(version: str) -> CacheKey:
-    """Return what a vLLM of this version uses."""
+    """Return the key of a vLLM version; `version` may be any text."""
     found = _VERSION.fullmatch(version.strip())
     if not found:
         return CacheKey.NAME
     release = tuple(map(int, found["release"].split(".")))
-    # What was built on the way to 0.31.0 may be older than the change.
+    # A pre-release or development build of 0.31.0 may be older than the change.
     is_before = (
         release[:2] == _BY_PATH and not any(release[2:]) and found["pre"].lstrip(".")[:1] in {"a", "b", "r", "d"}
     )

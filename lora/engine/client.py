@@ -1,10 +1,10 @@
-"""The engines' LoRA routes: what to send, and what their answers mean.
+"""The engines' LoRA routes: what to send, and what the answers mean.
 
     vLLM     POST /v1/load_lora_adapter, /v1/unload_lora_adapter    plain text, or {"error": {"message": ...}}
     SGLang   POST /load_lora_adapter, /unload_lora_adapter          {"success": ..., "error_message": ...}
 
-Both list what is loaded at GET /v1/models (SGLang from 0.5.6 on). Engines have
-no error codes of use, so their words are matched, in a table.
+Both list loaded adapters at GET /v1/models (SGLang from 0.5.6 on). Their error codes do not tell errors apart, so a
+table matches the words of their messages.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ __all__ = ["APIS", "EngineApi", "EngineClient", "Models"]
 
 @dataclass(frozen=True, slots=True)
 class EngineApi:
-    """An engine's routes, and what its prefix cache knows adapters by.
+    """An engine's routes, and the key of its prefix cache.
 
     Attributes:
-        load: Loads an adapter.
-        unload: Unloads one.
-        key: Returns the cache's key, given the engine's version.
+        load: The route that loads an adapter.
+        unload: The route that unloads an adapter.
+        key: Returns the prefix cache's key for an engine version.
     """
 
     load: str
@@ -49,19 +49,20 @@ APIS: Final = {
 }
 
 _LIST_SECONDS: Final = 10.0
-# SGLang's unload waits for the adapter's requests; a load reads files.
+# SGLang's unload blocks until the adapter's requests have ended; a load reads files from a volume.
 _CHANGE_SECONDS: Final = 600.0
 _LONGEST_QUOTE: Final = 300
 
+# Answers of an engine without /reset_prefix_cache: vLLM has that route only in its development mode.
 _NO_SUCH_ROUTE: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED})
 
 
 @dataclass(frozen=True, slots=True)
 class _Meaning:
-    """What an answer means: the first row that fits its status and words.
+    """One row of the table of meanings. The first row that fits an answer's status and words counts.
 
-    Words fit in any case, and any of several; `…` stands for whatever is between
-    two parts. No regular expression, as `a.*b` takes the square of a text's length.
+    Words are case-insensitive. `|` separates alternatives; `…` matches any text between two parts. Regular
+    expressions are not used: `a.*b` needs quadratic time for a long answer.
     """
 
     code: Code
@@ -69,7 +70,7 @@ class _Meaning:
     words: tuple[tuple[str, ...], ...]
 
     def fits(self, status: int, words: str) -> bool:
-        """Tell whether this row is about an answer of this status and these words, in lower case."""
+        """Tell whether this row fits an answer; `words` must be in lower case."""
         return status in self.statuses and any(_has_in_order(words, parts) for parts in self.words)
 
 
@@ -88,7 +89,8 @@ def _row(code: Code, statuses: str, words: str) -> _Meaning:
     return _Meaning(code, frozenset(map(int, statuses.split())), alternatives)
 
 
-# Refusals that are fine, as the engine is in the state that was asked for; otherwise there is no word for them.
+# These refusals count as success for a load or an unload: the engine is already in the requested state. In any other
+# context they are a plain ENGINE_REFUSED. "beenloaded" is a typo of older vLLM versions.
 _ALREADY: Final = _row(codes.ENGINE_REFUSED, "400 500", "already been loaded|already beenloaded|already loaded")
 _ABSENT: Final = _row(codes.ENGINE_REFUSED, "400 404", "adapter … cannot be found|with name … does not exist")
 _ANYTHING: Final = _row(codes.ENGINE_REFUSED, "", "")
@@ -97,6 +99,7 @@ _MEANINGS: Final = (
     _ALREADY,
     _ABSENT,
     _row(codes.ENGINE_UNAUTHORIZED, "401 403", ""),
+    # vLLM without VLLM_ALLOW_RUNTIME_LORA_UPDATING has no LoRA routes and answers 404 {"detail":"Not Found"}.
     _row(codes.LORA_UPDATING_DISABLED, "404 405", "not found|not allowed"),
     _row(codes.LORA_DISABLED, "400 500", "lora is not enabled|--enable-lora"),
     _row(
@@ -110,7 +113,7 @@ _MEANINGS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """What the engine serves.
+    """The models that the engine serves.
 
     Attributes:
         bases: Names of its base models.
@@ -122,27 +125,28 @@ class Models:
 
 
 class EngineClient:
-    """Talks to one engine; safe for threads."""
+    """Sends LoRA requests to one engine; safe for threads."""
 
     def __init__(self, base_url: str, api: EngineApi, *, api_key: Callable[[], str | None] = lambda: None) -> None:
-        """Prepare; `api_key` is asked for at each call."""
+        """Prepare; nothing is sent. `api_key` is called for each request, so a rotated key takes effect."""
         self._base_url = base_url
         self._api = api
         self._api_key = api_key
         self._exchange: Exchange | None = None
 
     def models(self) -> Models:
-        """Return what is served now.
+        """Return the models that the engine serves now.
 
         Raises:
-            EngineUnavailableError: The engine does not answer.
-            EngineRefusedError: It does not tell.
+            EngineUnavailableError: The engine does not answer, or its answer makes no sense.
+            EngineRefusedError: The engine refuses, for example because of a missing API key.
         """
         response = self._send("GET", "/v1/models", timeout=_LIST_SECONDS)
         if response.status_code != HTTPStatus.OK:
             raise _refusal(response)
         try:
             cards = response.json()["data"]
+            # Only id, root and parent are stable: `created` and `permission` change with each request.
             bases = frozenset(card["id"] for card in cards if not card.get("parent"))
             adapters = {card["id"]: card.get("root") or "" for card in cards if card.get("parent")}
         except (ValueError, TypeError, KeyError, AttributeError):
@@ -152,25 +156,27 @@ class EngineClient:
         return Models(bases, adapters)
 
     def load(self, name: str, path: Path) -> bool:
-        """Load an adapter; return whether it was the engine that had it already.
+        """Load an adapter; return whether the engine had one of this name already, from whatever directory.
 
         Raises:
             EngineUnavailableError: The engine does not answer.
-            EngineRefusedError: It does not load it.
+            EngineRefusedError: The engine does not load it; the code says why.
         """
         return self._change(self._api.load, {"lora_name": name, "lora_path": str(path)}, fine=_ALREADY)
 
     def unload(self, name: str) -> bool:
-        """Unload an adapter; return whether it was not there in the first place.
+        """Unload an adapter; return whether the engine did not have it.
+
+        SGLang answers once the adapter's running requests have ended.
 
         Raises:
             EngineUnavailableError: The engine does not answer.
-            EngineRefusedError: It does not unload it.
+            EngineRefusedError: The engine does not unload it.
         """
         return self._change(self._api.unload, {"lora_name": name}, fine=_ABSENT)
 
     def cache_key(self) -> CacheKey:
-        """Return what the prefix cache of the engine as it runs now knows an adapter's blocks by.
+        """Return the key of the prefix cache in the engine's current version.
 
         Raises:
             EngineUnavailableError: The engine does not answer.
@@ -185,10 +191,10 @@ class EngineClient:
         return self._api.key(version)
 
     def reset_prefix_cache(self) -> Reset:
-        """Ask a vLLM to empty its prefix cache; only an answer that says so counts as done.
+        """Ask vLLM to empty its prefix cache. Only `"success": true` counts as done.
 
-        vLLM refuses while requests run. It answers 200 all the same, since 0.26
-        with `{"success": false}`, earlier with an empty body.
+        vLLM refuses while requests run, but still answers 200: with `{"success": false}` since 0.26, with an empty body
+        in earlier versions.
 
         Raises:
             EngineUnavailableError: The engine does not answer.
@@ -211,7 +217,7 @@ class EngineClient:
         raise _refusal(answer)
 
     def _send(self, method: str, route: str, body: dict[str, str] | None = None, *, timeout: float) -> Answer:
-        # Imported at the first call: requests costs 8 MB that most pods do not need.
+        # Imported at the first call: requests takes 8 MB, which pods without adapters do not need.
         from requests import RequestException
 
         from lora.engine.exchange import Exchange, LargeAnswerError
@@ -228,6 +234,7 @@ class EngineClient:
             raise EngineUnavailableError(f"the engine does not answer: {reason}", is_down=is_down) from None
         except LargeAnswerError as error:
             raise EngineUnavailableError(f"the engine's answer to {route} cannot be used: {error}") from None
+        # The engine, or a proxy in front of it, is not available: the same as no answer.
         if answer.status_code in (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT):
             raise EngineUnavailableError(f"the engine answers {answer.status_code}")
         return answer
@@ -254,7 +261,7 @@ def _says_failure(answer: Answer) -> bool:
 
 
 def _words(answer: Answer) -> str:
-    """Return the engine's own words, wherever it put them."""
+    """Return the engine's message; the field that holds it differs between engines and versions."""
     try:
         body: Any = answer.json()
     except ValueError:
@@ -268,7 +275,7 @@ def _words(answer: Answer) -> str:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """Return the innermost reason."""
+    """Return the innermost exception: requests wraps the socket's error several times."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     return error

@@ -1,9 +1,9 @@
-"""One request to the engine and its answer, bounded in time and bytes.
+"""One HTTP request to the engine, bounded in time and bytes.
 
-requests alone bounds neither: its timeout counts from one read to the next, it
-decompresses whatever comes, and its session reads the whole body of a redirect
-that it does not follow. So its adapter is used without a session, over
-connections whose timeout is for all of an answer, and the body is read here.
+requests alone bounds neither: its timeout applies to each read, it decompresses any
+body, and its session reads the whole body of a redirect even if it does not follow it.
+So this module uses requests' adapter without a session. The connections' timeout covers
+the whole answer, and the body is read here (docs/adr/0017).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "Exchange", "LargeAnswerError"]
 
 CONNECT_SECONDS: Final = 3.0
-# Of an answer to a request that was done; of one that was not, only the beginning is read.
+# Bytes of a successful answer. Of any other answer only the beginning is read: it has the message.
 LARGEST: Final = 1024 * 1024
 LARGEST_ERROR: Final = 64 * 1024
 _GZIP_OR_ZLIB: Final = zlib.MAX_WBITS | 32
@@ -41,16 +41,16 @@ _COMPRESSED: Final = frozenset({"gzip", "x-gzip", "deflate"})
 
 
 class LargeAnswerError(Exception):
-    """The answer is larger than any that makes sense."""
+    """The answer is larger than any sensible answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the engine answered.
+    """An answer of the engine.
 
     Attributes:
         status_code: The HTTP status.
-        content: The body, decompressed; of an error only the beginning.
+        content: The body, decompressed; only the beginning if the status is not 200.
     """
 
     status_code: int
@@ -58,14 +58,14 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """The body as text."""
+        """The body as text; invalid UTF-8 is replaced."""
         return self.content.decode(errors="replace")
 
     def json(self) -> Any:
-        """Return the body read as JSON.
+        """Return the body decoded as JSON.
 
         Raises:
-            ValueError: It is none, or nested too deeply.
+            ValueError: The body is not JSON, or is nested too deeply.
         """
         try:
             return json.loads(self.content)
@@ -74,11 +74,12 @@ class Answer:
 
 
 class _Timed:
-    """A socket whose timeout is for all that is read until it is set again, not for each read."""
+    """A socket whose timeout covers all reads until it is set again, not each single read."""
 
     _end: float | None = None
 
     def settimeout(self, value: float | None) -> None:
+        # urllib3 sets the read timeout once per answer, so this becomes the deadline of the whole answer.
         self._end = None if value is None else monotonic() + value
         super().settimeout(value)  # type: ignore[misc]
 
@@ -104,6 +105,7 @@ class _Connection(HTTPConnection):
 
     def _new_conn(self) -> socket.socket:
         plain = super()._new_conn()
+        # The same connection, in the class with the deadline.
         timed = _Socket(fileno=plain.detach())
         timed.settimeout(self.timeout)
         return timed
@@ -130,17 +132,17 @@ class _Adapter(HTTPAdapter):
 
 
 class Exchange:
-    """Sends requests, over connections that are kept; safe for threads."""
+    """Sends requests over keep-alive connections; safe for threads."""
 
     def __init__(self) -> None:
         self._adapter = _Adapter()
 
     def send(self, method: str, url: str, *, body: object = None, headers: Mapping[str, str], timeout: float) -> Answer:
-        """Send a request, with `body` as JSON, and return the answer if all of it comes within `timeout` seconds.
+        """Send a request with `body` as JSON, and return the answer. All of it must arrive within `timeout` seconds.
 
         Raises:
-            requests.RequestException: There is no answer; its innermost cause says why.
-            LargeAnswerError: It is too large.
+            requests.RequestException: There is no complete answer in time; the innermost cause says why.
+            LargeAnswerError: The answer is too large.
         """
         headers = {"Accept-Encoding": "identity", "Accept": "*/*", "User-Agent": "kthena-runtime", **headers}
         request = requests.Request(method, url, json=body, headers=headers).prepare()
@@ -158,6 +160,7 @@ def _body(response: requests.Response) -> bytes:
     limit = LARGEST_ERROR if is_error else LARGEST
     body: bytes = response.raw.read(limit + 1, decode_content=False)
     if response.headers.get("Content-Encoding", "").strip().lower() in _COMPRESSED:
+        # At most one byte more than the limit: a small compressed body can expand to gigabytes.
         body = zlib.decompressobj(_GZIP_OR_ZLIB).decompress(body, limit + 1)
     if len(body) > limit and not is_error:
         raise LargeAnswerError(f"it is larger than {limit} bytes")

@@ -1,4 +1,4 @@
-"""The engine's list of adapters, for callers of the API: few ask concurrently, and none waits for long."""
+"""The engine's list of adapters for API callers. Few callers ask concurrently, and none waits long."""
 
 from __future__ import annotations
 
@@ -14,21 +14,24 @@ if TYPE_CHECKING:
 
 __all__ = ["Listed"]
 
-# Callers that ask the engine concurrently, and how long another waits for a place.
+# Callers that ask the engine concurrently, and the seconds that another caller waits for its turn. An engine that hangs
+# must not take all threads of the API.
 _ASKERS: Final = 2
 _ASK_SECONDS: Final = 0.5
 
 
 class Listed:
-    """Asks the engine what it has; safe for threads."""
+    """Asks the engine for its adapters; safe for threads."""
 
     def __init__(self, engine: EngineClient) -> None:
-        """Ask `engine`."""
         self._engine = engine
         self._askers = Semaphore(_ASKERS)
 
     def read(self) -> Mapping[str, str]:
-        """Return the directory of each adapter by name; nothing while the engine is away, or others wait already."""
+        """Return the directory of each adapter by name.
+
+        Empty if the engine does not answer, or if too many callers are waiting for it already.
+        """
         if not self._askers.acquire(timeout=_ASK_SECONDS):
             return {}
         try:

@@ -1,1 +1,1 @@
-"""An adapter's files: installed, named by content, checked, and removed when nothing needs them."""
+"""An adapter's files: preflight, installation, content digests, and removal when no runtime needs them."""

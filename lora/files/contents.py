@@ -1,8 +1,8 @@
-"""What a directory holds, as one digest that changes when the weights do.
+"""The content of a directory: one digest that changes when the weights change (docs/adr/0015).
 
-Files that a download installed are all counted, by their manifest. Of other files
-only those are that decide an engine's answers: a training run also keeps logs and
-optimizer states there, which change all the time.
+All files that a download installed count, according to its manifest. Of other files, only
+those count that decide an engine's answers: training runs also keep logs and optimizer
+states there, which change all the time.
 """
 
 from __future__ import annotations
@@ -20,20 +20,22 @@ if TYPE_CHECKING:
 
 __all__ = ["Contents"]
 
+# Beginnings of the names that engines read: adapter_config.json, adapter_model.*, new_embeddings.*.
 _DECISIVE: Final = ("adapter_", "new_embeddings")
 _SHA256: Final = Digest("sha256", "")
+# Files whose digests are remembered; more than that, and all are forgotten.
 _MOST: Final = 4096
 
 
 class Contents:
-    """Takes digests; those of files whose size, times and inode are the same are not taken again. Safe for threads."""
+    """Computes contents. A file with the same size, times and inode is not hashed again. Safe for threads."""
 
     def __init__(self) -> None:
         self._known: dict[Path, tuple[tuple[int, ...], str]] = {}
         self._lock = Lock()
 
     def of(self, folder: Path) -> str:
-        """Return the content of a directory, named as `storage.disk.generations` names it.
+        """Return the content of a directory, in the form that `storage.disk.generations` uses as a name.
 
         Raises:
             OSError: A file cannot be read.
@@ -41,6 +43,7 @@ class Contents:
         return content_of({name: self._digest(folder / name) for name in _names(folder)})
 
     def _digest(self, path: Path) -> str:
+        # ctime too: a tool can restore mtime after a change, but not ctime.
         path = path.resolve()
         status = path.stat()
         seen = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
@@ -48,6 +51,7 @@ class Contents:
             known = self._known.get(path)
         if known and known[0] == seen:
             return known[1]
+        # Not under the lock: hashing takes seconds, and two threads at one file do no harm.
         digest = hash_file(path, _SHA256)
         with self._lock:
             if len(self._known) >= _MOST:

@@ -1,8 +1,8 @@
-"""An adapter's files before the engine is asked: found on disk, or fetched into a directory of their own.
+"""An adapter's files before a load: found on disk, or downloaded into a directory of their own.
 
-With a source, each content gets a directory below the adapter's base
-(`storage.disk.generations`). So files that an engine has open are never touched, and
-the engine's prefix cache never finds old blocks under the path of new content.
+With a source, each content has its own directory below the adapter's base directory
+(`storage.disk.generations`). So a download never touches files that the engine has open,
+and the engine's prefix cache never finds old blocks under the path of new content.
 """
 
 from __future__ import annotations
@@ -32,29 +32,30 @@ if TYPE_CHECKING:
 
 __all__ = ["Downloads", "Extras", "Installation"]
 
+# A download may take longer than any timeout; the loop around this wait does not end before it does.
 _POLL_SECONDS: Final = 3600.0
 
 
 class Downloads(Protocol):
-    """What brings files: `storage.supervisor.supervisor.Supervisor`."""
+    """The downloads of this runtime: `storage.supervisor.supervisor.Supervisor`."""
 
     def submit(self, request: DownloadRequest) -> JobStatus:
-        """Take a download on."""
+        """Start a download, or join one that does the same; raises StorageError."""
 
     def wait(self, job_id: str, timeout: float | None = None) -> JobStatus:
-        """Return a download when it has ended."""
+        """Wait until a download has ended, for `timeout` seconds at most, and return its status."""
 
     def cancel(self, job_id: str) -> JobStatus:
-        """Ask a download to end."""
+        """Cancel a download."""
 
 
 @dataclass(frozen=True, slots=True)
 class Extras:
-    """What a call may bring for its download; never kept.
+    """A call's settings for its download. They hold credentials, so they are never written to disk.
 
     Attributes:
         config: Credentials and endpoints.
-        max_workers: Concurrent requests.
+        max_workers: Concurrent requests of the download.
     """
 
     config: Config
@@ -62,20 +63,20 @@ class Extras:
 
 
 class Installation:
-    """Finds or fetches files; safe for threads."""
+    """Finds or downloads adapters' files; safe for threads."""
 
     def __init__(self, downloads: Downloads, config: Config, contents: Contents, references: References) -> None:
-        """Fetch with `downloads`, by default with the pod's own `config`."""
+        """Without a call's own settings, downloads use the pod's `config`."""
         self._downloads = downloads
         self._config = config
         self._contents = contents
         self._references = references
 
     def loaded(self, wanted: Wanted, loaded: Wanted | None) -> tuple[Installed, Facts] | None:
-        """Return the files that the engine has already, where they are what is wanted.
+        """Return the files that the engine has already, if they come from the wanted source.
 
         Raises:
-            InvalidAdapterError: They were damaged since.
+            InvalidAdapterError: The files were damaged since they were loaded.
         """
         if wanted.source is None or wanted.refresh or loaded is None or not loaded.has_files_of(wanted):
             return None
@@ -83,14 +84,14 @@ class Installation:
         return (installed, inspect(installed.path, allow_pickle=wanted.allow_pickle)) if installed else None
 
     def on_disk(self, wanted: Wanted, extras: Extras | None) -> tuple[Installed, Facts] | None:
-        """Return the files that need no download; `None` where there are none that are whole.
+        """Return complete files that need no download; `None` if there are none.
 
         Raises:
-            InvalidAdapterError: There is no source, and the directory does not hold an adapter.
+            InvalidAdapterError: Without a source, the directory does not hold an adapter.
         """
         if wanted.source is None:
             return self._inspected(wanted, Installed(wanted.path, ""))
-        if wanted.refresh or extras is not None:  # a call wants the source as it is now
+        if wanted.refresh or extras is not None:  # a call wants the current content of the source
             return None
         for installed in self._candidates(wanted):
             try:
@@ -108,15 +109,16 @@ class Installation:
 
     def _inspected(self, wanted: Wanted, installed: Installed) -> tuple[Installed, Facts]:
         if wanted.source is not None and installed.is_by_content:
+            # Refer first, then look: otherwise another runtime could remove the directory in between (ADR 15).
             self._references.hold(installed.path)
         facts = inspect(installed.path, allow_pickle=wanted.allow_pickle)
         return Installed(installed.path, installed.content or self.content(installed.path), installed.revision), facts
 
     def content(self, path: Path) -> str:
-        """Return the content of a directory.
+        """Return the content of a directory, as a digest.
 
         Raises:
-            InvalidAdapterError: It cannot be read.
+            InvalidAdapterError: A file in the directory cannot be read.
         """
         try:
             return self._contents.of(path)
@@ -126,7 +128,10 @@ class Installation:
             ) from None
 
     def is_same_copy(self, path: Path, wanted: Wanted, installed: Installed) -> bool:
-        """Tell whether a directory that we filled earlier has the same content; version 0.1 named directories otherwise."""
+        """Tell whether a directory of an earlier download has the content of `installed`.
+
+        Version 0.1 named directories by their source. Such a copy needs no replacement if the content is the same.
+        """
         manifest = read_manifest(path)
         if manifest is None or not same_source(manifest.source, str(wanted.origin_uri)):
             return False
@@ -136,10 +141,10 @@ class Installation:
             return False
 
     def request(self, wanted: Wanted, extras: Extras | None) -> str:
-        """Ask for the newest content of the source; return the download's id.
+        """Start a download of the source's newest content; return the download's id.
 
         Raises:
-            DownloadFailedError: It cannot be asked for.
+            DownloadFailedError: The download was refused.
         """
         extras = extras or Extras(self._config)
         request = DownloadRequest(
@@ -152,11 +157,11 @@ class Installation:
             raise DownloadFailedError(error.row, error.message) from error
 
     def fetched(self, wanted: Wanted, download: str) -> tuple[Installed, Facts] | None:
-        """Wait for a download and return its files; `None` when another runtime has removed them already.
+        """Wait for a download and return its files; `None` if another runtime has removed them already.
 
         Raises:
-            DownloadFailedError: It failed.
-            InvalidAdapterError: Its files are no adapter.
+            DownloadFailedError: The download failed.
+            InvalidAdapterError: The files are not an adapter.
         """
         status = self._wait(download)
         path = Path(status.path)

@@ -1,4 +1,4 @@
-"""Look at an adapter's files before the engine does: some engines die of what they find there."""
+"""Checks an adapter's files before the engine sees them: bad files crash some engines, pickled weights can run code."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ CONFIG: Final = "adapter_config.json"
 WEIGHTS: Final = "adapter_model.safetensors"
 PICKLED: Final = ("adapter_model.bin", "adapter_model.pt")
 
+# Bytes of a file that are read at most: the file may be anything that fits on a volume.
 _MAX_CONFIG: Final = 1 << 20
 _MAX_HEADER: Final = 32 << 20
 _LENGTH_BYTES: Final = 8
@@ -33,10 +34,12 @@ _HEADER: Final = msgspec.json.Decoder(dict[str, _Tensor])
 
 
 def inspect(folder: Path, *, allow_pickle: bool = False) -> Facts:
-    """Return what an adapter's files say.
+    """Check an adapter's files, and return what they say.
+
+    The weights are not read: the header of a safetensors file tells how long the file must be.
 
     Raises:
-        InvalidAdapterError: They are not there, not whole, or not safe to read.
+        InvalidAdapterError: A file is missing, truncated, invalid, or (without `allow_pickle`) pickled.
     """
     config = _read_config(folder / CONFIG)
     rank, modules = config.get("r"), config.get("target_modules")
@@ -50,7 +53,7 @@ def inspect(folder: Path, *, allow_pickle: bool = False) -> Facts:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        if not path.is_file():  # a pipe would never end
+        if not path.is_file():  # reading a pipe would never end
             raise _invalid(f"there is no {CONFIG} in {path.parent}: the directory must hold one adapter")
         with path.open("rb") as file:
             config = json.loads(file.read(_MAX_CONFIG))
@@ -79,7 +82,10 @@ def _weights(folder: Path, *, allow_pickle: bool) -> int:
 
 
 def _check_safetensors(path: Path) -> int:
-    """Compare the header with the file: 8 bytes little-endian length, JSON, then the tensors without gaps."""
+    """Compare the header of a safetensors file with its size, and return the size.
+
+    The format: 8 bytes of little-endian header length, the header as JSON, then the tensors without gaps.
+    """
     size = path.stat().st_size
     try:
         with path.open("rb") as file:

@@ -1,12 +1,14 @@
-"""Which generations on a volume somebody needs, and the removal of those that nobody does.
+"""References to the generations that each runtime on a volume needs, and the removal of those that none needs.
 
-    BASE/.kthena/refs/default.pod-0      {"pod": "pod-0.default", "generations": ["3f1c…", …]}
+    BASE/.kthena/refs/pod-0.default      {"pod": "pod-0.default", "generations": ["3f1c…", …]}
 
-Runtimes that share a volume refer to each generation that they need, before they
-look whether it is there, and renew their file each hour. A file that was not
-renewed for a day is of a runtime that is gone. A generation is removed in two
-steps: it is renamed first, and the references are read once more; so one that a
-runtime has just taken up comes back.
+A generation is a directory named by its content (`storage.disk.generations`). A runtime first refers to a
+generation, and then checks that it exists. It renews its file once per hour; a file that was not renewed for a day
+belongs to a runtime that is gone.
+
+A generation is removed in two steps: it is renamed, and the references are read once more. If a runtime has referred
+to it in between, the rename is undone. A common lock is no alternative: a download holds it for as long as it takes
+(docs/adr/0015).
 """
 
 from __future__ import annotations
@@ -36,19 +38,21 @@ __all__ = ["References"]
 
 logger: Final = logging.getLogger(__name__)
 
+# Seconds after which a runtime renews its file, and after which an unrenewed file no longer counts.
 RENEW_SECONDS: Final = 3600.0
 DEAD_SECONDS: Final = 24 * 3600.0
 _REFS: Final = f"{OWN_DIRECTORY}/refs"
 _MAX_BYTES: Final = 1 << 20
+# Prefixes of a generation that was renamed for removal, and of one whose removal has begun.
 _LEAVING: Final = "leaving-"
 _GONE: Final = "gone-"
 
 
 class References:
-    """What this runtime needs; safe for threads."""
+    """The references of this runtime; safe for threads."""
 
     def __init__(self, pod: str, *, clock: Callable[[], float] = monotonic) -> None:
-        """Refer to generations in the name of a pod."""
+        """Write references under the pod's name, which no two runtimes on a volume share."""
         self._pod = pod
         self._clock = clock
         self._lock = ThreadLock()
@@ -58,7 +62,7 @@ class References:
         self._locks: dict[Path, Lock] = {}
 
     def hold(self, path: Path) -> None:
-        """Refer to a generation; whether it is there is to be seen after that."""
+        """Refer to a generation. Only after that may the caller check whether it exists."""
         with self._lock:
             names = self._held.setdefault(path.parent, set())
             if path.name not in names:
@@ -66,7 +70,7 @@ class References:
                 self._write(path.parent)
 
     def settle(self, needed: Iterable[Path]) -> list[Path]:
-        """Refer to these generations and no others; return the bases where some were let go."""
+        """Refer to exactly these generations; return the bases where references were dropped."""
         wanted: dict[Path, set[str]] = {}
         for path in needed:
             wanted.setdefault(path.parent, set()).add(path.name)
@@ -81,7 +85,7 @@ class References:
         return changed
 
     def renew(self) -> None:
-        """Show that this runtime is alive, where that was an hour ago."""
+        """Rewrite each file that is an hour old, to show that this runtime is alive."""
         with self._lock:
             for base in list(self._held):
                 if self._clock() - self._renewed.get(base, -RENEW_SECONDS) >= RENEW_SECONDS:
@@ -98,6 +102,7 @@ class References:
             draft.write_text(json.dumps({"pod": self._pod, "generations": sorted(self._held[base])}))
             draft.replace(path)
         except OSError as error:
+            # Logged once for each base, until a write succeeds.
             if base not in self._failed:
                 logger.warning(
                     "%s cannot be written: other runtimes may remove adapters there: %s", path, error.strerror
@@ -112,18 +117,18 @@ class References:
         return base / _REFS / quote(self._pod, safe="")
 
     def sweep(self, base: Path, in_use: Iterable[Path]) -> bool:
-        """Remove the generations of a base that nobody needs; return whether that could be done now.
+        """Remove the generations of a base that no runtime needs; return False if a download is in progress there.
 
         Args:
-            base: A directory of generations. While a download is under way there, nothing is removed.
-            in_use: Directories that the engine has, or that are wanted here.
+            base: The directory that holds the generations.
+            in_use: Directories that the engine has, or that this runtime needs.
         """
         work = base / OWN_DIRECTORY / "work"
-        # The same until it is free: it takes several looks to see that its holder on another machine is dead.
+        # The same Lock object at each sweep: it takes several looks to see that a holder on another machine is dead.
         lock = self._locks.setdefault(base, Lock(work, timeout=0.0, clock=self._clock))
         try:
             with lock:
-                # By their names: an engine may have been given another way of writing the path.
+                # Compared by name only: an engine may have received another spelling of the path.
                 self._sweep(base, {path.name for path in in_use})
         except LockedError:
             return False
@@ -136,6 +141,7 @@ class References:
 
     def _sweep(self, base: Path, in_use: set[str]) -> None:
         generations = Generations(base)
+        # `None`: without a readable record it is unknown which directories are this product's, so nothing is removed.
         kept = generations.kept()
         if kept is None:
             return
@@ -154,31 +160,35 @@ class References:
         return self._finish(leaving)
 
     def _finish(self, leaving: Path) -> bool:
-        """Remove a generation that was renamed, or bring it back if somebody has referred to it meanwhile."""
+        """Remove a renamed generation, or rename it back if a runtime has referred to it meanwhile."""
         base, name = leaving.parent.parent, leaving.name.removeprefix(_LEAVING)
         if name in self._referred(base) and not (base / name).exists():
             leaving.rename(base / name)
             return False
-        gone = leaving.with_name(f"{_GONE}{name}")  # not to be brought back any more: it may soon be a part
+        gone = leaving.with_name(f"{_GONE}{name}")  # from here on it may be incomplete, and must not come back
         leaving.rename(gone)
         shutil.rmtree(gone, ignore_errors=True)
         return True
 
     def _referred(self, base: Path) -> set[str]:
-        """Return what this runtime and the others that live refer to."""
+        """Return the names that this runtime and other living runtimes refer to.
+
+        Raises:
+            OSError: A reference cannot be read.
+        """
         with self._lock:
             names = set(self._held.get(base, ()))
         folder = base / _REFS
         now = _time_of(folder)
         for path in [one for one in folder.iterdir() if not one.name.startswith(".")]:
-            with suppress(FileNotFoundError):  # one that left meanwhile
+            with suppress(FileNotFoundError):  # its runtime removed it meanwhile
                 if now - path.stat().st_mtime < DEAD_SECONDS:
                     names |= _generations(path)
         return names
 
 
 def _time_of(folder: Path) -> float:
-    """Return the time of a volume, by which the ages of its files are judged: ours may be another."""
+    """Return the current time of a volume's clock: a file server's clock may differ from this machine's."""
     folder.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=".clock-", dir=folder)
     try:
@@ -189,10 +199,10 @@ def _time_of(folder: Path) -> float:
 
 
 def _generations(path: Path) -> set[str]:
-    """Return what a file refers to.
+    """Return the names in a reference file.
 
     Raises:
-        OSError: It cannot be read: nothing is known, so nothing may be removed.
+        OSError: The file cannot be read. What it refers to is unknown, so nothing may be removed.
     """
     try:
         data: Any = json.loads(read_record(path, _MAX_BYTES))

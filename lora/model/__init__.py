@@ -1,1 +1,1 @@
-"""The Model as a source of adapters: its YAML, and the thread that follows the file."""
+"""The Model YAML as a source of desired adapters: reading it, and following the file as it changes."""

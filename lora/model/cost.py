@@ -1,7 +1,7 @@
-"""What a YAML text costs once it is read, found out from its events alone: those take no memory.
+"""Limits what a YAML text may cost in memory, by counting its events before it is loaded. Events take no memory.
 
-A node of YAML can be two bytes long and take hundreds in memory. An alias repeats
-what its anchor holds, so a few lines can stand for more nodes than any memory has.
+A YAML node can be two bytes long and take hundreds of bytes in memory. An alias repeats the nodes of its anchor, so
+a few lines can expand to more nodes than fit into any memory ("billion laughs").
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _Parser: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def problem_of(text: bytes) -> str | None:
-    """Return why a text must not be read, as the end of a sentence that begins with its name.
+    """Return why a text must not be loaded, as the end of a sentence about the file; `None` if it may.
 
     Raises:
         yaml.YAMLError: It is not YAML.
@@ -36,11 +36,11 @@ def problem_of(text: bytes) -> str | None:
 
 
 class _Count:
-    """Counts nodes, each as often as aliases repeat it.
+    """Counts nodes. A node counts once for each alias that repeats it.
 
     Attributes:
         nodes: The nodes so far.
-        open: The anchors of the collections that have begun, and how many nodes there were before each.
+        open: The collections that have begun but not ended: each one's anchor, and the node count in front of it.
     """
 
     def __init__(self) -> None:
@@ -49,8 +49,8 @@ class _Count:
         self._sizes: dict[str | None, int] = {}
 
     def take(self, event: yaml.Event) -> None:
-        """Count what an event begins or ends."""
         if isinstance(event, yaml.AliasEvent):
+            # An alias to a scalar, or to a collection that has not ended, counts as one node.
             self.nodes += self._sizes.get(event.anchor, 1)
         elif isinstance(event, yaml.CollectionEndEvent):
             anchor, before = self.open.pop()

@@ -1,4 +1,4 @@
-"""The Model YAML as a source of wanted adapters.
+"""The Model YAML as a list of desired adapters.
 
     kind: Model                              kind: ModelBooster
     spec:                                    spec:
@@ -9,8 +9,8 @@
             - name: lora-sql                       - ...
               artifactURL: s3://bucket/path
 
-An adapter's directory is the controller's: the cache path and the MD5 of the
-artifactURL (kthena, GetCachePath and GetMountPath).
+An adapter's base directory is the one that Kthena's controller computes: the cache path, and the MD5 of the
+artifactURL (GetCachePath and GetMountPath in kthena).
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from storage.request.source import parse_source
 __all__ = ["ModelFileError", "adapters_of", "cache_path"]
 
 _YamlLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-# Letters of a name that a message shows: names that are refused can have any length.
+# Characters of a name in an error message: a refused name can have any length.
 _SHOWN: Final = 300
 _KINDS: Final = ("Model", "ModelBooster")
 
 
 class ModelFileError(ValueError):
-    """The file is no Model that can be used; the message says why."""
+    """The file is not a usable Model; the message says why."""
 
     def __init__(self, message: str) -> None:
         super().__init__(clipped(message))
@@ -69,12 +69,12 @@ def adapters_of(text: bytes, *, backend: str | None, lora_dir: Path) -> list[Wan
     """Return the adapters that a Model file asks for.
 
     Args:
-        text: The file; of several documents the first Model counts.
-        backend: Which backend's adapters; may be `None` when there is one.
-        lora_dir: Where adapters go when the backend has no cache of its own.
+        text: The content of the file. If it has several documents, the first Model is used.
+        backend: The backend's name; may be `None` if there is only one.
+        lora_dir: The base directory for a backend without a cacheURI.
 
     Raises:
-        ModelFileError: The file is not valid, or does not say which backend is meant.
+        ModelFileError: The file is invalid, or it is unclear which backend is meant.
     """
     chosen = _choose(_models(text), backend)
     wanted = [_wanted(chosen, adapter, lora_dir) for adapter in chosen.loraAdapters or ()]
@@ -93,7 +93,7 @@ def _models(text: bytes) -> _Model:
         mark = getattr(error, "problem_mark", None)
         message = f"not valid YAML{f', line {mark.line + 1}' if mark else ''}"
         raise ModelFileError(message) from None
-    except (ValueError, RecursionError):  # a date or number that is none; too deep
+    except (ValueError, RecursionError):  # an invalid date or number, such as 2026-13-01; too deeply nested
         message = "not valid YAML: a value is not what it looks like"
         raise ModelFileError(message) from None
     if problem:
@@ -135,6 +135,7 @@ def _wanted(backend: _Backend, adapter: _Adapter, lora_dir: Path) -> Wanted:
         message = f"adapter {adapter.name[:_SHOWN]!r}: {error}"
         raise ModelFileError(message) from None
     base = _cache_of(backend) or lora_dir
+    # Kthena's GetMountPath: the MD5 is a name here, not a protection.
     digest = md5(adapter.artifactURL.encode(), usedforsecurity=False).hexdigest()
     return Wanted(name, base / digest, adapter.artifactURL, Origin.MODEL)
 
@@ -150,6 +151,6 @@ def _cache_of(backend: _Backend) -> Path | None:
 
 
 def cache_path(uri: str) -> Path:
-    """Return the directory that a cacheURI names: its host and path, from the root."""
+    """Return the directory of a cacheURI: its host and path, from the root (kthena's GetCachePath)."""
     parts = urlsplit(uri)
     return Path("/" + f"{parts.netloc}{parts.path}".strip("/"))

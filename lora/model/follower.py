@@ -1,8 +1,8 @@
-"""Follow the Model file: whenever it changes, the adapters of the Model are those in it.
+"""Follows the Model file: a thread that applies each change of the file to the desired set.
 
-The file is read each second and compared as a whole, which sees every way of
-changing it: a ConfigMap's symlink swap, an editor's rename, writing in place.
-A new text counts when it was read twice, so a file that is half written does not.
+The file is read once per second and compared as a whole. This notices every kind of
+change: a ConfigMap's symlink swap, an editor's rename, and writing in place. A changed
+text is applied once two consecutive reads are equal, so a half-written file is not.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ __all__ = ["ModelSource", "Wants"]
 logger: Final = logging.getLogger(__name__)
 
 POLL_SECONDS: Final = 1.0
-# As much as a ConfigMap holds.
+# The size limit of a ConfigMap.
 _MAX_BYTES: Final = 1 << 20
 
 
 class Wants(Protocol):
-    """Who is told what the Model asks for."""
+    """Receives the adapters that the Model asks for: the manager."""
 
     def want_exactly(self, wanted: Iterable[Wanted]) -> None:
-        """Make the Model's adapters these."""
+        """Make the Model's part of the desired set equal to `wanted`; raises LoraError."""
 
 
 class ModelSource:
-    """Owns the thread that reads the file.
+    """Owns the thread that follows the file.
 
     Attributes:
-        problem: Why the file as it is now is not followed; `None` when it is.
+        problem: Why the current file is not applied; `None` if it is.
     """
 
     def __init__(self, path: Path, *, backend: str | None, lora_dir: Path, manager: Wants) -> None:
-        """Follow `path`; see `model_yaml.adapters_of` for `backend` and `lora_dir`."""
+        """Follow `path`; see `lora.model.document.adapters_of` for `backend` and `lora_dir`."""
         self._path = path
         self._backend = backend
         self._lora_dir = lora_dir
@@ -58,15 +58,15 @@ class ModelSource:
 
     @property
     def is_valid(self) -> bool:
-        """Whether the file as it is now is followed."""
+        """Whether the current file is applied."""
         return self.problem is None
 
     def start(self) -> None:
-        """Begin to follow the file."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Follow it no more."""
+        """Ask the thread to end. The Model's adapters stay as they are."""
         self._stopping.set()
 
     def _follow(self) -> None:
@@ -81,7 +81,7 @@ class ModelSource:
             look = self._look
 
     def _begin(self) -> None:
-        """Take the file as it is."""
+        """Apply the file at the start, without waiting for a second read."""
         self._read = self._load()
         self._apply(self._read)
 
@@ -96,7 +96,7 @@ class ModelSource:
             return read_regular(self._path, _MAX_BYTES)
         except OSError as error:
             self._report(f"{self._path} cannot be read: {error.strerror}")
-        self._applied = None  # looked at again when it is back
+        self._applied = None  # applied again when the file is back, even if it has not changed
         return None
 
     def _apply(self, text: bytes | None) -> None:
@@ -109,7 +109,7 @@ class ModelSource:
         except ModelFileError as error:
             self._report(f"{self._path}: {error}; its adapters stay as they were")
         except LoraError as error:
-            self._applied = None  # tried again at the next look
+            self._applied = None  # retried at the next read: the cause may have passed
             self._report(f"{self._path} cannot be followed: {error.message}")
         else:
             self._report(None)

@@ -1,1 +1,1 @@
-"""kthena-downloader: downloads for init containers and terminals."""
+"""kthena-downloader: downloads in init containers and on terminals."""

@@ -1,4 +1,4 @@
-"""How a download looks on a terminal, in a log, and to a program."""
+"""Shows a download on a terminal, in a log, or as JSON for programs."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ __all__ = ["FORMS", "Display", "make_display", "size_text"]
 
 FORMS: Final = ("auto", "bar", "log", "json", "none")
 LOG_SECONDS: Final = 10.0
-# One for each file.
+# Events that occur once per file.
 _VERBOSE: Final = frozenset(("verified", "removed"))
 _KIB: Final = 1024.0
 
 
 class Display(Protocol):
-    """Shows the events of a worker."""
+    """Shows a worker's events."""
 
     def show(self, event: Mapping[str, Any]) -> None:
-        """Show one."""
+        """Show one event."""
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Restore the terminal."""
 
 
 def make_display(form: str, *, verbose: bool, stdout: TextIO = sys.stdout, stderr: TextIO = sys.stderr) -> Display:
-    """Return the display of a form; `auto` is a bar on a terminal and lines elsewhere."""
+    """Return the display for one of `FORMS`; `auto` is a bar on a terminal, and log lines elsewhere."""
     if form == "json":
         return _Json(stdout)
     if form == "bar" or (form == "auto" and _has_room(stderr)):
@@ -43,12 +43,12 @@ def make_display(form: str, *, verbose: bool, stdout: TextIO = sys.stdout, stder
 
 
 def _has_room(stream: TextIO) -> bool:
-    """Whether a stream is a terminal of some size: that of a pod has none until somebody attaches to it."""
+    """Whether a stream is a terminal with a size. A pod's terminal has none until a user attaches to it."""
     return stream.isatty() and min(os.get_terminal_size(stream.fileno())) > 0
 
 
 def size_text(count: float) -> str:
-    """Return a number of bytes for people."""
+    """Return a number of bytes with a binary unit, for users."""
     units = ("B", "KiB", "MiB", "GiB", "TiB")
     power = 0
     while count >= _KIB and power < len(units) - 1:
@@ -69,7 +69,7 @@ class _Json:
 
 
 class _Pace:
-    """Lets progress pass every few seconds, and word of waiting when it begins and then as often."""
+    """Limits the rate of lines: one `progress` per interval, and one `waiting` immediately and then per interval."""
 
     def __init__(self) -> None:
         self._told = {"progress": monotonic()}
@@ -84,7 +84,7 @@ class _Pace:
 
 
 class _Log:
-    """A line when something happens, and one now and then while nothing else does."""
+    """Writes a line for each notable event, and a progress line now and then."""
 
     def __init__(self, stderr: TextIO, *, verbose: bool, quiet: bool = False) -> None:
         self._stderr = stderr
@@ -141,7 +141,7 @@ class _Bar:
     def _move(self, event: Mapping[str, Any]) -> None:
         if self._bar is not None:
             self._bar.set_postfix_str(printable(str(event["file"]))[-40:], refresh=False)
-            # A copy is read, and so may be what it was made of.
+            # A verification may read the copy and its source, so it can count more bytes than the total.
             self._bar.update(min(event[self._counts], event["total"]) - self._bar.n)
 
     def close(self) -> None:
@@ -151,7 +151,7 @@ class _Bar:
 
 
 def describe(event: Mapping[str, Any]) -> str | None:
-    """Return one line for people; `None` for what needs none."""
+    """Return an event as one line for users; `None` if it needs no line."""
     text = _TEXTS.get(event["event"])
     return text(event) if text else None
 

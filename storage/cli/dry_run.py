@@ -1,4 +1,4 @@
-"""What a dry run prints."""
+"""The report of a dry run."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["dry_run_text"]
 
 
 def dry_run_text(plan: Mapping[str, Any], removals: Sequence[Mapping[str, Any]], directory: str) -> str:
-    """Return what a download would fetch, and every file that it would remove or overwrite.
+    """Return a report of what a download would fetch, and of each file that it would remove or overwrite.
 
     Args:
         plan: The `planned` event.
         removals: The `removal` events.
-        directory: Where the copy would go.
+        directory: The target directory, as the user gave it.
     """
     left = plan["fetch_bytes"] - plan["resumed_bytes"]
     lines = [

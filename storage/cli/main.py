@@ -1,15 +1,15 @@
-"""kthena-downloader: bring a model into a directory, check one, or say what it would take.
+"""kthena-downloader: downloads a model into a directory, verifies one, or reports what a download would do.
 
 Exit codes, by cause:
 
     0   done
-    1   failed in a way that none of these names
-    2   usage: an argument, a source, a configuration or a directory makes no sense
+    1   other failure
+    2   usage: an argument, source, configuration or directory is invalid
     3   not found: the source, or a finished copy to verify
-    4   denied: credentials are missing, wrong or not allowed to
+    4   denied: credentials are missing, wrong or insufficient
     5   no space on the volume
     6   network: the source cannot be reached, or stalls
-    7   corrupt: bytes are not what the source says, names are unsafe, the source keeps changing or never ends
+    7   corrupt: bytes do not match the source, names are unsafe, or the source keeps changing or never ends
     8   locked: another download holds the directory for longer than --lock-timeout
     9   target_holds_other: the directory holds another source's files, or files that no download put there
     10  out_of_memory: the download needs more than --worker-memory
@@ -68,12 +68,12 @@ exit codes:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong in one line, as for any other mistake."""
+        """Raise UsageError, so that usage errors look like all other errors: one line, with a code."""
         raise UsageError(message)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Make the parser."""
+    """Build the parser from the table of flags."""
     parser = _Parser(
         prog=PROGRAM, description="Bring a model into a directory, whole or not at all.", epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
@@ -156,7 +156,7 @@ _FLAGS: Final[tuple[tuple[tuple[str, ...], dict[str, Any]], ...]] = (
 def main(
     argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None, *, start: Start = start_worker
 ) -> int:
-    """Do what the arguments say, with a worker that `start` returns; return the exit code."""
+    """Run the command with a worker from `start`; return the exit code."""
     try:
         options = build_parser().parse_args(argv)
         request = _request(options, os.environ if environ is None else environ)
@@ -167,8 +167,9 @@ def main(
         return _run(request, limits, options, start)
     except StorageError as error:
         return _fail(error)
-    except OSError as error:  # all else that can fail so is the worker's
-        with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - what is still to be flushed fails no more
+    except OSError as error:  # only standard output can fail so in this process; the rest happens in the worker
+        # Python flushes standard output at exit. To the null device, that cannot fail once more.
+        with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - only its descriptor is needed
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
         return _fail(StorageError(f"standard output: {error.strerror}"))
 
@@ -196,9 +197,10 @@ def _is_set(environ: Mapping[str, str], variable: str) -> bool:
 
 
 def _config(options: argparse.Namespace, environ: Mapping[str, str]) -> Config:
-    # Who starts this program has its environment anyway: what they say is merged.
+    # The user of the command controls its environment, too, so credentials may be merged (unlike an API caller's).
     config = Config.from_environ(environ)
     if options.config:
+        # JSON text begins with a brace; anything else is a file name.
         text = options.config if options.config.lstrip().startswith("{") else _read(options.config)
         config = config.merged(Config.from_mapping(text, origin="--config"))
     return config.merged(Config(anonymous=True)) if options.anonymous else config
@@ -232,7 +234,7 @@ def _run(request: DownloadRequest, limits: Limits, options: argparse.Namespace, 
     finally:
         display.close()
     error = job.status().error
-    # Also when it would be refused: the list is what the caller has to look at.
+    # Also if the download would be refused: the user needs this list to decide about --replace.
     if request.action is Action.DRY_RUN and options.progress != "json" and plan:
         sys.stdout.write(dry_run_text(plan, removals, request.output_dir))
         sys.stdout.flush()
@@ -248,13 +250,13 @@ def _cancel_on_signals(job: Job) -> list[int]:
     def end(number: int) -> None:
         job.cancel()
         sleep(GRACE_SECONDS + 1)
-        # Still here: nobody takes what is written to standard output.
+        # This process is still running: writing to standard output blocks, because no one reads it.
         job.kill()
         os._exit(128 + number)
 
     def cancel(number: int, _frame: object) -> None:
         received.append(number)
-        # Not here: the main thread may hold the very lock that this takes.
+        # In a thread: the signal may have interrupted the main thread while it held a lock that `cancel` takes.
         Thread(target=end, args=(number,), name="end", daemon=True).start()
 
     for number in (signal.SIGINT, signal.SIGTERM):

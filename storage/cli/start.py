@@ -1,4 +1,4 @@
-"""The first step of kthena-downloader: a worker's interpreter starts while this one still imports."""
+"""The entry point of kthena-downloader: starts a worker process first, which imports while this process imports."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["main"]
 
 
 def main() -> NoReturn:
-    """Run the program to its end."""
+    """Run kthena-downloader to its end: the console script."""
     _open_streams()
-    # Until there is something to end in order.
+    # Until `storage.cli.main` handles signals, there is nothing to clean up: Ctrl-C ends the process silently.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     with Spare() as spare:
         from storage.cli.main import main as run
@@ -27,7 +27,10 @@ def main() -> NoReturn:
 
 
 def _open_streams() -> None:
-    """Give a standard stream that is closed, as `>&-` leaves it, somewhere to go: its number is another file's soon."""
+    """Open closed standard streams (as after `>&-`) to the null device.
+
+    Otherwise the next opened file gets the stream's descriptor, and output would go into that file.
+    """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - for as long as this runs

@@ -1,1 +1,1 @@
-"""What lies on disk: layout, journal, manifest, lock, listing, and how a copy is published."""
+"""Files on disk: layout, lock, journal, manifest, listing, and the publication of a copy."""

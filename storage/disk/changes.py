@@ -1,16 +1,16 @@
-"""What a download would do to the files that are there, and what of it must be allowed.
+"""What a download would do to existing files, and which of that needs permission (docs/adr/0016).
 
-| what is there                                    | what becomes of it                                      |
+| existing file                                    | what happens to it                                      |
 |--------------------------------------------------|---------------------------------------------------------|
-| a file of a manifest that the source has no more | is removed; of another source: only when that is allowed |
-| … that the patterns pass over                    | stays; of another source: as above                      |
-| … that the source has with other content         | is replaced; of another source: only when allowed       |
-| … that a copy below or above the target has, too  | is removed or replaced only when that is allowed        |
+| a file of the manifest that the source dropped   | removed; of another source: only with permission        |
+| … that the patterns exclude                      | stays; of another source: as above                      |
+| … with other content at the source               | replaced; of another source: only with permission       |
+| … that a copy below or above the target also has | removed or replaced only with permission                |
 | a file in no manifest                            | stays                                                   |
-| … with the name of one to fetch                  | is replaced only when that is allowed                   |
-| a link with such a name                          | is replaced; what it leads to stays                     |
-| a directory with such a name                     | is an error, unless all in it is removed                |
-| a manifest that cannot be read                   | keeps files from being added, unless that is allowed    |
+| … with the name of a file to fetch               | replaced only with permission                           |
+| a link with such a name                          | replaced; what it leads to stays                        |
+| a directory with such a name                     | an error, unless all its files are removed              |
+| an unreadable manifest                           | no files are added, unless with permission              |
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ __all__ = ["Changes", "Removal", "find_changes"]
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """A file whose content will be gone, and was not merely brought up to date.
+    """A file whose content will be gone, other than by an update from the same source.
 
     Attributes:
-        path: Its name below the target.
-        size: Its length in bytes.
-        overwritten: Whether a file of the source takes its place.
-        needs_consent: Whether it goes only when the caller allows it.
+        path: Its path relative to the target.
+        size: Its size in bytes.
+        overwritten: Whether a file of the source replaces it.
+        needs_consent: Whether it needs the caller's permission.
     """
 
     path: str
@@ -56,18 +56,18 @@ class Removal:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a download does to a target besides adding files.
+    """What a download does to a target, in addition to adding files.
 
     Attributes:
         target: The directory.
-        held: What manifests say of it.
-        listing: The files that the download is of.
-        kept: Those of them that are there.
-        stay: Files of the manifest that the patterns pass over.
-        leave: Files of the manifest that go.
-        removals: All whose content will be gone, by name.
-        others: Copies below or above the target whose files are among the removals.
-        added: How many files are to be fetched.
+        held: What manifests say about it.
+        listing: The files of the source.
+        kept: Those of them that the target has already.
+        stay: Files of the manifest that the patterns exclude.
+        leave: Files of the manifest that are removed.
+        removals: All files whose content will be gone, sorted by path.
+        others: Copies below or above the target that own some of the removals.
+        added: The number of files to fetch.
     """
 
     target: Path
@@ -81,14 +81,15 @@ class Changes:
     added: int = 0
 
     def check_allowed(self) -> None:
-        """Make sure that nothing goes but what the source itself has given up.
+        """Check that only files are destroyed that the same source has dropped or changed.
 
         Raises:
-            HoldsOtherError: Something would; the message names it and says how to allow it.
+            HoldsOtherError: Other files would be destroyed; the message names them and says how to allow it.
         """
         names = [each.path for each in self.removals if each.needs_consent]
         if names:
             self._refuse(f"remove or overwrite {len(names)} of its files ({listed(names)})")
+        # Two models with different file names would mix, although no file is overwritten.
         if self.added and not self.held.is_known:
             self._refuse(f"add {self.added} files")
 
@@ -107,17 +108,17 @@ class Changes:
 
 
 def find_changes(target: Path, held: Held, listing: Listing, local: Local, is_chosen: Callable[[str], bool]) -> Changes:
-    """Compare what is there with what is to come; nothing is written.
+    """Compare the target with the listing; write nothing.
 
     Args:
         target: The directory.
-        held: What manifests say of it.
-        listing: The files that the download is of.
-        local: Which of them are there.
-        is_chosen: Whether the patterns of the download let a name through.
+        held: What manifests say about it.
+        listing: The files of the source.
+        local: Which of them the target has.
+        is_chosen: Whether the download's patterns select a name.
 
     Raises:
-        TargetError: Something that will not go stands where a file is to come.
+        TargetError: A directory, link or file that stays is in the way of a file to fetch.
     """
     planned = {file.path for file in listing.files}
     is_same = held.is_of(listing.source)
@@ -135,7 +136,7 @@ def find_changes(target: Path, held: Held, listing: Listing, local: Local, is_ch
 
 
 def _claims(target: Path, held: Held, source: str, files: Iterable[RemoteFile]) -> Mapping[str, str]:
-    """Return which of the files that are there belong to a copy below or above the target, and to which."""
+    """Return which existing files belong to a copy below or above the target, and to which copy."""
     known = {file.path: held.entries.get(file.path) for file in files if _status(target, file.path)}
     names = {path: entry is not None and entry.is_untouched(target) for path, entry in known.items()}
     return find_claims(target, source, names)
@@ -164,12 +165,12 @@ def _overwritten(
 
 
 def _spellings(target: Path, held: Held) -> set[tuple[str, int, int]]:
-    """Return which files those of the manifests are, under any spelling: not every file system tells `A` from `a`."""
+    """Return the identities of the manifests' files, for file systems that do not tell `A` from `a`."""
     return {_spelling(path, status) for path in held.entries if (status := _status(target, path))}
 
 
 def _spelling(path: str, status: os.stat_result) -> tuple[str, int, int]:
-    """Return what two spellings of one file have in common. Another link to the file has another name."""
+    """Return what two spellings of one file share. A hard link with another name is another file: a user made it."""
     name = normalize("NFD", normalize("NFD", path).casefold())  # Unicode's canonical caseless match
     return name, status.st_dev, status.st_ino
 
@@ -182,9 +183,10 @@ def _status(target: Path, path: str) -> os.stat_result | None:
 
 
 def _check_way(target: Path, names: Sequence[str], leave: set[str]) -> None:
-    """Make sure that nothing stands where a file is to come, but what leaves."""
+    """Check that nothing is in the way of the files to fetch, except files that are removed."""
     for place in {place for name in names for place in parents_of(name)} - leave:
         if os.path.lexists(target / place):
+            # Raises TargetError for anything but a directory.
             make_directory(target / place)
     for path in (target / name for name in names):
         if path.is_dir() and not path.is_symlink() and not _holds_only(target, path, leave):

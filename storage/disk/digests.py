@@ -1,9 +1,9 @@
-"""Digests of files, fed in order: those that sources give, under one interface.
+"""Digests of files, with one interface for all algorithms that sources use.
 
-md5          an S3 ETag of an object that was put in one piece
+md5          an S3 ETag of an object that was uploaded in one piece
 sha256       the Hub's LFS files, S3's x-amz-checksum-sha256
 sha1         S3's x-amz-checksum-sha1
-crc32        S3's x-amz-checksum-crc32, and likewise crc32c and crc64nvme
+crc32        S3's x-amz-checksum-crc32; likewise crc32c and crc64nvme
 ...-parts    one of these over the parts' digests: an ETag or a composite checksum of a multipart upload
 git-sha1     the Hub's small files: a git blob
 """
@@ -26,25 +26,25 @@ if TYPE_CHECKING:
 __all__ = ["Hasher", "Parts", "hash_file", "make_hasher", "matches", "mismatch"]
 
 _CHUNK: Final = 1 << 20
-# Bytes of the parts that a CRC is taken of when it is of the whole: pieces that are fetched begin at a multiple.
+# The CRC of a whole file is combined from those of parts of this size. Fetched pieces start at a multiple of it.
 _STRIDE: Final = 8 << 20
-# The catalogue's name of each CRC, and its bits.
+# anycrc's name of each CRC, and its number of bits.
 _CRCS: Final = {"crc32": ("CRC32", 32), "crc32c": ("CRC32C", 32), "crc64nvme": ("CRC64-NVME", 64)}
 
 
 class Hasher(Protocol):
-    """Takes bytes in order; what hashlib's objects are."""
+    """Takes bytes in order. hashlib's objects have this interface."""
 
     def update(self, data: memoryview | bytes, /) -> None:
-        """Take the next bytes."""
+        """Add the next bytes."""
 
     def hexdigest(self) -> str:
-        """Return the digest of what came."""
+        """Return the digest of all bytes so far, in lower-case hex."""
 
 
 class _Whole(Hasher, Protocol):
     def digest(self) -> bytes:
-        """Return the digest as bytes."""
+        """Return the digest of all bytes so far."""
 
 
 class _Crc:
@@ -63,7 +63,8 @@ class _Crc:
 
 
 def _crc_model(name: str) -> tuple[Any, int]:
-    """Return what computes a CRC, and the bytes that it has."""
+    """Return the model that computes a CRC, and the CRC's length in bytes."""
+    # Imported here: only a worker computes CRCs, not the runtime, which imports this module too.
     import anycrc
 
     model, bits = _CRCS[name]
@@ -71,17 +72,20 @@ def _crc_model(name: str) -> tuple[Any, int]:
 
 
 class Parts:
-    """A digest made of the digests of parts of one size, which may come in any order."""
+    """A digest computed from the digests of equal parts. The parts may arrive in any order.
+
+    Several workers may add bytes concurrently, if they are in different parts.
+    """
 
     def __init__(
         self, make: Callable[[], _Whole], join: Callable[[Sequence[bytes]], bytes], part_size: int, size: int
     ) -> None:
-        """Take nothing yet.
+        """Prepare; no bytes are added yet.
 
         Args:
-            make: Returns a fresh hasher for a part.
-            join: Makes the digest of all from those of the parts.
-            part_size: Bytes of each part but the last.
+            make: Returns a new hasher for a part.
+            join: Computes the file's digest from those of its parts.
+            part_size: Bytes of each part except the last.
             size: Bytes of the file.
         """
         self._make = make
@@ -90,16 +94,16 @@ class Parts:
         self._size = size
         self._at = 0
         self._digests: dict[int, bytes] = {}
-        # Parts under way, and how far each has got.
+        # Unfinished parts: the hasher of each, and the next byte that it expects.
         self._open: dict[int, tuple[_Whole, int]] = {}
 
     def update(self, data: memoryview | bytes, /) -> None:
-        """Take the next bytes."""
+        """Add the next bytes, in order."""
         self.update_at(self._at, memoryview(data))
         self._at += len(data)
 
     def update_at(self, at: int, data: memoryview) -> None:
-        """Take bytes from `at` on, where they continue what their part has; workers may be at different parts."""
+        """Add bytes at `at`. Bytes that do not continue their part are ignored; `missing` then includes them."""
         while data and at < self._size:
             number = at // self._part_size
             end = min((number + 1) * self._part_size, self._size)
@@ -120,7 +124,7 @@ class Parts:
             self._open[number] = (hasher, at + len(piece))
 
     def missing(self) -> list[tuple[int, int]]:
-        """Return which bytes are still to be taken."""
+        """Return the ranges that must still be added."""
         starts = range(0, self._size, self._part_size)
         return [
             (self._open[number][1] if number in self._open else start, min(start + self._part_size, self._size))
@@ -129,12 +133,12 @@ class Parts:
         ]
 
     def hexdigest(self) -> str:
-        """Return the digest of all parts, which have all come."""
+        """Return the digest; all parts must be complete."""
         return self._join([self._digests[number] for number in sorted(self._digests)]).hex()
 
 
 def _composite(make: Callable[[], _Whole], part_size: int, size: int) -> Parts:
-    """Return the digest over parts' digests, as S3 has it for a multipart upload."""
+    """Return a digest over the parts' digests, as S3 computes it for a multipart upload."""
 
     def join(digests: Sequence[bytes]) -> bytes:
         whole = make()
@@ -146,7 +150,7 @@ def _composite(make: Callable[[], _Whole], part_size: int, size: int) -> Parts:
 
 
 def _combined(name: str, size: int) -> Parts:
-    """Return the CRC of a whole file, which follows from those of its parts."""
+    """Return the CRC of a whole file, combined from those of its parts, so that no part waits for another."""
     model, length = _crc_model(name)
 
     def join(digests: Sequence[bytes]) -> bytes:
@@ -173,7 +177,7 @@ _PLAIN: Final[Mapping[str, Callable[[], _Whole]]] = {
 
 
 def make_hasher(digest: Digest, size: int) -> Hasher:
-    """Return a fresh hasher for a file of `size` bytes."""
+    """Return a new hasher for a file of `size` bytes."""
     if digest.algorithm == "git-sha1":
         return _git_sha1(size)
     if digest.algorithm in _CRCS:
@@ -183,7 +187,7 @@ def make_hasher(digest: Digest, size: int) -> Hasher:
 
 
 def hash_file(path: Path, digest: Digest, on_bytes: Callable[[int], None] = lambda _: None) -> str:
-    """Return the digest of a file on disk, computed as `digest` says; links are not followed."""
+    """Return the digest of a file, computed with the algorithm of `digest`. A link raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 - O_NOFOLLOW needs a descriptor
         hasher = make_hasher(digest, os.fstat(descriptor).st_size)
@@ -195,12 +199,12 @@ def hash_file(path: Path, digest: Digest, on_bytes: Callable[[int], None] = lamb
 
 
 def matches(path: Path, digest: Digest, on_bytes: Callable[[int], None] = lambda _: None) -> bool:
-    """Whether a file on disk has this digest."""
+    """Whether a file has this digest."""
     return hash_file(path, digest, on_bytes) == digest.value
 
 
 def mismatch(path: str, digest: Digest, actual: str) -> CorruptError:
-    """Return the error for a file whose bytes do not add up."""
+    """Return the error for a file with a wrong digest."""
     return CorruptError(
         f"{path}: {digest.algorithm} is {actual}, the source says {digest.value}; the file was discarded"
     )

@@ -1,9 +1,9 @@
-"""Copies that are named by their content: a directory never changes once it is published.
+"""Copies that are named by their content: a directory never changes once it is published (docs/adr/0015).
 
     BASE/
     ├── .kthena/
     │   ├── generations.json      which contents each source has had, the newest last
-    │   ├── refs/<pod>            which generations a runtime needs (storage.references)
+    │   ├── refs/<pod>            which generations a runtime needs (lora.files.references)
     │   └── work/                 the lock, and the files while they grow (storage.disk.layout)
     ├── 3f1c…/                    a generation: the copy of one content
     │   ├── .kthena/manifest.json
@@ -13,17 +13,17 @@
     generations.json
     {"version": 1, "sources": {"s3://adapters/sql": [{"content": "3f1c…", "revision": ""}, …]}, "spared": ["a90b…", …]}
 
-`spared` are directories that were there before the record. They may belong to a
-record that was lost or damaged, so they are never removed. A damaged record is
-kept as `generations.damaged`.
+`spared` are directories that are older than the record. They may belong to a record that
+was lost or damaged, so they are never removed. A damaged record is kept as
+`generations.damaged`.
 
-The name is `content_of`: a SHA-256 over the sorted paths and SHA-256 digests of
-the files. New content never appears under the name of old content, so a reader
-that caches by path never mixes the two. Files that did not change are hard links
-to those of the generation before, or copies where the volume has no links.
+A generation's name is `content_of` its files: a SHA-256 over sorted paths and SHA-256
+digests. New content never appears under the name of old content, so a reader that caches
+by path never mixes the two. Unchanged files are hard links to those of the former
+generation, or copies if the volume has no links.
 
-Version 0.1 kept an adapter's files in BASE itself. Such a copy counts as the
-first generation of its source, and is left as it is.
+Version 0.1 kept an adapter's files in BASE itself. Such a copy counts as the first
+generation of its source, and stays as it is.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ NAME_LENGTH: Final = 32
 
 _NAME: Final = re.compile(f"[0-9a-f]{{{NAME_LENGTH}}}")
 _SHA256: Final = Digest("sha256", "")
-# Room for 10,000 contents. The runtime reads it, too, and decoded it takes up to twenty times as much.
+# Enough for 10,000 contents. The runtime reads the record, too, and decoded it takes up to twenty times as much memory.
 _MAX_BYTES: Final = 1 << 20
 
 
@@ -82,12 +82,12 @@ def content_of(digests: Mapping[str, str]) -> str:
 
 
 def is_content(name: str) -> bool:
-    """Tell whether a directory's name is one that `content_of` gives."""
+    """Tell whether a name has the form of `content_of`. The MD5 names of Kthena's controller have it, too."""
     return _NAME.fullmatch(name) is not None
 
 
 def content_at(path: Path) -> str | None:
-    """Return the content of a directory that downloads named by it; `None` for any other directory."""
+    """Return the content of a generation's directory; `None` for any other directory."""
     return path.name if is_content(path.name) and path.name in Generations(path.parent).contents() else None
 
 
@@ -96,8 +96,8 @@ class Generation:
     """One content that a source has had.
 
     Attributes:
-        content: The name of its directory; empty for the copy of version 0.1 in the base itself.
-        revision: What the source was resolved to.
+        content: The name of its directory; empty for a copy of version 0.1 in the base directory itself.
+        revision: The revision that the source was resolved to.
     """
 
     content: str
@@ -111,21 +111,20 @@ class _Record:
 
 
 class _UnreadableError(Exception):
-    """The record is damaged, of a later version, or cannot be read."""
+    """The record is damaged, has a later version, or cannot be read."""
 
 
 class Generations:
-    """The record of a base directory; only a worker that holds the base's lock writes it."""
+    """The record of a base directory. Only a worker that holds the base's lock writes it; anyone may read it."""
 
     def __init__(self, base: Path) -> None:
         self._base = base
 
     def path(self, generation: Generation) -> Path:
-        """Return a generation's directory."""
         return self._base / generation.content
 
     def of(self, source: str) -> list[Generation]:
-        """Return the generations of a source that are on disk, the newest last."""
+        """Return a source's generations that are on disk, the newest last."""
         known = [one for one in self._read().sources.get(source, ()) if (self._base / one.content).is_dir()]
         manifest = read_manifest(self._base)
         if manifest and manifest.source == source:
@@ -133,27 +132,34 @@ class Generations:
         return known
 
     def current(self, source: str) -> Path | None:
-        """Return the directory that has a source's newest content, if there is one."""
+        """Return the directory of a source's newest generation; `None` if it has none."""
         found = self.of(source)
         return self.path(found[-1]) if found else None
 
     def kept(self) -> set[str] | None:
-        """Return the contents that are always kept, each source's newest two; `None` while the record cannot be read."""
+        """Return the contents that are always kept: the newest two of each source.
+
+        `None` if there is no readable record: nothing is known then, so nothing may be removed.
+        """
         record = self._read()
         return {one.content for source in record.sources for one in self.of(source)[-2:]} if record.sources else None
 
     def contents(self) -> set[str]:
-        """Return all contents that downloads are known to have put here. Other directories may have such names, too."""
+        """Return all contents that downloads have published here. Only these may be removed.
+
+        Other directories may have names of the same form (docs/adr/0015).
+        """
         record = self._read()
         return {one.content for generations in record.sources.values() for one in generations} - record.spared
 
     def add(self, source: str, generation: Generation) -> None:
-        """Make a generation the newest of its source, once its directory is there."""
+        """Record a generation as the newest of its source. Its directory may appear later."""
         try:
             record = self._load()
         except _UnreadableError:
             self._put_aside()
             record = None
+        # Without a record, directories of this form may be from a lost record: they are spared.
         spared = record.spared if record else {path.name for path in self._base.iterdir() if is_content(path.name)}
         sources = {other: self.of(other) for other in (record.sources if record else ())}
         others = [one for one in self.of(source) if one.content and one.content != generation.content]
@@ -161,7 +167,7 @@ class Generations:
         self._write(_Record(sources, {name for name in spared if (self._base / name).is_dir()}))
 
     def _read(self) -> _Record:
-        """Return the record; an empty one while there is none that can be read."""
+        """Return the record; an empty one if there is no readable one."""
         try:
             return self._load() or _Record()
         except _UnreadableError:
@@ -171,7 +177,7 @@ class Generations:
         """Return the record; `None` when there is none.
 
         Raises:
-            _UnreadableError: There is one, and it cannot be read.
+            _UnreadableError: There is a record, but it cannot be read.
         """
         try:
             data: Any = json.loads(read_record(self._base / RECORD, _MAX_BYTES))
@@ -221,14 +227,14 @@ def _checked(content: str) -> str:
 
 
 class GenerationsLayout(Layout):
-    """The directories of a download that is published under the name of its content.
+    """The layout of a download that is published under the name of its content.
 
     Attributes:
-        target: The newest generation of the source; the listing is compared with it, and it is never changed.
+        target: The newest generation of the source. The listing is compared with it; it is never changed.
     """
 
     def __init__(self, base: Path, source: str, write_roots: Sequence[str] = ()) -> None:
-        """Publish below `base` what comes from `source`, a URI."""
+        """Publish `source`, a URI, in a subdirectory of `base`."""
         super().__init__(base, write_roots, work=base / OWN_DIRECTORY / "work")
         self._base = base
         self._source = source
@@ -239,7 +245,7 @@ class GenerationsLayout(Layout):
         self.target = self._generations.current(self._source) or self._base / OWN_DIRECTORY / "none"
 
     def prepare(self) -> None:
-        """Make the directories for work, and see which generation is the newest now."""
+        """Create the work directories, and look up the newest generation again."""
         self.target = self._base
         super().prepare()
         self._choose_target()
@@ -248,7 +254,7 @@ class GenerationsLayout(Layout):
         return (self.work,)
 
     def sweep(self, wanted: Iterable[RemoteFile]) -> None:
-        """Also remove links to a generation's files, which a killed worker left: to write there would change them."""
+        """Also remove hard links that a killed worker left: writing to them would change a published file."""
         super().sweep(wanted)
         for directory, _, files in os.walk(self.tree):
             for path in (Path(directory, name) for name in files):
@@ -256,7 +262,7 @@ class GenerationsLayout(Layout):
                     path.unlink()
 
     def publish(self, changes: Changes, fetched: Iterable[RemoteFile]) -> Manifest:
-        """Make the staged files, and those that did not change, the source's newest generation."""
+        """Publish the staged and the unchanged files as the source's newest generation."""
         manifest = self._gather(changes, fetched)
         content = content_of({entry.file.path: self._sha256(entry) for entry in manifest.entries})
         place = self._base / content
@@ -265,7 +271,8 @@ class GenerationsLayout(Layout):
             write_manifest(self.tree, manifest)
         else:
             self._repair(place, manifest)
-        # Recorded first, so that a directory that is not recorded is not ours. What is not there yet does not count.
+        # ADR 15: recorded before it appears, as only recorded directories are ever removed. A recorded directory that
+        # does not exist yet is ignored.
         self._generations.add(self._source, Generation(content, manifest.revision))
         if is_new:
             self.tree.rename(place)
@@ -273,9 +280,10 @@ class GenerationsLayout(Layout):
         return manifest
 
     def _gather(self, changes: Changes, fetched: Iterable[RemoteFile]) -> Manifest:
-        """Bring all files of the listing together in the tree."""
+        """Complete the tree: link the unchanged files into it."""
         for entry in changes.kept:
             path = make_parents(self.tree, entry.file.path)
+            # A killed worker may have left a link or a copy here.
             path.unlink(missing_ok=True)
             _link(self.target / entry.file.path, path)
         files = sorted([*(entry.file for entry in changes.kept), *fetched], key=lambda file: file.path)
@@ -288,7 +296,10 @@ class GenerationsLayout(Layout):
         return hash_file(self.tree / entry.file.path, _SHA256)
 
     def _repair(self, place: Path, manifest: Manifest) -> None:
-        """Give a generation back the files that were damaged since it was published; what is whole stays as it is."""
+        """Replace files of a generation that were damaged since it was published. Intact files stay untouched.
+
+        The engine may have the generation loaded. Files are renamed into place, so it keeps what it has read.
+        """
         known = {entry.file.path: entry for entry in (read_manifest(place) or Manifest("", "", ())).entries}
         names = [entry.file.path for entry in manifest.entries]
         damaged = [name for name in names if name not in known or not known[name].is_untouched(place)]
@@ -300,7 +311,7 @@ class GenerationsLayout(Layout):
 
 
 def _link(source: Path, target: Path) -> None:
-    """Make a hard link, or a copy where the file system has no links; such systems often refuse to set rights, too."""
+    """Make a hard link, or a plain copy if the file system has no links. Such systems often refuse chmod, too."""
     try:
         os.link(source, target, follow_symlinks=False)
     except OSError:

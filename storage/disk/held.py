@@ -1,8 +1,8 @@
-"""What a target holds, as far as manifests say.
+"""What a target holds, according to its manifests.
 
-A copy whose replacement was cut short has no manifest of its own any more. Its
-former one lies in `.kthena/work`, with the one of the copy that was to come: of
-that, the files count that have arrived.
+A copy whose replacement was interrupted has no manifest of its own any more. Its former
+manifest is in `.kthena/work`, together with the manifest of the new copy. Of the new
+copy, only the files that have arrived count.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ __all__ = ["Held", "find_held", "is_replacing", "record_places"]
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What manifests say of a target.
+    """What manifests say about a target.
 
     Attributes:
-        published: The manifest of a finished copy; `None` when there is none, or it cannot be read.
-        sources: Where files of manifests come from: none, one, or several while one source replaces another.
-        entries: The files of manifests by their path.
-        is_known: Whether every manifest there could be read.
+        published: The manifest of a finished copy; `None` if there is none, or if it cannot be read.
+        sources: The sources of the files: none, one, or several after interrupted replacements.
+        entries: The files by path.
+        is_known: Whether all manifests could be read. If not, all files are unknown (docs/adr/0016).
     """
 
     published: Manifest | None
@@ -41,26 +41,26 @@ class Held:
     is_known: bool = True
 
     def is_of(self, source: str) -> bool:
-        """Whether nothing of another source is there, as far as manifests say."""
+        """Whether, according to manifests, the target has no files of another source."""
         return self.is_known and all(same_source(each, source) for each in self.sources)
 
 
 def record_places(target: Path) -> tuple[Path, Path]:
-    """Return where manifests of a replacement may lie: in the target, or beside it, where version 0.1 kept them."""
+    """Return where manifests of a replacement may be: in the target, or next to it, where version 0.1 kept them."""
     return target / OWN_DIRECTORY / "work", target.with_name(f".{target.name}{OWN_DIRECTORY}")
 
 
 def is_replacing(place: Path) -> bool:
-    """Whether a manifest lies there: of a copy whose replacement was cut short, or of the one that was to come."""
+    """Whether a place has a manifest of an interrupted replacement: of the former copy, or of the new one."""
     return os.path.lexists(place / NAME) or os.path.lexists(place / "tree" / NAME)
 
 
 def find_held(target: Path, places: Sequence[Path]) -> Held:
-    """Read the manifests of a target, of the copy that is being replaced, and of the one that is to come.
+    """Read the manifests of a target, of the copy that is being replaced, and of the new copy.
 
     Args:
         target: The directory.
-        places: Where manifests of a replacement may lie; the first that has any counts.
+        places: Where manifests of a replacement may be; the first place that has any counts.
     """
     if _is_empty(target):
         return Held(None, (), {})

@@ -1,12 +1,12 @@
-r"""The record of what has arrived, kept so that a killed download can go on.
+r"""The journal: which bytes have arrived, so that a killed download can resume.
 
-One JSON array a line, appended after the bytes were written:
+One JSON array per line, appended after the bytes were written:
 
-    ["model.safetensors", 500000000, "\"5d41-12\"", 0, 4194304]     these bytes are there
-    ["model.safetensors", 500000000, "\"5d41-12\"", "verified"]      and all of them are right
+    ["model.safetensors", 500000000, "\"5d41-12\"", 0, 4194304]     these bytes have arrived
+    ["model.safetensors", 500000000, "\"5d41-12\"", "verified"]      the whole file is verified
 
-A record counts only for the same name, size and validator: of a changed file
-nothing is taken over. A line torn by a kill is passed over.
+A record counts only for the same name, size and validator: nothing of a changed file is
+reused. A line that a kill has cut off is skipped.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["Journal", "Spans", "clipped", "missing"]
 
 VERIFIED: Final = "verified"
-# A longer journal than 20,000 files need is none of ours: the download starts over.
+# A longer journal than 20,000 files need was not written by a download: it is ignored, and the download starts over.
 _MAX_BYTES: Final = 32 << 20
-# A journal of so many bytes is written anew, without what later records say again.
+# A journal of this size is rewritten without redundant records.
 _COMPACT_BYTES: Final = 1 << 20
 
 Spans = list[tuple[int, int]]
@@ -38,20 +38,20 @@ _Key = tuple[str, int, str]
 
 
 class Journal:
-    """The record of one staging directory; safe for threads."""
+    """The journal of one work directory; safe for threads."""
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
-        """Read the record there is, and open it to be continued."""
+        """Read the existing journal, and open it for appending unless `read_only` is set."""
         self._path = path
         self._lock = Lock()
-        # By start: a piece that grows is one span, however often it is recorded.
+        # End by start: a piece that grows stays one span, however often it is recorded.
         self._spans: dict[_Key, dict[int, int]] = {}
         self._verified: set[_Key] = set()
         self._file = -1
         is_torn = self._read()
         if read_only:
             return
-        _draft(path).unlink(missing_ok=True)  # of one that was killed meanwhile
+        _draft(path).unlink(missing_ok=True)  # left by a worker that was killed during a rewrite
         self._file = _open(path)
         self._size = os.fstat(self._file).st_size
         self._limit = max(_COMPACT_BYTES, self._size)
@@ -59,10 +59,11 @@ class Journal:
             os.ftruncate(self._file, 0)
             self._size, self._limit = 0, _COMPACT_BYTES
         if is_torn:
+            # Otherwise the next record would continue the torn line, and be lost with it.
             self._size += os.write(self._file, b"\n")
 
     def _read(self) -> bool:
-        """Take the record there is; return whether its last line is torn."""
+        """Read the existing records; return whether the last line is torn."""
         line = b"\n"
         with suppress(OSError), open_regular(self._path, follow=False) as file:
             if os.fstat(file.fileno()).st_size <= _MAX_BYTES:
@@ -89,10 +90,10 @@ class Journal:
     def _complete(self, key: _Key) -> None:
         self._verified.add(key)
         if _merge(self._spans.get(key, {}).items()) == [(0, key[1])]:
-            del self._spans[key]  # nothing to know but that it is whole; of thousands of files it would take megabytes
+            del self._spans[key]  # the spans of thousands of complete files would take megabytes
 
     def spans(self, file: RemoteFile) -> Spans:
-        """Return which bytes of a file are there, merged and in order."""
+        """Return the ranges of a file that have arrived, merged and in order."""
         with self._lock:
             if _key(file) in self._verified and _key(file) not in self._spans:
                 return [(0, file.size)] if file.size else []
@@ -100,36 +101,36 @@ class Journal:
             return _merge(span for span in spans if 0 <= span[0] < span[1] <= file.size)
 
     def is_verified(self, file: RemoteFile) -> bool:
-        """Whether the whole file is there and right."""
+        """Whether the whole file has arrived and was verified."""
         with self._lock:
             return _key(file) in self._verified
 
     def add(self, file: RemoteFile, start: int, end: int) -> None:
-        """Record that bytes `start` to `end` were written."""
+        """Record that the bytes from `start` up to `end` were written."""
         with self._lock:
             self._extend(_key(file), start, end)
             self._append([*_key(file), start, end])
 
     def verified(self, file: RemoteFile) -> None:
-        """Record that the whole file is right."""
+        """Record that the whole file was verified."""
         with self._lock:
             self._complete(_key(file))
             self._append([*_key(file), VERIFIED])
 
     def forget(self, file: RemoteFile) -> None:
-        """Take back all that was recorded of a file, for good."""
+        """Delete all records of a file."""
         with self._lock:
             self._spans.pop(_key(file), None)
             self._verified.discard(_key(file))
-            # Written anew: a line that takes back others could be the one that is torn.
-            if not self._compact():  # a full disk: what this makes room for holds what is left
+            # The journal is rewritten, because an appended line that revokes records could be torn.
+            if not self._compact():  # the disk is full: rewrite in place, in the space that this frees
                 os.ftruncate(self._file, 0)
                 self._size = 0
                 for record in self._records():
                     self._append(record)
 
     def close(self) -> None:
-        """Close the file; nothing is recorded any more."""
+        """Close the file."""
         with self._lock:
             os.close(self._file)
             self._file = -1
@@ -144,8 +145,9 @@ class Journal:
             self._size += len(line)
             if self._size > self._limit:
                 self._compact()
-        else:  # a full disk: what is not recorded is fetched again, no more than that
+        else:  # the disk is full: bytes that are not recorded are fetched again, which does no other harm
             with suppress(OSError):
+                # Remove the part of a line that was written, so that the next record starts on its own line.
                 os.ftruncate(self._file, self._size)
 
     def _records(self) -> list[list[object]]:
@@ -153,9 +155,9 @@ class Journal:
         return [*spans, *([*key, VERIFIED] for key in self._verified)]
 
     def _compact(self) -> bool:
-        """Write anew what counts, without how it came to be; whether that was possible."""
+        """Rewrite the journal without redundant records; return whether that succeeded."""
         data = b"".join(map(_line, self._records()))
-        # Not again before it has doubled, also when it was in vain.
+        # No further rewrite before the journal has doubled, even if this one fails.
         self._limit = max(_COMPACT_BYTES, 2 * self._size)
         new = _draft(self._path)
         try:
@@ -206,12 +208,12 @@ def _merge(spans: Iterable[tuple[int, int]]) -> Spans:
 
 
 def missing(spans: Spans, size: int, part_size: int) -> Spans:
-    """Return the bytes that `spans` leave out of `size`, in pieces of `part_size` at most."""
+    """Return the ranges of a file that `spans` lack, in pieces of at most `part_size` bytes."""
     edges = [0, *(edge for span in spans for edge in span), size]
     gaps = zip(edges[::2], edges[1::2], strict=True)
     return [(at, min(at + part_size, end)) for start, end in gaps for at in range(start, end, part_size)]
 
 
 def clipped(spans: Spans, size: int) -> Spans:
-    """Return what of `spans` a file of `size` bytes can have: a crash of the machine may have made it shorter."""
+    """Cut `spans` to a file's actual size: after a crash of the machine it may be shorter than recorded."""
     return [(start, min(end, size)) for start, end in spans if start < size]

@@ -1,36 +1,35 @@
-"""What lies on disk, from the first byte to the published copy.
+"""The layout on disk, from the first byte to the published copy.
 
     /models/                          the parent
     ├── .llama.kthena/                work, while /models/llama is being made
     │   ├── lock-1                    who makes it (storage.disk.lock)
-    │   ├── parts                     which bytes are there (storage.disk.journal)
+    │   ├── parts                     which bytes have arrived (storage.disk.journal)
     │   └── tree/                     the files, growing in place
     │       └── model.safetensors
-    └── llama/                        a copy: whole, or not there
+    └── llama/                        a copy: complete, or missing
         ├── .kthena/
-        │   ├── manifest.json         what it is made of (storage.disk.manifest)
+        │   ├── manifest.json         what it consists of (storage.disk.manifest)
         │   └── work/                 only while files are replaced
         │       ├── lock-1                    who replaces them
         │       ├── .kthena/manifest.json     of the copy whose files are being replaced
-        │       └── tree/.kthena/manifest.json    of the copy that is to come
+        │       └── tree/.kthena/manifest.json    of the new copy
         └── model.safetensors
 
-A new copy appears by one rename of `tree`. Into a directory that holds files
-already, changed files are renamed one by one (storage.disk.publication). What may
-be removed or overwritten there is decided in storage.disk.changes.
+A new copy appears by one rename of `tree`. In a directory that already holds files,
+changed files are renamed one by one (storage.disk.publication). storage.disk.changes
+decides what may be removed or overwritten there.
 
-Where the target is a mount point, the write root itself, or has a parent that
-cannot be written to, all work lies in `.kthena/work` inside the target
-instead, and files are renamed one by one there too, largest first and
-`config.json` at the end.
+If the target is a mount point or the write root itself, or if its parent is not
+writable, all work is in `.kthena/work` inside the target instead. Files are then renamed
+one by one, too: largest first, `config.json` last.
 
-Where work lies therefore depends on the process that asks: on its mounts, its
-rights and its write roots. What protects the files of a target does not: its
-lock and the manifests of a replacement always lie in the target itself.
-Version 0.1 kept those with the work; manifests are still found there.
+So the place of the work depends on the process: on its mounts, its rights and its write
+roots. What protects the files of a target does not: its lock and the manifests of a
+replacement are always in the target itself (docs/adr/0016). Version 0.1 kept them with
+the work; manifests are still found there.
 
-After a success nothing but the copy is left. After a failure work stays, and
-the next run goes on from it.
+After a success only the copy remains. After a failure the work remains, and the next run
+resumes from it.
 """
 
 from __future__ import annotations
@@ -63,10 +62,10 @@ __all__ = ["Layout", "Local", "work_directory"]
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """How a target compares with a listing.
+    """The result of comparing a target with a listing.
 
     Attributes:
-        kept: Files that are there and unchanged.
+        kept: Files that the target has, unchanged.
         wanted: Files to fetch.
     """
 
@@ -75,7 +74,7 @@ class Local:
 
 
 def work_directory(target: Path, write_roots: Sequence[str] = ()) -> Path:
-    """Return where a download into `target` keeps its work: inside, or beside it."""
+    """Return the work directory of a download into `target`: inside the target, or next to it."""
     inside, beside = record_places(target)
     parent = target.parent
     roots = {Path(root).absolute().resolve() for root in write_roots}
@@ -90,10 +89,10 @@ class Layout:
 
     Attributes:
         target: Where the copy is published.
-        work: Where files grow; its lock guards it.
-        tree: The files themselves.
-        inside: Where the lock and the manifests of a replacement lie.
-        is_in_place: Whether files are renamed one by one, because the target holds some.
+        work: The work directory, guarded by its lock.
+        tree: The growing files, in `work`.
+        inside: Where the lock and the manifests of a replacement are.
+        is_in_place: Whether files are renamed one by one, because the target holds files.
     """
 
     def __init__(self, target: Path, write_roots: Sequence[str] = (), *, work: Path | None = None) -> None:
@@ -105,10 +104,10 @@ class Layout:
         self.journal = self.work / "parts"
 
     def prepare(self) -> None:
-        """Make the directories for work.
+        """Create the work directories.
 
         Raises:
-            TargetError: A link stands where one of them should.
+            TargetError: There is a link or a file in place of one of them.
         """
         own = self.target / OWN_DIRECTORY
         is_inside = self.work == self.inside
@@ -122,10 +121,10 @@ class Layout:
         self.is_in_place = is_inside or self.is_occupied()
 
     def prepare_inside(self) -> bool:
-        """Make the directory for the lock and the manifests of a replacement, where this process may change the target.
+        """Create `inside`; return False if this process may not write to the target.
 
         Raises:
-            TargetError: A link stands where it should be.
+            TargetError: There is a link or a file in its place.
         """
         own = self.inside.parent
         if not os.access(own if own.exists() else self.target, os.W_OK | os.X_OK):
@@ -135,7 +134,7 @@ class Layout:
         return True
 
     def held(self) -> Held:
-        """Return what manifests say of the target."""
+        """Return what manifests say about the target."""
         return find_held(self.target, self._places())
 
     def _places(self) -> Sequence[Path]:
@@ -148,11 +147,11 @@ class Layout:
         find_digest: FindDigest = lambda _: None,
         on_bytes: Callable[[int], None] = lambda _: None,
     ) -> Local:
-        """Tell files that are there and unchanged from those to fetch.
+        """Divide the listed files into unchanged ones and those to fetch.
 
-        A file that only looks different from its manifest entry, or has none, is read and compared with the source's
-        digest before it is fetched again: other tools may have brought it. Where the listing has no digest of such a
-        file, `find_digest` asks the source for one.
+        A file that differs from its manifest entry, or has none, may still have the right content: another tool may
+        have copied it. It is read and compared with the source's digest. If the listing has no digest of a file in no
+        manifest, `find_digest` asks the source for one.
         """
         names = {place: self._names(place) for place in {_place_and_name(file)[0] for file in listing.files}}
         kept, wanted = [], []
@@ -167,7 +166,7 @@ class Layout:
         return Local(tuple(kept), tuple(wanted))
 
     def _names(self, place: str) -> frozenset[str]:
-        """Return the names in a directory of the target, as they are spelled there; none behind a link."""
+        """Return the names in a directory of the target, exactly as spelled on disk; none behind a link."""
         if not is_real(self.target, place):
             return frozenset()
         try:
@@ -186,6 +185,7 @@ class Layout:
             status = os.lstat(path)
             if status.st_size != file.size or not S_ISREG(status.st_mode):
                 return None
+            # ADR 16: only for a file in no manifest is the source asked.
             digest = file.digest or (None if known else find_digest(file))
             if not digest or not matches(path, digest, on_bytes):
                 return None
@@ -197,7 +197,7 @@ class Layout:
         """Return the free bytes of the volume.
 
         Raises:
-            NoSpaceError: They are fewer than `needed`.
+            NoSpaceError: There are fewer than `needed`.
         """
         place = next(path for path in (self.work, *self.work.parents) if path.exists())
         status = os.statvfs(place)
@@ -207,7 +207,7 @@ class Layout:
         return free
 
     def sweep(self, wanted: Iterable[RemoteFile]) -> None:
-        """Remove from the tree what an earlier plan left there: it takes room, and its names may stand in the way."""
+        """Remove files of an earlier plan from the tree: they take space, and their names may be in the way."""
         names = {NAME, *(file.path for file in wanted)}
         for directory, directories, files in os.walk(self.tree, topdown=False):
             for path in (Path(directory, name) for name in (*files, *directories)):
@@ -218,37 +218,37 @@ class Layout:
                     path.unlink()
 
     def is_occupied(self) -> bool:
-        """Whether the target cannot simply be replaced: something is in it."""
+        """Whether the target is not empty, so that a rename cannot replace it."""
         with suppress(FileNotFoundError):
             return any(self.target.iterdir())
         return False
 
     def is_replacing(self) -> bool:
-        """Whether a manifest of a copy is left whose replacement was cut short."""
+        """Whether manifests of an interrupted replacement exist. They must not be removed."""
         return any(is_replacing(place) for place in self._places())
 
     def clean(self) -> None:
-        """Remove work, after a success; where files were replaced, the target is still locked."""
+        """Remove the work after a success. If files were replaced, the caller must still hold the target's lock."""
         self.discard()
         if self.is_in_place:
             shutil.rmtree(self.inside / "tree", ignore_errors=True)
             shutil.rmtree(self.inside / OWN_DIRECTORY, ignore_errors=True)
 
     def discard(self) -> None:
-        """Remove what lies with the work."""
+        """Remove the files of the work directory, except locks."""
         shutil.rmtree(self.tree, ignore_errors=True)
         shutil.rmtree(self.work / OWN_DIRECTORY, ignore_errors=True)
         self.journal.unlink(missing_ok=True)
 
     def leave(self) -> None:
-        """Remove the directories for work if they are empty, after their locks were released."""
+        """Remove the work directories if they are empty, after their locks were released."""
         for directory in (self.work, self.inside, self.inside.parent):
             with suppress(OSError):
                 directory.rmdir()
 
 
 def _take_after(old: Path, new: Path) -> None:
-    """Give a directory the owner and the rights of the empty one whose place it will take."""
+    """Give a directory the owner and the mode of the empty directory that it will replace."""
     status = old.stat()
     with suppress(PermissionError):
         os.chown(new, status.st_uid, status.st_gid)
@@ -263,7 +263,7 @@ def _is_same(file: RemoteFile, known: RemoteFile) -> bool:
 
 
 def _with_digest(file: RemoteFile, known: RemoteFile) -> RemoteFile:
-    """Keep the digest that was found while the file was fetched."""
+    """Add the digest that was found when the file was fetched, if the file is the same."""
     is_same = (file.size, file.validator) == (known.size, known.validator)
     return replace(file, digest=known.digest) if file.digest is None and is_same else file
 

@@ -1,4 +1,4 @@
-"""What a source holds and which of it is wanted."""
+"""The listing of a source, and the selection of its files."""
 
 from __future__ import annotations
 
@@ -14,20 +14,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Digest", "Listing", "RemoteFile", "gather", "select"]
 
-# What a file costs a worker from the listing to the manifest, names of usual length and all.
+# Bytes of memory that a file takes in a worker, from the listing to the manifest (ADR 17).
 _BYTES_PER_FILE: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """What a file's bytes must add up to.
+    """The digest that a file's bytes must have.
 
     Attributes:
         algorithm: A name of `storage.disk.digests`.
         value: Lower-case hex.
-        part_size: Bytes of a part, for digests made of parts' digests.
-        certain: Whether a mismatch proves that bytes are wrong; a part size
-            that was only guessed proves nothing.
+        part_size: Bytes of a part, for digests over parts' digests.
+        certain: Whether a mismatch proves that bytes are wrong. A mismatch with a guessed part size proves nothing.
     """
 
     algorithm: str
@@ -36,14 +35,14 @@ class Digest:
     certain: bool = True
 
     def to_wire(self) -> dict[str, Any]:
-        """Return the JSON form."""
+        """Return the JSON form for events and manifests."""
         return {"algorithm": self.algorithm, "value": self.value} | (
             {"part_size": self.part_size} if self.part_size else {}
         )
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Digest:
-        """Undo `to_wire`."""
+        """Decode the JSON form of `to_wire`."""
         return cls(str(data["algorithm"]), str(data["value"]), int(data.get("part_size", 0)))
 
 
@@ -52,11 +51,11 @@ class RemoteFile:
     """One file of a source.
 
     Attributes:
-        path: Its name below the target, with slashes.
-        size: Its length in bytes.
-        validator: What changes when its content does: an ETag, a git object, size and mtime.
-        origin: Its name at the source: a key, a path.
-        digest: What its bytes must add up to, if the source says so.
+        path: Its path relative to the target, with slashes.
+        size: Its size in bytes.
+        validator: A value that changes with the content: an ETag, a git object id, or size and mtime.
+        origin: Its name at the source: a key or a path.
+        digest: Its digest, if the source gives one.
     """
 
     path: str
@@ -71,9 +70,9 @@ class Listing:
     """All files of a source.
 
     Attributes:
-        source: The source as a URI.
-        revision: What the source was resolved to: a commit; empty where there is no such thing.
-        files: The files, by name.
+        source: The source's URI.
+        revision: The commit that the source was resolved to; empty if the source has no revisions.
+        files: The files.
     """
 
     source: str
@@ -87,11 +86,11 @@ class Listing:
 
 
 def gather(source: str, revision: str, files: Iterable[RemoteFile], memory: int) -> Listing:
-    """Make a listing of files, as many as a worker with so many bytes of memory can work on.
+    """Collect files into a listing, up to the number that a worker with `memory` bytes can process.
 
     Raises:
-        TooLargeError: They are more.
-        CorruptError: One of them has a length that no file has.
+        TooLargeError: There are more.
+        CorruptError: A file has a negative size.
     """
     limit = memory // _BYTES_PER_FILE
     found: list[RemoteFile] = []
@@ -108,11 +107,11 @@ def gather(source: str, revision: str, files: Iterable[RemoteFile], memory: int)
 
 
 def select(listing: Listing, include: Sequence[str], exclude: Sequence[str]) -> Listing:
-    """Return the listing with wanted files only, in order, their names checked.
+    """Return the listing with the selected files only, sorted and with checked names.
 
     Raises:
-        NotFoundError: None is left: nothing is never a success.
-        UnsafeNameError: A name cannot be used below the target.
+        NotFoundError: No file is left: an empty copy is never a success.
+        UnsafeNameError: A name is not safe below the target.
     """
     files = [file for file in listing.files if selected(file.path, include, exclude)]
     if not listing.files:

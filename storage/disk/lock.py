@@ -1,13 +1,14 @@
-"""One download at a time in a directory, on NFS too, with takeover from the dead.
+"""A lock for one download per directory. It works on NFS, too, and a dead holder's lock can be taken over.
 
     lock-1     {"token": ..., "host": ..., "pid": ..., "boot": ..., "pids": ..., "born": ...}
 
-The highest number holds the directory. A lock file is made with O_EXCL, which
-NFS keeps its word on, and its holder touches it every few seconds. A waiter
-judges by its own monotonic clock whether the file still changes, so clocks of
-different machines are never compared; a holder on this machine that is dead
-is known at once. Whoever takes over makes the next number, looks once more at
-the dead one, and removes it; two that try are told apart by O_EXCL.
+The highest number holds the directory. A lock file is created with O_EXCL, which is reliable
+on NFS, and its holder touches it every few seconds. A waiter uses its own monotonic clock to
+see whether the file still changes, so clocks of different machines are never compared. A
+dead holder on the same machine is recognised immediately.
+
+To take over, a waiter creates the next number, checks the dead lock once more, and removes
+it. If two waiters try, O_EXCL lets only one succeed.
 """
 
 from __future__ import annotations
@@ -36,14 +37,24 @@ RENEW_SECONDS: Final = 4.0
 POLL_SECONDS: Final = 0.25
 
 _NAME: Final = re.compile(r"lock-([0-9]{1,18})")
-# No lock is taken over so often. A lock file with this number has no next one: it is removed instead.
+# No lock is taken over this often. A lock file with this number was not made by a download. Nothing could follow it, so
+# it is removed instead.
 _LAST_NUMBER: Final = 10**18 - 1
 _MAX_BYTES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """What a lock file says of who made it."""
+    """The holder of a lock, as its lock file says.
+
+    Attributes:
+        token: Random, so that no two locks are equal.
+        host: Name of the machine or pod, for messages.
+        pid: Process id.
+        boot: The machine's boot id.
+        pids: The PID namespace: a container has its own process ids.
+        born: Start time of the process in kernel ticks: a process id can be reused.
+    """
 
     token: str = ""
     host: str = ""
@@ -56,14 +67,14 @@ class Holder:
         return f"process {self.pid} on {self.host}" if self.pid else "an unknown process"
 
     def is_dead(self) -> bool:
-        """Whether it ran where this process can see that it no longer does."""
+        """Whether the holder has ended. Only a holder in the same PID namespace can be checked; otherwise False."""
         if not self.pid or (self.boot, self.pids) != (_boot(), _pid_namespace()):
             return False
         return _born(self.pid) != self.born
 
 
 class Lock:
-    """Holds a directory from `__enter__` to `__exit__`, and keeps the lease meanwhile."""
+    """Holds a directory from `__enter__` to `__exit__`; a thread renews the lease meanwhile."""
 
     def __init__(
         self,
@@ -77,10 +88,10 @@ class Lock:
         """Prepare; nothing is written yet.
 
         Args:
-            directory: Where lock files lie; made when it is not there.
-            timeout: Seconds to wait for another holder; without end when `None`.
-            on_wait: Told now and then whom we wait for, and for how long.
-            lease: Seconds without a sign after which a holder is dead.
+            directory: The directory for lock files; created if missing.
+            timeout: Seconds to wait for another holder; `None` waits as long as the holder lives.
+            on_wait: Receives the holder and the seconds waited, several times per second.
+            lease: Seconds without a renewal after which a holder is dead.
             clock: A monotonic clock in seconds.
         """
         self._directory = directory
@@ -95,7 +106,7 @@ class Lock:
         self._stopping = Event()
         self._lost = Event()
         self._renewer = Thread(target=self._renew, name="lock-lease", daemon=True)
-        # What was last seen of the holder, and when it was seen to change.
+        # The lock file and its mtime when it was last seen to change, and the time of that on this process's clock.
         self._seen: tuple[Path, int] | None = None
         self._since = 0.0
 
@@ -105,10 +116,10 @@ class Lock:
         return self
 
     def wait_for_others(self) -> None:
-        """Wait until no other process holds the directory; nothing is written there.
+        """Wait until no other process holds the directory. Nothing is written there.
 
         Raises:
-            LockedError: That takes longer than the timeout.
+            LockedError: It took longer than the timeout.
         """
         self._wait(self._is_free)
 
@@ -124,15 +135,17 @@ class Lock:
 
     def __exit__(self, *_: object) -> None:
         self._stopping.set()
+        # With a limit: the renewer may hang in a file system that does not answer.
         self._renewer.join(RENEW_SECONDS)
+        # Another process may have taken the lock over: its file must stay.
         if not self._lost.is_set() and _read(self._path) == self._holder:
             self._path.unlink(missing_ok=True)
 
     def check(self) -> None:
-        """Make sure that the lock is still ours.
+        """Check that this process still holds the lock.
 
         Raises:
-            LockedError: Another took it over: this process slept too long.
+            LockedError: Another process took it over: this process was suspended for too long.
         """
         if self._lost.is_set() or _newest(self._directory) != self._path or _read(self._path) != self._holder:
             self._lost.set()
@@ -176,7 +189,7 @@ class Lock:
         with os.fdopen(descriptor, "w") as file:
             json.dump({name: getattr(self._holder, name) for name in Holder.__slots__}, file)
         self._path = path
-        # The dead one may have been replaced, or two may have found the directory empty.
+        # Check again: the dead lock may have been replaced, or two waiters may have found the directory empty.
         if _newest(self._directory) != path or (over and over.exists() and _read(over) != dead):
             path.unlink(missing_ok=True)
             return False
@@ -191,7 +204,7 @@ class Lock:
                 os.utime(self._path)
             except LockedError:
                 return
-            except OSError:  # the file system is away for a moment; check() tells when it is back
+            except OSError:  # the file system may come back; `check` then tells whether the lock was lost
                 continue
 
 
@@ -216,7 +229,7 @@ def _read(path: Path) -> Holder:
         data: Any = json.loads(read_record(path, _MAX_BYTES))
         return Holder(**data)
     except (OSError, ValueError, TypeError, RecursionError):
-        return Holder()  # not there, or not written yet
+        return Holder()  # the file is missing, or not written yet
 
 
 def _boot() -> str:
@@ -230,9 +243,9 @@ def _pid_namespace() -> str:
 
 
 def _born(pid: int) -> str:
-    """Return when a process started, in the kernel's ticks; empty when there is none."""
+    """Return a process's start time in kernel ticks; empty if there is no such process."""
     fields = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    # A zombie has ended, whoever has yet to collect it.
+    # A zombie has ended, even if its parent has not collected it yet.
     return fields[19] if len(fields) > 19 and fields[0] not in "ZX" else ""
 
 

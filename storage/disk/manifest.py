@@ -1,4 +1,4 @@
-"""The manifest: what a published copy is, written last.
+"""The manifest: what a published copy consists of. It is written last.
 
     .kthena/manifest.json
     {
@@ -10,12 +10,14 @@
       ]
     }
 
-While a copy is being replaced there is no manifest; without one nothing is
-taken for a model. The former manifest then also names the files that arrived in
-earlier replacements, and in "others" the further sources that they came from. `digest` is `null` where the source gives none.
+`digest` is `null` if the source gives none.
 
-A manifest that lies there and cannot be read, because it is damaged or of a
-later version, is not the same as none: what the directory holds is unknown.
+While a copy is being replaced it has no manifest, and without one it does not count as a
+model. The former manifest, in `.kthena/work`, then also names files that arrived in
+earlier interrupted replacements. "others" lists the further sources of these files.
+
+An unreadable manifest, damaged or of a later version, is not the same as none: the content
+of the directory is unknown then (docs/adr/0016).
 """
 
 from __future__ import annotations
@@ -40,23 +42,23 @@ __all__ = ["NAME", "Entry", "Manifest", "UnreadableError", "load_manifest", "rea
 
 VERSION: Final = 1
 NAME: Final = f"{OWN_DIRECTORY}/manifest.json"
-# Of 20,000 files with names of 1,000 bytes.
+# Enough for 20,000 files with names of 1,000 bytes.
 _MAX_BYTES: Final = 32 << 20
 
 
 class UnreadableError(Exception):
-    """A manifest lies there and cannot be read."""
+    """There is a manifest, but it cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One published file: what the source said, and when it was last written here."""
+    """One published file: what the source said about it, and its mtime in the copy."""
 
     file: RemoteFile
     mtime_ns: int
 
     def is_untouched(self, root: Path) -> bool:
-        """Whether the file on disk has the length and time it was published with."""
+        """Whether the file on disk still has the size and mtime of its publication."""
         try:
             status = os.lstat(root / self.file.path)
         except OSError:
@@ -66,13 +68,13 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a published copy is made of.
+    """What a published copy consists of.
 
     Attributes:
-        source: Where the files come from.
-        revision: What the source was resolved to.
+        source: The source's URI.
+        revision: The revision that the source was resolved to.
         entries: The files.
-        others: Further sources of the files: a replacement that was cut short left files of several.
+        others: Further sources of the files, after an interrupted replacement.
     """
 
     source: str
@@ -82,7 +84,7 @@ class Manifest:
 
 
 def read_manifest(root: Path) -> Manifest | None:
-    """Return the manifest of a copy; `None` when there is none that can be read."""
+    """Return the manifest of a copy; `None` if there is no readable one."""
     try:
         return load_manifest(root)
     except UnreadableError:
@@ -90,13 +92,13 @@ def read_manifest(root: Path) -> Manifest | None:
 
 
 def load_manifest(root: Path) -> Manifest | None:
-    """Return the manifest of a copy; `None` when there is none.
+    """Return the manifest of a copy; `None` if there is none.
 
     Raises:
-        UnreadableError: There is one, and it cannot be read.
+        UnreadableError: There is a manifest, but it cannot be read.
     """
     try:
-        # Each row becomes an entry as soon as it is read: thousands of rows as dictionaries take five times the memory.
+        # Each row is converted as soon as it is decoded: thousands of rows as dicts take five times the memory.
         data: Any = json.loads(read_record(root / NAME, _MAX_BYTES), object_hook=_value)
         if data["version"] != VERSION or not all(isinstance(row, Entry) for row in data["files"]):
             raise UnreadableError(str(root / NAME))
@@ -109,7 +111,7 @@ def load_manifest(root: Path) -> Manifest | None:
 
 
 def _value(row: dict[str, Any]) -> object:
-    """Return what a JSON object of a manifest stands for: a digest, an entry, or the manifest."""
+    """Convert a JSON object of a manifest to a digest or an entry; return the manifest itself as it is."""
     if "algorithm" in row:
         return Digest.from_wire(row)
     if "path" in row:
@@ -121,15 +123,16 @@ def _entry(row: dict[str, Any]) -> Entry:
     digest = row["digest"]
     if digest is not None and not isinstance(digest, Digest):
         raise ValueError("not a digest")
+    # Anyone who can write to the volume can write a manifest, and its paths are removed or overwritten.
     path = check_name(row["path"])
     return Entry(RemoteFile(path, int(row["size"]), str(row["validator"]), path, digest), int(row["mtime_ns"]))
 
 
 def write_manifest(root: Path, manifest: Manifest) -> None:
-    """Put a manifest below `root`, whole or not at all.
+    """Write a manifest below `root` atomically.
 
     Raises:
-        TooLargeError: It would be larger than manifests that are read.
+        TooLargeError: It would be larger than a manifest that can be read.
     """
     path = root / NAME
     make_directory(path.parent)
@@ -142,8 +145,9 @@ def write_manifest(root: Path, manifest: Manifest) -> None:
     }
     draft = path.with_suffix(".draft")
     draft.unlink(missing_ok=True)
-    with draft.open("x") as file:  # not through a link that somebody left there
+    with draft.open("x") as file:  # never through a link that someone left there
         file.write(json.dumps(head, indent=1).removesuffix("\n}") + ',\n "files": [')
+        # Row by row: the JSON of 20,000 files in one string would take too much of the worker's memory (ADR 17).
         for number, entry in enumerate(manifest.entries):
             file.write(("," if number else "") + "\n  " + json.dumps(_row(entry)))
         file.write("\n ]\n}\n")

@@ -1,10 +1,12 @@
-"""File names from the other side, before any of them touches a path.
+"""Checks of file names from a source, before any of them is used in a path.
 
-Whoever fills a bucket or a repository chooses its names. A name is used below
-the target only when it is relative, has no empty, `.` or `..` component, no
-NUL, control character or backslash, fits the file system, and lies in no
-directory that downloads keep records or work in: not at the top, where this
-download keeps its own, nor deeper, where a later download would trust them.
+Anyone who can write to a bucket or a repository chooses its file names. A name is used below the target only if it
+
+- is relative, and has no empty, `.` or `..` component
+- has no NUL, control character or backslash
+- is short enough for the file system
+- is not in a directory that downloads reserve: not at the top, where this download keeps its records, nor deeper,
+  where a later download would trust them.
 """
 
 from __future__ import annotations
@@ -37,10 +39,10 @@ _MAX_SHOWN: Final = 200
 
 
 def check_name(name: str) -> str:
-    """Return the name when it is safe below the target.
+    """Return the name if it is safe below the target.
 
     Raises:
-        UnsafeNameError: It is not; the message names it and the rule.
+        UnsafeNameError: It is not safe; the message has the name and the rule.
     """
     rule = _broken_rule(name)
     if rule:
@@ -49,7 +51,7 @@ def check_name(name: str) -> str:
 
 
 def _shown(name: str) -> str:
-    """Return a name as an error has it: not all of a very long one."""
+    """Return a name for an error message, shortened if it is very long."""
     return repr(name if len(name) <= _MAX_SHOWN else f"{name[:_MAX_SHOWN]}…")
 
 
@@ -84,10 +86,10 @@ _RULES: Final[tuple[tuple[str, Callable[[str], object]], ...]] = (
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Check names together: each is safe, none comes twice, none is file and directory at once.
+    """Check that names can be files in one directory: each is safe, none repeats, none is both file and directory.
 
     Raises:
-        UnsafeNameError: They cannot all be files below one directory.
+        UnsafeNameError: They cannot. S3 allows `a` and `a/b` in one bucket, for example.
     """
     files: set[str] = set()
     for name in names:
@@ -103,16 +105,16 @@ def check_names(names: Iterable[str]) -> None:
 
 
 def parents_of(name: str) -> list[str]:
-    """Return the directories that a name lies in, the outermost first."""
+    """Return the directories of a name, the outermost first."""
     parts = name.split("/")[:-1]
     return ["/".join(parts[: index + 1]) for index in range(len(parts))]
 
 
 def make_parents(root: Path, name: str) -> Path:
-    """Make the directories of `root/name` and return that path, following no link below `root`.
+    """Create the directories of `root/name` and return that path. No link below `root` is followed.
 
     Raises:
-        TargetError: Something that is no directory stands in the way.
+        TargetError: A link or a file is in the way.
     """
     for parent in parents_of(name):
         make_directory(root / parent)
@@ -120,10 +122,10 @@ def make_parents(root: Path, name: str) -> Path:
 
 
 def make_directory(directory: Path) -> None:
-    """Make a directory that may be there already; its parent is.
+    """Create a directory if it is missing. Its parent must exist.
 
     Raises:
-        TargetError: Something else stands there, a link to a directory perhaps.
+        TargetError: There is something else in its place, for example a link to a directory.
     """
     try:
         directory.mkdir()
@@ -133,6 +135,6 @@ def make_directory(directory: Path) -> None:
 
 
 def is_real(root: Path, place: str) -> bool:
-    """Whether a directory below `root`, whose own links are resolved, is reached without a link."""
+    """Whether the path from `root` to a directory below it has no link. `root` itself must be resolved."""
     path = os.path.join(root, place) if place else str(root)  # noqa: PTH118 - as realpath has it
     return os.path.realpath(path) == path

@@ -1,4 +1,4 @@
-"""Which files of a target belong to a copy in a directory below it, or above it.
+"""Files of a target that belong to a copy in a directory below or above the target (docs/adr/0016).
 
     /models/
     ├── .kthena/manifest.json        of a source with a directory `llama`
@@ -6,9 +6,9 @@
         ├── .kthena/manifest.json    of another source, downloaded into /models/llama
         └── config.json              may be named by both
 
-A file that both manifests name belongs to the one whose size and time it has.
-If it has those of both, or of neither, it belongs to both: no download
-changes it without permission.
+A file that both manifests name belongs to the copy whose manifest has the file's size and
+mtime. If both have them, or neither, the file belongs to both: no download changes it
+without permission.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ __all__ = ["find_claims"]
 
 
 def find_claims(target: Path, source: str, names: Mapping[str, bool]) -> dict[str, str]:
-    """Return which files belong to a copy of another source, and which copy that is.
+    """Return the files that belong to a copy of another source, each with that copy's description for messages.
 
     Args:
-        target: The directory of a download.
-        source: What is downloaded.
-        names: Files below the target, and whether each is as the target's own manifest describes it.
+        target: The target of a download.
+        source: The source of the download.
+        names: Files below the target, and whether each still matches the target's own manifest.
     """
     claims: dict[str, str] = {}
     for root in _copies(target, names):
@@ -48,7 +48,7 @@ def find_claims(target: Path, source: str, names: Mapping[str, bool]) -> dict[st
 
 
 def _copies(target: Path, names: Iterable[str]) -> Iterator[Path]:
-    """Return directories that downloads have records in: the target's parents, and those that the names lie in."""
+    """Yield directories with records of a download: of the target's parents, and of the directories of the names."""
     below = {place for name in names for place in parents_of(name)}
     for root in (*target.parents, *(target / place for place in sorted(below))):
         if os.path.lexists(root / OWN_DIRECTORY):
@@ -56,7 +56,7 @@ def _copies(target: Path, names: Iterable[str]) -> Iterator[Path]:
 
 
 def _below(root: Path, target: Path, names: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Return the names that lie below `root`, and their paths from there."""
+    """Yield the names below `root`, each with its path relative to `root`."""
     prefix = f"{root}/".replace("//", "/")
     for name in names:
         path = f"{target}/{name}"

@@ -1,10 +1,10 @@
-"""How staged files become the copy.
+"""Publication: how staged files become the copy.
 
-Into an empty place the whole tree is renamed. Where files are already, each
-file is renamed, the largest first and `config.json` at the end: the former
-manifest goes out of the readers' sight first, and the new one comes last. The
-two lie in `.kthena/work` meanwhile, so that the next run knows all of these
-files when this one is killed, wherever it keeps its own work.
+If the target is empty, the whole tree is renamed. If it holds files, each new file is
+renamed into it, the largest first and `config.json` last. The former manifest is moved away
+first, and the new one is moved in last: in between, readers see no manifest and so no model.
+Meanwhile both manifests are in `.kthena/work`. If this run is killed, the next run still
+knows all of these files, wherever that run keeps its own work.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["publish", "staged"]
 
-# What engines look for first: it comes last.
+# Engines look for these files first, so they are renamed last.
 _LAST: Final = ("config.json", "adapter_config.json")
 
 
@@ -40,17 +40,17 @@ def publish(
     fetched: Iterable[RemoteFile],
     on_removed: Callable[[Removal], None] = lambda _: None,
 ) -> Manifest:
-    """Make the staged files the copy.
+    """Publish the staged files as the copy.
 
     Args:
-        layout: Where they lie, and go.
-        changes: What becomes of the files that are there.
+        layout: The directories.
+        changes: What happens to existing files.
         fetched: The staged files.
-        on_removed: Told of each file whose content is gone.
+        on_removed: Called for each file whose content is gone.
 
     Raises:
-        UnsafeNameError: The volume takes two names for one.
-        LockedError: Another download has begun to fill the empty place.
+        UnsafeNameError: The volume treats two names as one, for example because it ignores case.
+        LockedError: Another download has begun to fill the empty target.
     """
     new = staged(layout.tree, fetched)
     entries = sorted([*changes.kept, *new, *changes.stay], key=lambda entry: entry.file.path)
@@ -58,6 +58,7 @@ def publish(
     if not layout.is_in_place:
         write_manifest(layout.tree, manifest)
         _appear(layout)
+    # Nothing to do otherwise. A target that this process may not write to is then still a success.
     elif new or changes.leave or manifest != changes.held.published:
         for directory in (layout.inside.parent, layout.inside, layout.inside / "tree"):
             make_directory(directory)
@@ -79,15 +80,16 @@ def _appear(layout: Layout) -> None:
 
 
 def staged(tree: Path, fetched: Iterable[RemoteFile]) -> list[Entry]:
-    """Return the staged files as entries.
+    """Return the staged files as manifest entries.
 
     Raises:
-        UnsafeNameError: The volume takes two names for one.
+        UnsafeNameError: The volume treats two names as one, for example because it ignores case.
     """
     found: dict[tuple[int, int], str] = {}
     entries = []
     for file in fetched:
         status = os.lstat(tree / file.path)
+        # Two names with one inode: the volume ignores case, and the second file overwrote the first.
         twin = found.setdefault((status.st_dev, status.st_ino), file.path)
         if twin != file.path:
             raise UnsafeNameError(f"the volume takes {twin!r} and {file.path!r} for one name: rename one at the source")
@@ -96,7 +98,7 @@ def staged(tree: Path, fetched: Iterable[RemoteFile]) -> list[Entry]:
 
 
 def _retire(layout: Layout, changes: Changes) -> None:
-    """Put what is known of the former files where the next run finds it, and readers do not."""
+    """Move the manifest of the former files to where the next run finds it, and readers do not."""
     held = changes.held
     published = layout.target / NAME
     if not held.is_known:
@@ -104,13 +106,13 @@ def _retire(layout: Layout, changes: Changes) -> None:
     elif os.path.lexists(published):
         make_directory(layout.inside / OWN_DIRECTORY)
         published.replace(layout.inside / NAME)
-    elif held.entries:  # cut short before: one manifest names the files of all copies from now on
+    elif held.entries:  # after an interrupted replacement: one manifest now names the files of all copies
         first, *others = held.sources
         write_manifest(layout.inside, Manifest(first, "", tuple(held.entries.values()), tuple(others)))
 
 
 def _put_aside(layout: Layout) -> None:
-    """Keep manifests that say more than this version can read: they are the only record of what was there."""
+    """Keep unreadable manifests under other names: a later version may be able to read them (docs/adr/0016)."""
     own = layout.target / OWN_DIRECTORY
     for path in (
         root / NAME for root in (layout.target, layout.inside, layout.inside / "tree", layout.work, layout.tree)
@@ -122,7 +124,7 @@ def _put_aside(layout: Layout) -> None:
 
 def _replace(layout: Layout, new: Sequence[Entry], changes: Changes, on_removed: Callable[[Removal], None]) -> None:
     removals = {removal.path: removal for removal in changes.removals}
-    # First: a directory of the older copy may be a file of this one, and the other way round.
+    # Removals come first: a directory of the older copy may be a file in this one, and vice versa.
     for path in (entry.file.path for entry in changes.leave):
         _remove(layout.target, path)
         if path in removals:
@@ -136,12 +138,13 @@ def _replace(layout: Layout, new: Sequence[Entry], changes: Changes, on_removed:
 
 def _remove(target: Path, name: str) -> None:
     path = target / name
-    # No link is followed out of the target on the way there.
+    # Never through a link: it could lead out of the target.
     if is_real(target, name.rpartition("/")[0]):
         with suppress(
             FileNotFoundError, IsADirectoryError, NotADirectoryError
-        ):  # gone, or something else has taken its place
+        ):  # it is gone, or something else is in its place
             path.unlink()
+        # Directories that have become empty go, too; rmdir fails for all others.
         for parent in path.relative_to(target).parents[:-1]:
             with suppress(OSError):
                 (target / parent).rmdir()

@@ -1,4 +1,4 @@
-"""Read a file that a user names, or that others may write to: a pipe or a device in its place is an error, not a wait."""
+"""Reads files that a user names or others can write: a pipe or a device in their place is an error, not a wait."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def open_regular(path: Path, *, follow: bool = True) -> BinaryIO:
         follow: Whether it may be a link.
 
     Raises:
-        OSError: It is something else, or cannot be opened.
+        OSError: It is not a regular file, or cannot be opened.
     """
-    # Opening a pipe waits for a writer without O_NONBLOCK.
+    # Without O_NONBLOCK, opening a pipe waits for a writer.
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     descriptor = os.open(path, flags)
     try:
@@ -37,14 +37,14 @@ def open_regular(path: Path, *, follow: bool = True) -> BinaryIO:
 
 
 def read_regular(path: Path, limit: int, *, follow: bool = True) -> bytes:
-    """Return what a regular file holds.
+    """Return the content of a regular file.
 
     Raises:
-        OSError: It is something else, cannot be read, or has more than `limit` bytes.
+        OSError: It is not a regular file, cannot be read, or has more than `limit` bytes.
     """
     content = bytearray()
     with open_regular(path, follow=follow) as file:
-        # In pieces: a read takes room for all that is asked for.
+        # In pieces: `read` allocates memory for all bytes that it is asked for.
         while len(content) <= limit and (piece := file.read(_PIECE)):
             content += piece
     if len(content) > limit:
@@ -53,19 +53,19 @@ def read_regular(path: Path, limit: int, *, follow: bool = True) -> bytes:
 
 
 def read_record(path: Path, limit: int) -> bytes:
-    """Return what one of our own records on a volume holds; it is no link.
+    """Return the content of one of our own records on a volume; a link is refused.
 
     Raises:
-        OSError: It is something else, cannot be read, or has more than `limit` bytes.
+        OSError: It is not a regular file, cannot be read, or has more than `limit` bytes.
     """
     return read_regular(path, limit, follow=False)
 
 
 def check_regular(path: Path) -> None:
-    """Check that a path, if there is something there, is a regular file or a link to one.
+    """Check that a path, if it exists, is a regular file or a link to one.
 
     Raises:
-        OSError: It is something else, or cannot be looked at.
+        OSError: It is something else, or its type cannot be read.
     """
     try:
         mode = path.stat().st_mode

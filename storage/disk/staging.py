@@ -1,4 +1,4 @@
-"""Where files grow, what remembers them, and who is told: what every fetcher is given."""
+"""The work of one download as fetchers see it: the tree, the journal and the observer."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ __all__ = ["Staging", "TransferObserver"]
 
 
 class TransferObserver(Protocol):
-    """Told of what a transfer does; called from several threads."""
+    """Receives the steps of a transfer. Called from several threads."""
 
     def on_bytes(self, path: str, count: int) -> None:
-        """Bytes of a file arrived; fewer than none when some are fetched anew."""
+        """Bytes of a file arrived; `count` is negative if bytes are discarded and fetched again."""
 
     def on_hashed(self, count: int) -> None:
-        """Bytes were read to be checked."""
+        """Bytes were read for verification."""
 
     def on_retry(self, path: str, reason: str, detail: str, pause: float) -> None:
-        """A request will be made again after so many seconds."""
+        """A request will be retried after `pause` seconds."""
 
     def on_verified(self, file: RemoteFile) -> None:
-        """A file is whole, and right as far as the source says what is right."""
+        """A file is complete, and has the source's digest if the source gives one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Staging:
-    """One download's work.
+    """The work of one download.
 
     Attributes:
-        tree: Where the files grow.
-        journal: Remembers what has arrived.
-        observer: Told of everything.
+        tree: The directory of the growing files.
+        journal: Records which bytes have arrived.
+        observer: Receives all steps.
     """
 
     tree: Path

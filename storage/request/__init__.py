@@ -1,1 +1,1 @@
-"""What to download, parsed once: used by the command line, the supervisor and the worker."""
+"""What to download, parsed once. The command line, the supervisor and the worker share these modules."""

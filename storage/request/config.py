@@ -1,8 +1,7 @@
-"""Credentials and endpoints: frozen, hidden in `repr`, and the rule whose go where.
+"""Credentials and endpoints: frozen, hidden in `repr`, with the rule for which credentials go where.
 
-The pod's own credentials go only to the pod's own endpoints: a caller who
-names another endpoint brings credentials of their own, or has none there
-(`Config.for_caller`).
+The pod's own credentials go only to the pod's own endpoints. A caller that names
+another endpoint supplies its own credentials, or has none there (`Config.for_caller`).
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _STYLES: Final = ("auto", "virtual", "path")
 
 
 class Secret:
-    """A text that shows itself only when asked to."""
+    """A string that `repr` and `str` hide, so that it cannot get into a log by accident."""
 
     __slots__ = ("_text",)
 
@@ -33,7 +32,6 @@ class Secret:
         self._text = text
 
     def reveal(self) -> str:
-        """Return the text."""
         return self._text
 
     def __repr__(self) -> str:
@@ -50,21 +48,20 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Where models come from, and who asks.
+    """Credentials and endpoints of the sources.
 
     Attributes:
         hf_token: Token for the Hub.
-        hf_endpoint: The Hub, or a mirror of it.
-        hf_revision: Revision when the source names none.
+        hf_endpoint: URL of the Hub or of a mirror; `None` for huggingface.co.
+        hf_revision: Revision of a source that names none.
         access_key: Access key for S3 and OBS.
-        secret_key: Its secret.
-        session_token: Its session token, if it is a temporary one.
-        endpoint: The object store; AWS when not set.
-        region: The object store's region.
+        secret_key: Secret of the access key.
+        session_token: Session token of a temporary access key.
+        endpoint: URL of the object store; `None` for AWS.
+        region: Region of the object store.
         addressing_style: `auto`, `virtual` or `path`.
         anonymous: Requests to the object store are not signed.
-        ambient: Whether the AWS default chain (IRSA, profile, instance role)
-            may be asked when there is no access key.
+        ambient: Whether the AWS default chain (IRSA, profile, instance role) may be used without an access key.
     """
 
     hf_token: Secret | None = None
@@ -87,15 +84,15 @@ class Config:
 
     @property
     def hub_url(self) -> str:
-        """The Hub's address, without a slash at its end."""
+        """The Hub's URL without a trailing slash."""
         return self.hf_endpoint or _DEFAULT_HUB
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Config:
-        """Take the pod's configuration from its environment.
+        """Read the pod's configuration from its environment. Empty variables count as unset.
 
         Raises:
-            ConfigError: A variable cannot be used; the message names it.
+            ConfigError: A variable is invalid; the message names it.
         """
         values: dict[str, Any] = {}
         for key, names in _VARIABLES.items():
@@ -106,10 +103,10 @@ class Config:
 
     @classmethod
     def from_mapping(cls, data: object, *, origin: str = "config") -> Config:
-        """Take a configuration from decoded JSON: an object, or a text that holds one.
+        """Read a configuration from decoded JSON: an object, or a string that holds one as JSON.
 
         Raises:
-            ConfigError: A key is unknown or its value cannot be used.
+            ConfigError: A key is unknown, or its value is invalid.
         """
         if isinstance(data, str):
             data = _decode(data, origin)
@@ -124,17 +121,18 @@ class Config:
         return cls(**values)
 
     def merged(self, caller: Config) -> Config:
-        """Return this configuration with what `caller` sets on top: both are the same person."""
+        """Return this configuration, overridden by what `caller` sets; see `for_caller` for untrusted callers."""
         changes = {one.name: getattr(caller, one.name) for one in fields(self) if one.name != "ambient"}
         return replace(self, **_with_pairs({key: value for key, value in changes.items() if value}))
 
     def for_caller(self, caller: Config) -> Config:
-        """Return what a stranger's request may use of this pod's configuration.
+        """Return the configuration for a caller's request: its own values, and the pod's where they are allowed.
 
-        Whoever names an endpoint that is not the pod's gets none of the pod's
-        credentials there, nor those of the default chain.
+        At an endpoint that is not the pod's, neither the pod's credentials nor those of the AWS default chain are used.
+        Otherwise a caller could have them sent to its own server.
         """
         result = self.merged(caller)
+        # `merged` has filled gaps with the pod's values, so the caller's own are put back, even if they are missing.
         if caller.endpoint and caller.endpoint != self.endpoint:
             result = replace(
                 result, access_key=caller.access_key, secret_key=caller.secret_key,
@@ -145,18 +143,18 @@ class Config:
         return result
 
     def bytes_beyond(self, other: Config) -> int:
-        """Return how long the values are that `other` does not have: what they cost."""
+        """Return the number of characters in values that differ from `other`: its cost in memory."""
         values, known = self.to_wire(), other.to_wire()
         return sum(len(str(value)) for key, value in values.items() if value != known[key])
 
     def to_wire(self) -> dict[str, Any]:
-        """Return what goes to the worker's standard input, secrets in clear: never log it."""
+        """Return the JSON form for the worker's standard input. Secrets are in clear text: never log it."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         return {key: value.reveal() if isinstance(value, Secret) else value for key, value in values.items()}
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Config:
-        """Undo `to_wire`."""
+        """Decode the JSON form of `to_wire`."""
         values: dict[str, Any] = {
             key: Secret(value) if key in _SECRETS and value else value for key, value in data.items()
         }
@@ -164,10 +162,10 @@ class Config:
 
 
 def endpoint_url(text: str) -> str:
-    """Return an endpoint as a URL without a slash at its end; https when it names no scheme.
+    """Return an endpoint as a URL without a trailing slash; https if it has no scheme.
 
     Raises:
-        ValueError: It is no http or https URL.
+        ValueError: It is not an http or https URL, or holds credentials, a query or a fragment.
     """
     url = text.strip().rstrip("/")
     url = url if "://" in url else f"https://{url}"
@@ -176,6 +174,7 @@ def endpoint_url(text: str) -> str:
         raise ValueError("must be an http or https URL such as https://obs.example.com")
     if parts.username or parts.query or parts.fragment:
         raise ValueError("must hold no credentials, query or fragment")
+    # Raises ValueError for an invalid port.
     _ = parts.port
     return url
 
@@ -202,7 +201,7 @@ _FALSE: Final = ("0", "false", "no")
 
 
 def _with_pairs(changes: dict[str, Any]) -> dict[str, Any]:
-    """Let a key pair replace the other's session token too: they belong together."""
+    """Drop the other's session token if the key pair is replaced: a session token belongs to its key pair."""
     if "access_key" in changes or changes.get("anonymous"):
         changes.setdefault("session_token", None)
     return changes
@@ -212,7 +211,7 @@ def _decode(text: str, origin: str) -> object:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        # Not `from`: the error quotes the text, and the text holds secrets.
+        # `from None`: the JSON error quotes the text, which holds secrets.
         raise ConfigError(f"{origin} is not JSON") from None
 
 
@@ -241,10 +240,10 @@ def _secret(text: str, origin: str) -> Secret:
 
 
 def boolean(value: object, origin: str) -> bool:
-    """Return what `true` or `false`, and a few words like them, mean.
+    """Parse `true` or `false`, or one of a few synonyms, case-insensitively.
 
     Raises:
-        ConfigError: It is none of them; the message names `origin`.
+        ConfigError: The text is neither; the message names `origin`.
     """
     text = str(value).strip().lower()
     if text not in _TRUE + _FALSE:

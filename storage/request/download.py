@@ -1,9 +1,10 @@
-"""What a worker is asked to do: one line of JSON on its standard input.
+"""The request to a worker: one line of JSON on its standard input.
 
     {"source": "s3://models/llama", "output_dir": "/models/llama", "action": "download",
      "config": {"access_key": "...", ...}, "max_workers": 8, ...}
 
-The configuration is in clear there. It is never an argument, never in an event, never in a log.
+The configuration is in clear text there. It is never an argument, in an event or in a log: other processes can read
+arguments (docs/adr/0009).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ MAX_WORKERS: Final = 64
 
 
 class Action(StrEnum):
-    """What to do with a source and a directory."""
+    """What a worker does with a source and a directory."""
 
     DOWNLOAD = "download"
     VERIFY = "verify"
@@ -32,27 +33,29 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DownloadRequest:
-    """A download, or a look at one.
+    """A request to a worker: a download, a dry run or a verification.
 
     Attributes:
-        source: A URI, as `storage.request.source` reads it.
+        source: A URI (`storage.request.source`).
         output_dir: The directory for the copy.
-        config: Credentials and endpoints to use.
+        config: Credentials and endpoints.
         action: What to do.
-        max_workers: Requests, or copies, at once.
-        include: Patterns of names to fetch; all when there are none.
+        max_workers: Concurrent requests, or concurrent copies.
+        include: Patterns of names to fetch; all names if empty.
         exclude: Patterns of names to leave out.
-        offline: Verify against the manifest only.
-        replace: Files of another source, and files that no download put there, may be removed and overwritten.
-        write_roots: Directories that `output_dir` must lie in; anywhere when there are none.
-        lock_timeout: Seconds to wait for another who downloads into the same
-            directory; as long as that one lives when `None`.
-        read_timeout: Seconds without a byte after which a request is made again.
-        tries: How often a request is made in vain before it is given up.
-        follow_parent: The worker ends when its standard input does.
-        memory: Bytes of memory that the worker may take.
-        fresh: The source is to be listed after this request was made: a download that runs already does not do.
-        by_content: Publish in a directory of `output_dir` that is named by its content (`storage.disk.generations`).
+        offline: Verify against the manifest only, without the source.
+        replace: The download may remove and overwrite files of another source, and overwrite files that no download
+            put there (docs/adr/0016).
+        write_roots: `output_dir` must be in one of these directories; no restriction if empty.
+        lock_timeout: Seconds to wait for another download into the same directory; `None` waits as long as the other
+            download lives.
+        read_timeout: Seconds without a byte after which a request is retried.
+        tries: Consecutive failed attempts of a request before the download fails.
+        follow_parent: The worker ends when its standard input ends, that is, when its parent dies.
+        memory: Memory limit of the worker in bytes.
+        fresh: The source must be listed after this request was made, so the request cannot join a running download.
+        by_content: Publish in a subdirectory of `output_dir` that is named by its content
+            (`storage.disk.generations`).
     """
 
     source: str
@@ -78,16 +81,16 @@ class DownloadRequest:
             raise UsageError(f"max_workers is a number from 1 to {MAX_WORKERS}, not {self.max_workers}")
 
     def to_json(self) -> str:
-        """Return the line for the worker, secrets in clear."""
+        """Return the JSON line for the worker. Secrets are in clear text: never log it."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         return json.dumps(values | {"config": self.config.to_wire()})
 
     @classmethod
     def from_json(cls, line: str) -> DownloadRequest:
-        """Undo `to_json`.
+        """Decode the line of `to_json`.
 
         Raises:
-            UsageError: The line is no request; the message holds nothing of it.
+            UsageError: The line is not a request. The message quotes nothing of it: it may hold secrets.
         """
         try:
             data: dict[str, Any] = json.loads(line)

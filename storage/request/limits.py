@@ -1,4 +1,4 @@
-"""How long the texts of a request may be: requests are remembered and shown, so each byte costs memory until they end."""
+"""Limits for the strings of a request. The runtime remembers and shows requests, so each byte costs memory."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import Final
 
 __all__ = ["MOST_BYTES", "MOST_VALUE_BYTES", "NAMED", "excess"]
 
-# Of a source or directory: twice the longest object key, half of the longest path that a system takes.
+# Bytes of a source or directory: twice the longest S3 key (1024), and half of Linux's PATH_MAX.
 MOST_BYTES: Final = 2048
-# Of a credential or another value of a configuration: as much as web servers take in a header.
+# Bytes of a credential or another configuration value: web servers accept headers of about this size.
 MOST_VALUE_BYTES: Final = 8192
-# How many removed files one message names; each also has an event of its own.
+# Removed files that one message names. Each removed file also has its own event.
 NAMED: Final = 20
 
 
 def excess(text: str, most: int = MOST_BYTES) -> str | None:
-    """Return why a text is not taken, as the end of a sentence that begins with its name; `None` if it is."""
+    """Return why a text is refused, as the end of a sentence about it; `None` if it is accepted."""
     try:
         size = len(text.encode())
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Patterns that choose files of a source by name."""
+"""Patterns that select files of a source by name."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ __all__ = ["selected"]
 
 
 def selected(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
-    """Whether patterns let a name through: some of `include`, if there are any, and none of `exclude`.
+    """Whether patterns select a name: it matches one of `include` (or `include` is empty), and none of `exclude`.
 
-    Patterns are those of huggingface_hub: shell wildcards over the whole name, `dir/` means all below it.
+    Patterns work as in huggingface_hub: shell wildcards that match the whole name, slashes included; `dir/` selects
+    everything below the directory.
     """
     return (not include or _matches(name, include)) and not _matches(name, exclude)
 

@@ -1,4 +1,4 @@
-"""The names of directories that downloads keep their records and their work in."""
+"""Names of the directories in which downloads keep their records and their work."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ OWN_DIRECTORY: Final = ".kthena"
 
 
 def is_own(name: str) -> bool:
-    """Whether a directory of this name is one that downloads keep their records or their work in.
+    """Whether a name is reserved for a download's records or work: `.kthena` or `.NAME.kthena`.
 
-    Case does not matter: some volumes ignore it.
+    Case-insensitive, because some volumes are.
     """
     return name.startswith(".") and name.casefold().endswith(OWN_DIRECTORY)

@@ -1,4 +1,4 @@
-"""Sources: where a model comes from, as frozen values.
+"""Sources of models, parsed into frozen values.
 
     hf://namespace/repo[@revision]     a repository of the Hugging Face Hub
     namespace/repo[@revision]          the same
@@ -6,7 +6,7 @@
     obs://bucket[/prefix]              the same from Huawei OBS
     pvc://claim/path, pvc:///claim/path    the mounted directory /claim/path
 
-Text is taken as it is: keys and paths are not percent-decoded.
+Text is taken literally: keys and paths are not percent-decoded.
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ if TYPE_CHECKING:
 
 __all__ = ["HubSource", "PvcSource", "S3Source", "Source", "parse_source", "same_source"]
 
-# The Hub's own rules for names, and git's for revisions as far as they matter here.
+# The Hub's rules for names, and those of git's rules for revisions that matter here.
 _HUB_NAME: Final = re.compile(r"[A-Za-z0-9](?:[\w.-]*[\w])?", re.ASCII)
 _REVISION: Final = re.compile(r"[\w.+-]+(?:/[\w.+-]+)*", re.ASCII)
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _MAX_HUB_NAME: Final = 96
+# Schemes that name the same bucket: OBS speaks the S3 protocol.
 _PROTOCOLS: Final = {"obs": "s3"}
 _MAX_SHOWN: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
 class HubSource:
-    """A repository of the Hub, at a revision if one is named."""
+    """A repository of the Hub; the default revision if `revision` is `None`."""
 
     repo: str
     revision: str | None = None
@@ -43,13 +44,13 @@ class HubSource:
 
     @property
     def uri(self) -> str:
-        """The source as it would be written."""
+        """The canonical URI."""
         return f"hf://{self.repo}" + (f"@{self.revision}" if self.revision else "")
 
 
 @dataclass(frozen=True, slots=True)
 class S3Source:
-    """Objects of a bucket, in S3 or OBS; the prefix has no slash at its end."""
+    """Objects of a bucket in S3 or OBS; `prefix` has no trailing slash."""
 
     bucket: str
     prefix: str = ""
@@ -57,20 +58,20 @@ class S3Source:
 
     @property
     def uri(self) -> str:
-        """The source as it would be written."""
+        """The canonical URI."""
         return f"{self.scheme}://{self.bucket}" + (f"/{self.prefix}" if self.prefix else "")
 
 
 @dataclass(frozen=True, slots=True)
 class PvcSource:
-    """A directory or file of a mounted volume; the path is absolute."""
+    """A directory or file of a mounted volume; `path` is absolute."""
 
     path: str
     scheme: ClassVar[str] = "pvc"
 
     @property
     def uri(self) -> str:
-        """The source as it would be written."""
+        """The canonical URI."""
         return f"pvc:/{self.path}"
 
 
@@ -78,10 +79,10 @@ Source: TypeAlias = HubSource | S3Source | PvcSource
 
 
 def parse_source(text: str) -> Source:
-    """Make a source of a text.
+    """Parse a source.
 
     Raises:
-        SourceError: The text breaks a rule; the message names both.
+        SourceError: The text breaks a rule; the message names the text (without a password) and the rule.
     """
     if problem := excess(text):
         raise SourceError(f"the source {problem}: {_shown(text)!r}")
@@ -101,9 +102,10 @@ def parse_source(text: str) -> Source:
 
 
 def same_source(one: str, other: str) -> bool:
-    """Whether two URIs name one repository, one bucket and prefix, or one directory.
+    """Whether two URIs name the same repository, the same bucket and prefix, or the same directory.
 
-    Neither the revision nor the protocol that a bucket is asked with counts.
+    Revision and protocol (s3 or obs) are ignored: they change when a model is updated or a store moves
+    (docs/adr/0016).
     """
     return _identity(one) == _identity(other)
 
@@ -114,7 +116,7 @@ def _identity(uri: str) -> tuple[str, str]:
 
 
 def _shown(text: str) -> str:
-    """Return what an error may quote: not all of a long text, and nobody's password."""
+    """Return the text for an error message: shortened, and without a password."""
     return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", text[:_MAX_SHOWN]) + ("…" if len(text) > _MAX_SHOWN else "")
 
 

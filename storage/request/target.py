@@ -1,7 +1,7 @@
-"""Which directories may be written to, and which may be read from as volumes.
+"""Rules for directories that may be written to, and for volumes that may be read.
 
-Links are resolved first. Then a target must lie below one of the write roots,
-when there are any, and never in a directory of the system or of this program.
+Links are resolved first. A target must be below one of the write roots, if there are
+any, and never in a system directory or in this program's own directories.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_readable", "check_target"]
 
-# Directories that are refused with all that is in them.
+# Directories that are refused, with everything below them.
 _TREES: Final = tuple(
     map(
         Path,
@@ -31,21 +31,22 @@ _TREES: Final = tuple(
         ),
     )
 )  # fmt: skip
-# Directories that are refused themselves, but not what is in them.
+# Directories that are refused themselves, but not those below them.
 _ALONE: Final = frozenset(map(Path, ("/", "/dev/shm", "/home", "/root", "/tmp", "/var", "/var/lib", "/var/tmp")))  # noqa: S108 - refused, not used
 _ALLOWED: Final = Path("/dev/shm")  # noqa: S108 - a tmpfs that engines share
-# What a file system takes, less what the name of the directory for work has more.
+# The usual limit for a file name, minus the characters that the work directory's name adds to the target's.
 _MAX_NAME: Final = 255 - len(f".{OWN_DIRECTORY}")
+# Never read as a volume: secrets, devices and the kernel's files.
 _UNREADABLE: Final = tuple(
     map(Path, ("/dev", "/etc", "/proc", "/run", "/sys", "/var/run", "/var/lib/kubelet", "/root"))
 )
 
 
 def check_target(path: str, write_roots: Sequence[str] = ()) -> Path:
-    """Return the directory to write to, links resolved.
+    """Return the target directory with all links resolved.
 
     Raises:
-        TargetError: It must not be written to.
+        TargetError: The directory must not be written to; the message says why.
     """
     if not path or "\x00" in path:
         raise TargetError("the output directory must be named")
@@ -54,7 +55,7 @@ def check_target(path: str, write_roots: Sequence[str] = ()) -> Path:
     try:
         target = Path(path).expanduser().absolute().resolve()
         is_other = target.exists() and not target.is_dir()
-    except (OSError, RuntimeError) as error:  # a loop of links and an unknown home are the latter
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, or an unknown home directory
         raise TargetError(f"{path} cannot be a directory: {getattr(error, 'strerror', None) or error}") from None
     if target in _ALONE or _in_system(target):
         raise TargetError(f"{path} is a system directory: choose a directory for models")
@@ -68,7 +69,7 @@ def check_target(path: str, write_roots: Sequence[str] = ()) -> Path:
 
 
 def _check_own(target: Path, path: str) -> None:
-    """Keep the names that downloads have for their work free."""
+    """Refuse a target with a reserved name, or with a name that leaves no room for the work directory's name."""
     if any(is_own(part) for part in target.parts):
         raise TargetError(f"{path} lies in a directory that a download keeps its work in")
     if len(os.fsencode(target.name)) > _MAX_NAME:
@@ -83,11 +84,11 @@ def _in_system(target: Path) -> bool:
 
 
 def check_readable(path: str) -> Path:
-    """Return a volume's directory or file, links resolved.
+    """Return a volume's directory or file with all links resolved.
 
     Raises:
-        DeniedError: It is no volume: secrets and the kernel's files are not models.
-        NotFoundError: It is a link that leads round in a circle.
+        DeniedError: It is a system directory: secrets and the kernel's files are not models.
+        NotFoundError: It is a loop of links.
     """
     try:
         source = Path(path).resolve()

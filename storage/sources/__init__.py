@@ -1,1 +1,1 @@
-"""Where files come from: each source lists its files and says how they are fetched."""
+"""The sources of files. Each source lists its files, and fetches them or signs requests for them."""

@@ -1,4 +1,4 @@
-"""Answers that are read as a whole: tried again where that helps, and never without end."""
+"""Reads complete answers with limits, and retries requests that may succeed later (docs/adr/0017)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_PAGES", "MAX_PAGE_BYTES", "Pages", "retried"]
 
-# A page of 1,000 names of 1,024 bytes, each written in percent, has 3.4 MB.
+# A page of 1,000 names of 1,024 bytes, with each byte percent-encoded, has 3.4 MB.
 MAX_PAGE_BYTES: Final = 4 << 20
 MAX_PAGES: Final = 500
 
@@ -26,10 +26,10 @@ _T = TypeVar("_T")
 
 
 def retried(what: str, ask: Callable[[], _T], *, tries: int) -> _T:
-    """Return what `ask` returns, at one of its tries.
+    """Call `ask` until it returns; at most `tries` times, with backoff.
 
     Raises:
-        NetworkError: All of them failed.
+        NetworkError: All attempts failed; `what` names the source in the message.
     """
     for number in range(tries):
         try:
@@ -42,23 +42,23 @@ def retried(what: str, ask: Callable[[], _T], *, tries: int) -> _T:
 
 
 class Pages:
-    """Reads the pages of one listing, as long as it may be."""
+    """Reads the pages of one listing, and limits their number and their size."""
 
     def __init__(self, limit: int) -> None:
-        """Begin.
+        """Start a listing.
 
         Args:
-            limit: Bytes that all pages may have together.
+            limit: Maximum bytes of all pages together.
         """
         self._limit = limit
         self._count = 0
         self._bytes = 0
 
     def read(self, response: BaseHTTPResponse) -> bytearray:
-        """Return the next page.
+        """Return the body of the next page.
 
         Raises:
-            TooLargeError: The page is too long, or the listing is.
+            TooLargeError: The page or the listing exceeds a limit.
         """
         self._count += 1
         if self._count > MAX_PAGES:

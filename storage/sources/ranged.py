@@ -1,4 +1,4 @@
-"""Sources over HTTP: S3, OBS and the Hub, whose files the byte engine brings."""
+"""HTTP sources (S3, OBS, the Hub): the source lists and signs, `storage.transfer` fetches ranges."""
 
 from __future__ import annotations
 
@@ -21,30 +21,29 @@ __all__ = ["RangedFetcher"]
 
 
 class RangedFetcher:
-    """A source whose origin lists and signs."""
+    """A fetcher for a source with an `Origin`."""
 
     lists_digests = False
 
     def __init__(self, source: S3Source | HubSource, request: DownloadRequest) -> None:
-        """Prepare; nothing is asked yet.
+        """Prepare; no request is sent yet.
 
         Raises:
-            CredentialsError: The source wants some, and there are none.
+            CredentialsError: The source needs credentials, and there are none.
         """
         self._request = request
         self._transport = Transport(connections=request.max_workers, read_timeout=request.read_timeout)
         self._origin = _origin(source, request, self._transport)
 
     def listing(self) -> Listing:
-        """List all files."""
         return self._origin.listing()
 
     def find_digest(self, file: RemoteFile) -> Digest | None:
-        """Ask what a file must add up to."""
+        """Ask the source for a file's digest, which may take a request."""
         return self._origin.digest(file, None)
 
     def fetch(self, files: Sequence[RemoteFile], staging: Staging, *, workers: int) -> list[RemoteFile]:
-        """Bring files into the tree, and return them as they came."""
+        """Fetch files into the tree; return them as they arrived. The connections are closed afterwards."""
         try:
             return Scheduler(self._origin, self._transport, staging, workers=workers, tries=self._request.tries).run(
                 files
@@ -54,7 +53,7 @@ class RangedFetcher:
 
 
 def _origin(source: S3Source | HubSource, request: DownloadRequest, transport: Transport) -> Origin:
-    """Make the origin of a source; the library that it needs is imported only now."""
+    """Return the origin of a source. Only the library of this source is imported."""
     if isinstance(source, S3Source):
         from storage.sources.s3.origin import S3Origin
 

@@ -1,14 +1,15 @@
-"""Mounted volumes: a directory copied with the fastest call its file system has.
+"""Mounted volumes: copies a directory with the fastest call that its file system supports.
 
     FICLONE            the file system shares the blocks (XFS, Btrfs, some NFS)
-    copy_file_range    the kernel copies, a server may do it itself
+    copy_file_range    the kernel copies; a file server may do it itself
     sendfile           the kernel copies between file systems
-    read and write     what always works
+    read and write     always works
 
-Files are copied side by side; a file is not split, as that is slower, and so that after a crash of the machine
-one whose end did not reach the disk is too short, and is seen to be. Links are
-followed where they lead inside of the volume's directory, and refused where
-they lead out of it, in a circle, or nowhere.
+Files are copied concurrently, but a file is never split. Splitting is slower, and a file that grows from its start is
+too short if a crash of the machine loses its end, so the loss is noticed.
+
+Links are followed if they stay inside the volume's directory. Links that lead out of it, in a circle, or nowhere are
+refused.
 """
 
 from __future__ import annotations
@@ -43,18 +44,19 @@ if TYPE_CHECKING:
 __all__ = ["VolumeCopier"]
 
 FICLONE: Final = 0x40049409
-# Bytes of a call: as many as there can be between two signs of progress.
+# Bytes per call. Progress is reported after each call.
 STEP_BYTES: Final = 64 << 20
+# Errors that mean "not supported by these file systems": the next way is tried.
 _UNSUPPORTED: Final = frozenset((
     errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTTY, errno.EPERM, errno.EBADF, errno.ETXTBSY,
 ))  # fmt: skip
-# What becomes of a name when the source is changed meanwhile. It says nothing of the target.
+# Errors of a source that is changed during the copy.
 _CHANGED: Final = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP))
 _MAX_COPIERS: Final = 8
 
 
 class VolumeCopier:
-    """A directory or file of a mounted volume."""
+    """Copies a directory or file of a mounted volume."""
 
     lists_digests = True
 
@@ -63,12 +65,12 @@ class VolumeCopier:
 
         Args:
             source: The directory or file.
-            target: Where it is copied to.
-            memory: Bytes that this process may take.
+            target: The target directory.
+            memory: Memory limit of this process in bytes.
 
         Raises:
-            DeniedError: The source is no volume.
-            TargetError: One of source and target lies in the other.
+            DeniedError: The source is a system directory.
+            TargetError: Source and target are the same, or one is inside the other.
         """
         self._source = source
         self._memory = memory
@@ -78,12 +80,12 @@ class VolumeCopier:
         self._stopping = Event()
 
     def listing(self) -> Listing:
-        """Walk the directory.
+        """List all files by walking the directory.
 
         Raises:
-            NotFoundError: It is not there.
-            UnsafeNameError: Something in it cannot be copied safely.
-            ChangedError: It is changed meanwhile.
+            NotFoundError: The directory does not exist.
+            UnsafeNameError: It has something that cannot be copied safely.
+            ChangedError: It changed during the walk.
         """
         if not self._root.exists():
             raise NotFoundError(f"{self._source.path} does not exist: is the volume mounted there?")
@@ -94,7 +96,7 @@ class VolumeCopier:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """Say of the source what goes wrong with it: the caller cannot tell which side an error of the system is about."""
+        """Turn errors of a changing source into ChangedError: the caller cannot tell whose error an OSError is."""
         try:
             yield
         except OSError as error:
@@ -106,7 +108,7 @@ class VolumeCopier:
         for entry in os.scandir(directory):
             path, name = Path(entry.path), prefix + entry.name
             if is_own(entry.name):
-                continue  # the records of a download, or a copy that is not whole yet
+                continue  # a download's records, or an unfinished copy
             if entry.is_symlink():
                 path = self._follow(path, name)
             mode = path.stat().st_mode
@@ -129,10 +131,10 @@ class VolumeCopier:
         return path
 
     def fetch(self, files: Sequence[RemoteFile], staging: Staging, *, workers: int) -> list[RemoteFile]:
-        """Copy files into the tree, several at once, the largest first.
+        """Copy files into the tree, several concurrently, the largest first.
 
         Raises:
-            StorageError: One of them cannot be copied; what is there stays for the next run.
+            StorageError: A file cannot be copied. What was copied stays for the next run.
         """
         waiting = deque(sorted(files, key=lambda file: -file.size))
         copiers = min(workers, _MAX_COPIERS, len(files) or 1)
@@ -162,6 +164,7 @@ class VolumeCopier:
         try:
             target = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
             try:
+                # Checked before and after: a file that changes in between would be a mixture of two versions.
                 self._check(file, source)
                 with enough_space(path):
                     self._bring(file, source, target, staging)
@@ -176,12 +179,12 @@ class VolumeCopier:
         staging.observer.on_verified(file)
 
     def _inside(self, file: RemoteFile) -> Path:
-        """Return where a file is, once more: a link may have been turned since the listing.
+        """Resolve a file's path again: a link may have been changed since the listing.
 
-        A file out of a manifest has only its name, which is relative to the source, or to the folder of a single file.
+        A file from a manifest has only its name, relative to the source, or to the directory of a single-file source.
         """
         folder = self._root.parent if self._root.is_file() else self._root
-        path = Path(os.path.realpath(folder / file.origin))  # unlike resolve, leaves a loop of links to the system
+        path = Path(os.path.realpath(folder / file.origin))  # unlike `resolve`, it leaves a loop of links to `open`
         if not path.is_relative_to(self._root):
             raise UnsafeNameError(f"{self._source.path}/{file.path} leads out of {self._source.path}")
         return path
@@ -192,6 +195,7 @@ class VolumeCopier:
 
     def _bring(self, file: RemoteFile, source: int, target: int, staging: Staging) -> None:
         spans = clipped(staging.journal.spans(file), os.fstat(target).st_size)
+        # A clone replaces the whole file, so it is used only if nothing was copied before.
         if not spans and _clone(source, target):
             staging.observer.on_bytes(file.path, file.size)
             return
@@ -205,11 +209,11 @@ class VolumeCopier:
             staging.observer.on_bytes(file.path, end - start)
 
     def find_digest(self, file: RemoteFile) -> Digest | None:
-        """Read a file of the volume."""
+        """Compute the digest by reading the whole file of the volume."""
         return Digest("sha256", self._sha256(file, lambda _: None).hex())
 
     def same_content(self, file: RemoteFile, copy: Path, on_bytes: Callable[[int], None]) -> bool:
-        """Whether a copy has the bytes of the source."""
+        """Whether a copy has the same bytes as the source's file."""
         return self._sha256(file, on_bytes) == _sha256(copy, on_bytes)
 
     def _sha256(self, file: RemoteFile, on_bytes: Callable[[int], None]) -> bytes:
@@ -237,7 +241,7 @@ def _clone(source: int, target: int) -> bool:
 
 
 def _copy_range(source: int, target: int, start: int, end: int) -> None:
-    """Copy bytes with the first way that the two file systems know."""
+    """Copy a range with the first call that both file systems support."""
     for way in (_by_copy_file_range, _by_sendfile, _by_read):
         try:
             while start < end:

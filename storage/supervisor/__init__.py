@@ -1,1 +1,1 @@
-"""The parent's side of a download: a bounded number of jobs, each in a worker process."""
+"""The parent's side of a download: a bounded number of jobs, each with a worker process (docs/adr/0009)."""

@@ -1,4 +1,4 @@
-"""One job: its worker, started again where that helps, and what is known of it."""
+"""One job: runs its worker, restarts the worker if that may help, and keeps the job's status."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ logger: Final = logging.getLogger(__name__)
 
 FIRST_PAUSE_SECONDS: Final = 0.5
 LONGEST_PAUSE_SECONDS: Final = 30.0
-# Letters of removed files' names that are remembered.
+# Characters of removed files' names that the status remembers.
 NAMED_LETTERS: Final = 4096
-# Seconds that the rate is taken over.
+# Seconds over which the rate is averaged.
 RATE_SECONDS: Final = 10.0
 
 
 class Job:
-    """A download under supervision; `run` belongs to one thread, all else to anyone."""
+    """A supervised download. One thread calls `run`; any thread may call the other methods."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Job:
         on_event: Callable[[Mapping[str, Any]], None] = lambda _event: None,
     ) -> None:
         self.id = job_id
-        self._request: DownloadRequest | None = request  # until it ends: ended jobs are remembered for long
+        self._request: DownloadRequest | None = request  # dropped at the end: ended jobs are kept
         self._limits = limits
         self._observer = observer
         self._start = start
@@ -67,14 +67,15 @@ class Job:
         self._status = JobStatus(job_id, source.uri, source.scheme, request.output_dir, State.QUEUED, time())
 
     def status(self) -> JobStatus:
-        """Return what is known."""
+        """Return the current status, also while the job runs."""
         return self._status
 
     def does(self, request: DownloadRequest) -> bool:
-        """Whether this job, not ended yet, is what a request asks for."""
+        """Whether this job has not ended and does what a request asks for."""
         mine = self._request
         if mine is None or self._status.is_final or self._cancelled.is_set():
             return False
+        # A running worker may have listed the source before this request was made.
         if request.fresh and self._status.started is not None:
             return False
         names = ("output_dir", "action", "include", "exclude", "config", "replace", "by_content")
@@ -82,7 +83,7 @@ class Job:
         return same_source and all(getattr(mine, name) == getattr(request, name) for name in names)
 
     def run(self) -> None:
-        """Work until the job has ended."""
+        """Run workers until the job has ended; the status has the outcome."""
         self._change(state=State.RUNNING, started=time())
         self._observer.download_started(self._status)
         error: StorageError | None = WorkerError("the worker could not be followed to its end")
@@ -96,8 +97,11 @@ class Job:
         while True:
             before = self._most
             error, again = self._run_worker()
+            # A worker that finished in spite of a cancellation has succeeded.
             if not again or self._cancelled.is_set():
                 return _cancelled() if self._cancelled.is_set() and error else error
+            # Only progress beyond the furthest point so far counts. A worker that fetches lost bytes again has not
+            # progressed.
             in_vain = 0 if self._most > before else in_vain + 1
             if in_vain > self._limits.restarts:
                 return error
@@ -106,16 +110,18 @@ class Job:
             self._observer.download_retry(self._status, reason)
             logger.warning("download %s of %s: %s; it goes on with a new worker", self.id, self._status.source, error)
             pause = min(FIRST_PAUSE_SECONDS * 2**in_vain, LONGEST_PAUSE_SECONDS)
+            # A random part, so that jobs which failed together do not restart together.
             self._cancelled.wait(pause * (0.5 + random() / 2))
 
     def _run_worker(self) -> tuple[StorageError | None, bool]:
-        """Run one worker to its end; return its error, and whether another may do better."""
+        """Run one worker to its end; return its error, and whether a restart may help."""
         assert self._request is not None  # noqa: S101 - the job has not ended
         try:
             process = self._start()
         except OSError as failure:
             return WorkerError(f"the worker cannot be started: {failure.strerror}"), False
         worker = WorkerProcess(process, self._request, stall_timeout=self._limits.stall_timeout)
+        # Published before the check: a `cancel` in between either finds the worker here, or sets the flag in time.
         self._worker = worker
         if self._cancelled.is_set():
             worker.terminate()
@@ -133,6 +139,7 @@ class Job:
             code = worker.close()
         if ending is None:
             return WorkerError(_ending_text(code)), True
+        # The worker retries by itself what a retry can fix, so its own verdict is final.
         if ending["event"] == "failed":
             return of_code(str(ending.get("code")), str(ending.get("message"))), False
         return None, False
@@ -147,6 +154,7 @@ class Job:
         self._change(state=State.WAITING, detail=clipped(f"waits for {event.get('holder')}, who has the directory"))
 
     def _on_planned(self, event: Mapping[str, Any]) -> None:
+        # A restarted worker plans again: its counts start from what is on disk now.
         self._fetched_before = self._status.bytes_fetched
         self._base = int(event.get("kept_bytes", 0)) + int(event.get("resumed_bytes", 0))
         self._marks.clear()
@@ -159,7 +167,7 @@ class Job:
     def _on_progress(self, event: Mapping[str, Any]) -> None:
         done, before = int(event.get("bytes", 0)), self._status
         fetched = max(self._fetched_before + done - self._base, before.bytes_fetched)
-        # What resumption brought back is no progress; only more than there ever was is.
+        # Bytes that a resumed download counts again are not progress; only going beyond the maximum is.
         self._most = max(self._most, done)
         rate = self._rate(done)
         left = max((before.bytes_planned or 0) - done, 0)
@@ -205,20 +213,23 @@ class Job:
     }
 
     def cancel(self) -> None:
-        """Ask the worker to end; it is killed when it does not. Returns at once, and may be called by a signal handler."""
+        """Ask the worker to end; it is killed if it does not end in time.
+
+        Returns immediately, and may be called by a signal handler.
+        """
         self._cancelled.set()
         worker = self._worker
         if worker:
             worker.terminate()
 
     def kill(self) -> None:
-        """End the worker at once."""
+        """Kill the worker."""
         worker = self._worker
         if worker:
             worker.kill()
 
     def end_before_start(self) -> None:
-        """End a job that is still queued."""
+        """End a job that is still queued. The supervisor calls it after it took the job off its queue."""
         self._cancelled.set()
         self._end(CancelledError("the download was cancelled before it started"))
 

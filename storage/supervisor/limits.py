@@ -1,4 +1,4 @@
-"""How much the supervisor takes on."""
+"""The supervisor's limits."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ __all__ = ["Limits"]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much the supervisor takes on.
+    """The supervisor's limits and the settings of its workers.
 
     Attributes:
-        jobs: Workers at once.
-        queued: Jobs that may wait for a place.
-        remembered: Ended jobs that are still shown.
+        jobs: Concurrent workers.
+        queued: Jobs that may be queued.
+        remembered: Ended jobs that are still listed.
         stall_timeout: Seconds without progress after which a worker is killed.
-        restarts: Workers that may end in vain, one after the other, before the job fails.
-        write_roots: Directories that copies must lie in; anywhere when there are none.
-        worker_memory: Bytes of memory that a worker may take.
-        worker_nice: How far workers step back for the other processes of the container, as in nice(1).
+        restarts: Consecutive restarts without progress before the job fails.
+        write_roots: Copies must be in one of these directories; no restriction if empty.
+        worker_memory: Memory limit of a worker in bytes.
+        worker_nice: CPU niceness of workers, as in nice(1): scrapes go first.
     """
 
     jobs: int = 2

@@ -1,4 +1,4 @@
-"""Who is told of downloads: telemetry, in the runtime."""
+"""The interface through which telemetry receives downloads: storage itself imports no prometheus_client."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ __all__ = ["Observer", "Silent"]
 
 
 class Observer(Protocol):
-    """Told of every job, for metrics; called from the jobs' threads, must not block or raise."""
+    """Receives every job, for metrics. Called from the jobs' threads; implementations must not block or raise."""
 
     def download_started(self, job: JobStatus) -> None:
         """A job's first worker starts."""
 
     def download_progress(self, job: JobStatus, fetched: int) -> None:
-        """`fetched` more bytes came; `job` has the totals."""
+        """`fetched` more bytes arrived; `job` has the totals."""
 
     def download_retry(self, job: JobStatus, reason: str) -> None:
-        """A request is made again, or (`stalled`, `died`) a worker is started again."""
+        """A request is retried, or a worker is restarted (`reason` is `stalled` or `died`)."""
 
     def download_finished(self, job: JobStatus) -> None:
-        """A job ended; its state says how. Also told of jobs that never started."""
+        """A job ended; its state says how. Also called for jobs that never started."""
 
 
 class Silent:
-    """An observer that nobody listens to."""
+    """An observer that ignores everything."""
 
     def download_started(self, job: JobStatus) -> None:
-        """Do nothing."""
+        """Ignore it."""
 
     def download_progress(self, job: JobStatus, fetched: int) -> None:
-        """Do nothing."""
+        """Ignore it."""
 
     def download_retry(self, job: JobStatus, reason: str) -> None:
-        """Do nothing."""
+        """Ignore it."""
 
     def download_finished(self, job: JobStatus) -> None:
-        """Do nothing."""
+        """Ignore it."""

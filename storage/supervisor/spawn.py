@@ -1,6 +1,7 @@
-"""How a worker process is started, also ahead of its request.
+"""Starts worker processes, also before there is a request for them.
 
-This imports next to nothing: a worker that is started first imports while its parent still does.
+This module imports next to nothing, so that a worker can start, and import its libraries, while its parent is still
+importing.
 """
 
 from __future__ import annotations
@@ -20,45 +21,45 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMAND", "Spare", "start"]
 
-# -P: a module in the directory that it is started in, a model's perhaps, is not imported.
+# -P: Python must not import modules from the working directory. It may be a model's, with modules named like Python's.
 COMMAND: Final = (sys.executable, "-P", "-m", "storage.worker")
-# glibc gives each thread a heap of its own otherwise, and keeps there what was freed.
+# ADR 17: without this, glibc gives each thread its own heap and keeps freed memory there.
 _HEAPS: Final = {"MALLOC_ARENA_MAX": "1"}
 
 
 def start(command: Sequence[str] = COMMAND, *, nice: int = 0) -> subprocess.Popen[bytes]:
-    """Start a worker, which waits for its request.
+    """Start a worker. It waits for its request on standard input.
 
     Args:
         command: The program.
-        nice: How far it steps back for the other processes of the container, as in nice(1). At 19 scrapes do not
-            wait for it, and it gets a hundredth of a core beside a process that never rests.
+        nice: Its CPU niceness, as in nice(1). With 19, scrapes do not wait for it, but it gets only a hundredth of a
+            core next to a process that never rests (docs/adr/0009).
 
     Raises:
         OSError: It cannot be started.
     """
-    # Its own group: Ctrl-C is for the parent, which ends it in order. Not its own session, which kernels schedule as
-    # one where there is no container: it would step back among itself only.
+    # Its own process group: Ctrl-C goes to the parent only, which then stops the worker in order. Not its own session:
+    # a kernel that schedules sessions as groups would apply the niceness within that session only (ADR 9).
     process = subprocess.Popen(  # noqa: S603 - our own program
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0, env=os.environ | _HEAPS
     )
     if nice:
-        with suppress(OSError):  # it is gone already
+        with suppress(OSError):  # the worker has ended already
             os.setpriority(os.PRIO_PROCESS, process.pid, nice)
     return process
 
 
 class Spare:
-    """A worker that is there before its request is: the first that is taken."""
+    """A worker that is started before there is a request; the first `take` returns it."""
 
     def __enter__(self) -> Self:
         self._process: subprocess.Popen[bytes] | None = None
-        with suppress(OSError):  # whoever wants one will be told
+        with suppress(OSError):  # `take` tries again, and reports the error
             self._process = start()
         return self
 
     def take(self) -> subprocess.Popen[bytes]:
-        """Return it, or a new one when it is gone.
+        """Return the spare worker, or start a new one if it was taken already.
 
         Raises:
             OSError: A new one cannot be started.

@@ -1,4 +1,4 @@
-"""What a job looks like from outside, at one moment."""
+"""A snapshot of a job, for the API and for observers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["FINAL", "JobStatus", "State"]
 
 
 class State(StrEnum):
-    """Where a job is: queued -> running <-> waiting, retrying -> done, failed or cancelled."""
+    """The state of a job: queued -> running <-> waiting, retrying -> done, failed or cancelled."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -31,32 +31,32 @@ FINAL: Final = frozenset((State.DONE, State.FAILED, State.CANCELLED))
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """One job.
+    """A snapshot of one job.
 
     Attributes:
-        id: Its name.
-        source: The source's URI; no credentials are in it.
+        id: Its id.
+        source: The source's URI, without credentials.
         scheme: `hf`, `s3`, `obs` or `pvc`.
-        output_dir: Where the copy goes.
-        state: Where it is.
+        output_dir: The target directory.
+        state: Its state.
         created: Unix seconds.
         started: Unix seconds; `None` while queued.
-        finished: Unix seconds; `None` before its end.
-        bytes_done: Bytes of the copy that are there.
-        bytes_planned: Bytes of the copy; `None` before they are known.
-        bytes_fetched: Bytes that came over the network, or were copied, for this job.
-        files: Files of the copy; `None` before they are known.
-        files_done: Files that are whole.
-        rate: Bytes a second, of late.
-        eta: Seconds to the end at this rate; `None` when nobody can tell.
-        current_file: What is fetched just now.
-        revision: What the source was resolved to.
-        path: The directory that has the copy; empty before the end.
-        retries: Requests made again, and workers started again.
-        files_removed: Files that were there and whose content is gone: removed, or overwritten though they were not
-            an older state of the same source.
+        finished: Unix seconds; `None` until it ends.
+        bytes_done: Bytes of the copy that are on disk.
+        bytes_planned: Bytes of the whole copy; `None` until they are known.
+        bytes_fetched: Bytes that this job fetched or copied.
+        files: Files of the copy; `None` until they are known.
+        files_done: Complete files.
+        rate: Recent bytes per second.
+        eta: Seconds to the end at this rate; `None` if unknown.
+        current_file: The file that is being fetched.
+        revision: The revision that the source was resolved to.
+        path: The directory of the published copy; empty until then.
+        retries: Retried requests and restarted workers.
+        files_removed: Files whose content is gone: removed, or overwritten although they were not an older state of
+            the same source (docs/adr/0016).
         removed: The names of the first of them.
-        detail: Whom it waits for, or why it tries again.
+        detail: The lock's holder that it waits for, or the reason for a retry.
         error: Why it failed.
     """
 
@@ -86,11 +86,11 @@ class JobStatus:
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing will change any more."""
+        """Whether the job has ended."""
         return self.state in FINAL
 
     def to_json(self) -> Mapping[str, Any]:
-        """Return what the HTTP API says of it."""
+        """Return the JSON form for the HTTP API."""
         values = {name: getattr(self, name) for name in self.__slots__}
         error = {"code": self.error.code, "message": self.error.message} if self.error else None
         return values | {"state": self.state.value, "error": error, "rate": round(self.rate)}

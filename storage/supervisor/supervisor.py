@@ -1,7 +1,7 @@
-"""The supervisor: a bounded number of downloads at once, each in a worker process of its own.
+"""The supervisor: runs a bounded number of downloads concurrently, each in its own worker process.
 
-A worker that makes no progress is killed, and one that died is replaced; the
-next goes on where it was. The libraries that know the sources are never imported here.
+A worker without progress is killed, and one that died is replaced; the next worker resumes
+from disk. The sources' libraries are never imported in this process (docs/adr/0009).
 """
 
 from __future__ import annotations
@@ -36,21 +36,22 @@ logger: Final = logging.getLogger(__name__)
 
 
 class Supervisor:
-    """Takes requests, runs them, and answers for them; safe for threads."""
+    """Queues, runs and lists downloads; safe for threads."""
 
     def __init__(
         self, limits: Limits | None = None, *, observer: Observer | None = None, command: Sequence[str] = COMMAND
     ) -> None:
-        """Prepare; nothing is started yet.
+        """Prepare; no thread or process is started yet.
 
         Args:
-            limits: How much is taken on.
-            observer: Told of every job.
+            limits: Limits and the settings of workers.
+            observer: Receives every job.
             command: The worker program.
         """
         self._limits = limits or Limits()
         self._observer = observer or Silent()
         self._start = partial(start, command, nice=self._limits.worker_nice)
+        # Guards the fields below, and wakes `wait` when a job has ended.
         self._condition = Condition()
         self._jobs: dict[str, Job] = {}
         self._queue: deque[Job] = deque()
@@ -58,15 +59,16 @@ class Supervisor:
         self._stopped = False
 
     def submit(self, request: DownloadRequest) -> JobStatus:
-        """Take a request on; the same source and directory asked again is the same job.
+        """Queue a download. A request for what an unfinished job does already returns that job.
 
         Raises:
-            UsageError: The source, the directory or a number makes no sense.
-            BusyError: Too many wait already, or the supervisor has stopped.
+            UsageError: The source, the directory or a number is invalid.
+            BusyError: Too many jobs are queued, or the supervisor has stopped.
         """
         source = parse_source(request.source)
         target = check_target(request.output_dir, self._limits.write_roots)
         request = replace(
+            # A read times out before the supervisor considers the worker stalled: the worker can retry first.
             request, output_dir=str(target), write_roots=self._limits.write_roots, follow_parent=True,
             read_timeout=min(max(self._limits.stall_timeout / 3, 0.5), 30.0), memory=self._limits.worker_memory,
         )  # fmt: skip
@@ -86,7 +88,7 @@ class Supervisor:
         return next((job for job in self._jobs.values() if job.does(request)), None)
 
     def _start_more(self) -> None:
-        """Start queued jobs while there are places; called with the condition held."""
+        """Start queued jobs while the limit allows it; called with the condition held."""
         while self._queue and len(self._running) < self._limits.jobs and not self._stopped:
             job = self._queue.popleft()
             thread = Thread(target=self._run, args=(job,), name=f"download-{job.id}", daemon=True)
@@ -100,6 +102,7 @@ class Supervisor:
             logger.exception("the supervision of download %s failed", job.id)
         finally:
             with self._condition:
+                # The thread's last act frees its place, whatever happened: the next job must start.
                 del self._running[job]
                 self._forget_old()
                 self._start_more()
@@ -111,30 +114,34 @@ class Supervisor:
             del self._jobs[job.id]
 
     def get(self, job_id: str) -> JobStatus:
-        """Return a job.
+        """Return the status of a job.
 
         Raises:
-            NotFoundError: There is none of that name.
+            NotFoundError: There is no such job.
         """
         return self._job(job_id).status()
 
     def list(self) -> list[JobStatus]:
-        """Return all jobs, the oldest first."""
+        """Return the status of all jobs, the oldest first."""
         with self._condition:
             return [job.status() for job in self._jobs.values()]
 
     def wait(self, job_id: str, timeout: float | None = None) -> JobStatus:
-        """Return a job when it has ended, or as it is after `timeout` seconds."""
+        """Return a job's status when it has ended, or after `timeout` seconds.
+
+        Raises:
+            NotFoundError: There is no such job.
+        """
         job = self._job(job_id)
         with self._condition:
             self._condition.wait_for(lambda: job.status().is_final, timeout)
         return job.status()
 
     def cancel(self, job_id: str) -> JobStatus:
-        """Ask a job to end; what has arrived stays for a later one.
+        """Cancel a job, without waiting for its end. Bytes that have arrived stay on disk for a later job.
 
         Raises:
-            NotFoundError: There is none of that name.
+            NotFoundError: There is no such job.
         """
         job = self._job(job_id)
         with self._condition:
@@ -147,7 +154,7 @@ class Supervisor:
         return job.status()
 
     def stop(self, timeout: float = 8.0) -> None:
-        """Cancel all jobs and wait for their workers to end; none is left after that."""
+        """Cancel all jobs, and wait for their workers. After `timeout` seconds, the remaining workers are killed."""
         with self._condition:
             self._stopped = True
             waiting, threads = list(self._queue), list(self._running.items())

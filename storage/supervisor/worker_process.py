@@ -1,4 +1,4 @@
-"""A worker process seen from its parent: the request goes in, events come out, stalls end it."""
+"""A worker process seen from its parent: sends the request, reads events, and kills the worker if it stalls."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ if TYPE_CHECKING:
 
 __all__ = ["Stalled", "WorkerProcess"]
 
+# Seconds that a worker has to end after SIGTERM.
 GRACE_SECONDS: Final = 3.0
 START_SECONDS: Final = 90.0
 _READ: Final = 1 << 16
 _MAX_LINE: Final = 1 << 20
-# What shows that something moves. A retry does not: it may be the same stall again.
+# Events that count as progress. A retry does not: it may be the same stall again.
 _SIGNS: Final = frozenset(("waiting", "planned", "verified", "done", "failed"))
 
 
 class Stalled(Exception):
-    """The worker gave no sign for too long."""
+    """The worker made no progress for the stall timeout, and was killed."""
 
 
 class WorkerProcess:
-    """One run of a worker."""
+    """One run of a worker. One thread iterates `events`; any thread may call `terminate` and `kill`."""
 
     def __init__(
         self,
@@ -41,25 +42,25 @@ class WorkerProcess:
         stall_timeout: float,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """Hand a worker its request."""
+        """Send the request to a started worker."""
         self._process = process
         self._clock = clock
         self._stall_timeout = stall_timeout
-        # Libraries are imported and a listing is waited for, which has its own timeouts, before there is a plan.
+        # Until the plan, the worker imports libraries and lists the source. Listings have their own timeouts.
         self._excused_until = clock() + START_SECONDS
         self._sign = clock()
         self._deadline = inf
         self._position = (-1, -1)
         assert self._process.stdin is not None  # noqa: S101 - piped
-        with suppress(BrokenPipeError):  # it died at once; its exit code says so
+        with suppress(BrokenPipeError):  # the worker has ended already; its exit code tells
             self._process.stdin.write(request.to_json().encode() + b"\n")
             self._process.stdin.flush()
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """Yield what the worker says until it ends.
+        """Yield the worker's events until it ends. Lines that are not events are skipped.
 
         Raises:
-            Stalled: It made no progress for the stall timeout, and was killed.
+            Stalled: The worker made no progress for the stall timeout, or did not end after `terminate`; it was killed.
         """
         assert self._process.stdout is not None  # noqa: S101 - piped
         output, rest = self._process.stdout.fileno(), b""
@@ -71,6 +72,7 @@ class WorkerProcess:
             if left <= 0:
                 self.kill()
                 raise Stalled
+            # At most half a second: `terminate` may bring the deadline forward from another thread or a signal handler.
             if not poll.poll(min(left, 0.5) * 1000):
                 continue
             data = self._process.stdout.read1(_READ)  # type: ignore[attr-defined]
@@ -81,7 +83,7 @@ class WorkerProcess:
                 self._note(event)
                 handed = self._clock()
                 yield event
-                self._sign += self._clock() - handed  # while they who take it were slow, it could say nothing
+                self._sign += self._clock() - handed  # a slow consumer is not a stalled worker: the pipe was full
             if len(rest) > _MAX_LINE:
                 self.kill()
                 return
@@ -95,20 +97,20 @@ class WorkerProcess:
         if kind == "planned":
             self._excused_until = now
         elif kind == "retry" and event.get("pause", 0.0) > self._stall_timeout / 2:
-            # The server asked to be left alone for so long; then it has its time to answer.
+            # The server asked for a long pause (Retry-After). After it, the server gets the usual time to answer.
             self._excused_until = max(self._excused_until, now + event["pause"] + self._stall_timeout)
 
     def terminate(self) -> None:
-        """Ask it to end; `events` kills it when it does not soon. May be called by a signal handler."""
+        """Send SIGTERM; `events` kills the worker if it does not end in time. May be called by a signal handler."""
         self._deadline = min(self._deadline, self._clock() + GRACE_SECONDS)
         self._process.terminate()
 
     def kill(self) -> None:
-        """End it."""
+        """Send SIGKILL."""
         self._process.kill()
 
     def wait(self, timeout: float | None = None) -> int:
-        """Return its exit code; kill it when it does not end in time."""
+        """Return the exit code; kill the worker if it does not end within `timeout` seconds."""
         try:
             return self._process.wait(timeout)
         except TimeoutExpired:
@@ -116,7 +118,7 @@ class WorkerProcess:
             return self._process.wait()
 
     def close(self) -> int:
-        """Make sure that it has ended, and close its pipes; return its exit code."""
+        """Close the pipes, make sure that the worker has ended, and return its exit code."""
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe:
                 with suppress(BrokenPipeError):

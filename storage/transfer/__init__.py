@@ -1,1 +1,1 @@
-"""Bytes over HTTP: range requests, scheduled over files, into partial files that resume."""
+"""Bytes over HTTP: range requests, scheduled over files, written to partial files that resume."""

@@ -1,8 +1,8 @@
-"""The digest of a file that arrives in pieces, taken while it does.
+"""Computes the digest of a file while its pieces arrive.
 
-A digest over the whole file takes its bytes in order: those that arrive ahead of
-their turn are read back, from the page cache as a rule. A digest over parts
-takes the parts as they come, and reads back only what was torn.
+A digest over the whole file needs the bytes in order. Bytes that arrive ahead of their turn
+are read back, usually from the page cache. A digest over parts takes each part as it comes,
+and reads back only parts with gaps.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from storage.disk.digests import Hasher
     from storage.disk.listing import Digest
 
-    # Fills a buffer with the file's bytes from a place on; returns how many there are.
+    # Fills a buffer with the file's bytes from an offset; returns the number of bytes.
     Read = Callable[[memoryview, int], int]
 
 __all__ = ["Hashing", "make_hashing"]
@@ -27,20 +27,20 @@ _READ_BACK: Final = 256 << 10
 
 
 class Hashing(Protocol):
-    """Takes what several workers write to one file."""
+    """Hashes what several workers write to one file concurrently."""
 
     def written(self, at: int, data: memoryview) -> None:
-        """Take bytes that are in their place now."""
+        """Add bytes that were just written at `at`."""
 
     def catch_up(self, end: int) -> None:
-        """Take what lies before `end`, where all is there; unless another worker is at it."""
+        """Hash up to `end`, where all bytes have arrived. Returns immediately if another worker does it already."""
 
     def hexdigest(self) -> str:
-        """Return the digest of the whole file, which is all there."""
+        """Return the digest of the whole file, all of which has arrived."""
 
 
 def make_hashing(digest: Digest, size: int, read: Read) -> Hashing:
-    """Return what takes a digest of a file of `size` bytes that `read` can read back."""
+    """Return a new hashing of a file of `size` bytes, whose bytes `read` can read back."""
     hasher = make_hasher(digest, size)
     return _ByParts(hasher, read) if isinstance(hasher, Parts) else _InOrder(hasher, size, read)
 
@@ -71,6 +71,7 @@ class _InOrder:
         self._lock = RLock()
 
     def written(self, at: int, data: memoryview) -> None:
+        # Never waits: bytes that cannot be hashed now are read back later.
         if at == self._at and self._lock.acquire(blocking=False):
             try:
                 self._take(at, data)

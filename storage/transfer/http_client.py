@@ -1,8 +1,8 @@
-"""HTTP as the byte engine needs it: one request, one answer, nothing done behind its back.
+"""HTTP for the transfers: one request gives one answer, and nothing happens implicitly.
 
-No redirect is followed and nothing is retried here; what may be tried again is
-a `Failure` with its reason, what may not is a `StorageError`. How answers are
-read is in `storage.transfer.responses`.
+Redirects are not followed and requests are not retried here. What may be retried is a
+`Failure` with a reason; what may not is a `StorageError`. `storage.transfer.responses`
+reads answers.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Failure", "Transport", "address_of", "failures", "origin_of"]
 
 CONNECT_SECONDS: Final = 10.0
-# The first that is set names the certificate authorities: boto's, requests', OpenSSL's.
+# The first variable that is set names the certificate authorities: boto's, requests' and OpenSSL's variables.
 _CA_VARIABLES: Final = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 _AGENT: Final = "kthena-downloader"
 
@@ -52,12 +52,12 @@ _REASONS: Final[tuple[tuple[type[BaseException], Retry], ...]] = (
 
 
 class Failure(Exception):
-    """A request came to nothing, and may do better next time.
+    """A request failed, and a retry may succeed.
 
     Attributes:
-        reason: A word for metrics: `timeout`, `reset`, `truncated`, `http_503`...
-        detail: A sentence for people.
-        after: Seconds that the server asks to wait.
+        reason: A label for metrics: `timeout`, `reset`, `truncated`, `http_503`...
+        detail: A sentence for users.
+        after: Seconds that the server asked to wait (Retry-After).
     """
 
     def __init__(self, reason: str, detail: str, *, after: float = 0.0) -> None:
@@ -71,10 +71,10 @@ class Transport:
     """Keep-alive connections to all hosts of one download; safe for threads."""
 
     def __init__(self, *, connections: int, read_timeout: float) -> None:
-        """Prepare; nothing is connected yet.
+        """Prepare; no connection is opened yet.
 
         Args:
-            connections: How many threads will use it.
+            connections: The number of threads that will use it.
             read_timeout: Seconds without a byte after which a read fails.
         """
         self._connections = connections
@@ -84,18 +84,18 @@ class Transport:
         self._lock = Lock()
 
     def open(self, method: str, url: str, headers: Mapping[str, str]) -> BaseHTTPResponse:
-        """Send a request and return the answer, its body unread.
+        """Send a request, and return the answer with its body unread.
 
         Raises:
-            Failure: There is no answer; it may be tried again.
-            NetworkError: There will never be one.
+            Failure: There is no answer; a retry may succeed.
+            NetworkError: There is no answer, and a retry cannot succeed.
         """
         with failures(url):
             response = self._manager(url).urlopen(
                 method, url, headers={"Accept-Encoding": "identity", "User-Agent": _AGENT, **headers},
                 preload_content=False, redirect=False, retries=False, timeout=self._timeout,
             )  # fmt: skip
-            response.url = url  # it knows the path only
+            response.url = url  # urllib3 sets only the path
             return response
 
     def _manager(self, url: str) -> PoolManager:
@@ -109,7 +109,7 @@ class Transport:
 
     def _make(self, proxy: str | None, is_secure: bool) -> PoolManager:  # noqa: FBT001 - a key of the table
         if is_secure and not self._context:
-            # One for all connections: each of its own holds every authority once more, a megabyte.
+            # One context for all connections (ADR 17): each context holds all authorities, about a megabyte.
             self._context = _tls_context()
         context = self._context if is_secure else None
         if proxy:
@@ -120,7 +120,7 @@ class Transport:
         return urllib3.PoolManager(maxsize=self._connections, ssl_context=context)
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all idle connections."""
         for manager in self._managers.values():
             manager.clear()
 
@@ -142,12 +142,16 @@ def _proxy_headers(proxy: str) -> Mapping[str, str]:
 
 @contextmanager
 def failures(url: str) -> Iterator[None]:
-    """Turn what urllib3 and the socket raise into a `Failure`, or a `NetworkError` when it is for good."""
+    """Convert errors of urllib3 and the socket to `Failure`, or to `NetworkError` if a retry cannot succeed.
+
+    Exhausted memory becomes a MemoryError.
+    """
     try:
         yield
     except exceptions.LocationValueError as error:
         raise NetworkError(f"{origin_of(url)} is no address to connect to: {error}") from error
     except (exceptions.HTTPError, HTTPException, OSError) as error:
+        # urllib3 wraps the socket's error several times, partly in `reason` and `args` instead of `__cause__`.
         chain = list(_causes(error))
         if any(map(is_exhaustion, chain)):
             raise MemoryError from error
@@ -174,12 +178,12 @@ def _text(error: BaseException) -> str:
 
 
 def address_of(url: str) -> str:
-    """Return a URL without its query, which may hold a signature, for messages."""
+    """Return a URL for messages: shortened, and without the query, which may hold a signature."""
     parts = urlsplit(url)
     return f"{origin_of(url)}{parts.path}"[:300]
 
 
 def origin_of(url: str) -> str:
-    """Return scheme, host and port of a URL: who it is that is talked to."""
+    """Return scheme, host and port of a URL, without user and password."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"

@@ -1,4 +1,4 @@
-"""A source that serves files over HTTP, as the scheduler uses it."""
+"""The interface of an HTTP source to the scheduler."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["Origin", "Request"]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """How to ask for a file.
+    """A GET request for a file.
 
     Attributes:
-        url: Its address.
-        headers: Sent to that address only, never to another host.
-        etag: What the answer's ETag must be, when the address is not redirected.
+        url: The URL.
+        headers: Headers, possibly with credentials: sent to this URL's origin only.
+        etag: The ETag that the answer must have, if it comes from this URL without a redirect.
     """
 
     url: str
@@ -30,21 +30,24 @@ class Request:
 
 
 class Origin(Protocol):
-    """A source that serves files over HTTP."""
+    """An HTTP source. Several threads use it concurrently."""
 
     def listing(self) -> Listing:
-        """List all files."""
+        """List all files; raises StorageError."""
 
     def request(self, file: RemoteFile) -> Request:
-        """Return a request for a file, signed now."""
+        """Return a request for a file, with a new signature."""
 
     def digest(self, file: RemoteFile, headers: Mapping[str, str] | None) -> Digest | None:
-        """Return what a file must add up to, as the listing or the headers of an answer say."""
+        """Return a file's digest, from the listing or from an answer's headers (`None` before there is one).
+
+        It may send a request. `None` if the source gives no digest.
+        """
 
     def refresh(self, file: RemoteFile) -> RemoteFile:
-        """Return what a file is by now, as it is not what the listing said."""
+        """Return the current state of a file that has changed since the listing."""
 
     def explain(
         self, file: RemoteFile, status: int, headers: Mapping[str, str], body: bytes
     ) -> tuple[StorageError, bool]:
-        """Return the error that an answer means, and whether a new signature may help."""
+        """Return the error for an answer, and whether a retry with a new signature may help."""

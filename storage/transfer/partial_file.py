@@ -1,9 +1,8 @@
-"""A partial file: its bytes, the pieces that workers fetch, and its digest.
+"""A partial file: its bytes on disk, the pieces that workers fetch, and its digest.
 
-A machine that crashes may lose what the page cache had not written yet. A file
-that grows from its start to its end is too short then, and is seen to be; one
-whose pieces come in any order has its full length from the beginning, so each
-of its pieces is synced to the disk.
+After a crash of the machine, bytes that the page cache had not written are lost. A file that
+grows from start to end is then too short, and the loss is noticed. A file whose pieces arrive
+in any order has its full length from the beginning, so each of its pieces is synced to disk.
 """
 
 from __future__ import annotations
@@ -32,51 +31,51 @@ _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Piece:
-    """A range of the file that one worker fetches.
+    """A range of the file. One worker fetches it.
 
     Attributes:
-        start: Its first byte.
-        at: How far it has got.
-        end: The byte after its last.
-        marked: How far the journal knows of it.
+        start: Offset of its first byte.
+        at: Offset of the next byte to fetch.
+        end: Offset after its last byte.
+        marked: Offset up to which the journal has recorded it.
     """
 
     __slots__ = ("at", "end", "marked", "start")
 
     def __init__(self, start: int, end: int) -> None:
-        """Begin at `start`."""
         self.start = self.at = self.marked = start
         self.end = end
 
 
 class PartialFile:
-    """A file of the tree, open for writing; several workers write its pieces.
+    """A file of the tree, open for writing. Several workers write its pieces concurrently.
 
     Attributes:
-        file: What it is to become.
-        pending: The pieces that no worker has taken.
-        under_way: The pieces that workers fetch.
+        file: The file to fetch.
+        pending: Ranges that no worker has taken.
+        under_way: Pieces that workers fetch.
         resumed: Bytes that an earlier run left.
-        arrived: Bytes that are there.
-        refused: How often the source refused a request for it.
-        abandoned: Whether a new partial file takes its place.
-        whole: Whether the server sends no ranges, and one worker fetches the whole file.
-        location: Where the source redirected to, with the headers for that address.
+        arrived: Bytes that are on disk.
+        refused: The number of refused requests for this file.
+        abandoned: Whether a new partial file replaces this one. Workers that notice it stop.
+        whole: Whether the server supports no ranges, so that one worker fetches the whole file.
+        location: The URL that the source redirected to, with the headers for that URL.
     """
 
     def __init__(self, file: RemoteFile, path: Path, staging: Staging, part_size: int) -> None:
-        """Open the file and continue from what the journal has of it."""
+        """Open the file, and resume from what the journal has recorded of it."""
         self.file = file
         self._path = path
         self._journal = staging.journal
         self._observer = staging.observer
-        # Guards the pieces, the spans and the counts, and orders what the journal is told. The digest has its own
-        # lock: it is computed while other workers write.
+        # Guards pieces, spans and counts, and the order of the journal's records. The digest has its own lock, because
+        # it is computed while other workers write.
         self._lock = RLock()
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         spans = clipped(self._journal.spans(file), os.fstat(self._file).st_size)
         self.pending = deque(missing(spans, file.size, part_size))
         self.under_way: list[Piece] = []
+        # A file in one piece grows from its start. A split file gets its full length now, and is synced.
         self._is_split = len(self.pending) > 1 or any(start for start, _ in spans)
         with enough_space(path):
             resize(self._file, file.size if self._is_split else sum(end for _, end in spans))
@@ -93,20 +92,23 @@ class PartialFile:
             self._observer.on_bytes(file.path, self.resumed)
 
     def take(self) -> Piece:
-        """Return a piece that no worker has taken; an empty one when there is none: of an empty file, say."""
+        """Take a pending piece; an empty piece if there is none, for example of an empty file."""
         with self._lock:
             piece = Piece(*self.pending.popleft()) if self.pending else Piece(0, 0)
             self.under_way.append(piece)
             return piece
 
     def release(self, piece: Piece) -> bool:
-        """End the work on a piece; return whether it was the last one."""
+        """End the work on a piece; return whether it was the last one of the file."""
         with self._lock:
             self.under_way.remove(piece)
             return not self.under_way and not self.pending
 
     def take_whole(self, piece: Piece) -> bool:
-        """Make a piece the whole file, because the server sends no ranges; whether no other worker has done so."""
+        """Extend a piece to the whole file, because the server supports no ranges.
+
+        Return False if another worker has done so already: this worker then stops.
+        """
         with self._lock:
             if self.whole:
                 return False
@@ -117,7 +119,7 @@ class PartialFile:
             return True
 
     def begin_again(self, piece: Piece) -> None:
-        """Fetch the whole file from its first byte again, and forget what was hashed."""
+        """Restart a piece at the first byte of the file, and restart the digest."""
         with self._lock:
             piece.start = piece.at = piece.marked = 0
             self._hashing = make_hashing(self._digest, self.file.size, self._read) if self._digest else None
@@ -126,11 +128,14 @@ class PartialFile:
 
     @property
     def digest(self) -> Digest | None:
-        """The digest that is computed, once it is known which."""
+        """The expected digest; `None` until `learn_digest`, or if the source gives none."""
         return self._digest
 
     def learn_digest(self, find: Callable[[], Digest | None]) -> None:
-        """Ask once what the digest is, and compute it from now on."""
+        """Call `find` once to learn the expected digest, and hash from now on.
+
+        `find` may send a request; other workers of this file wait meanwhile.
+        """
         with self._lock:
             if self._digest_known:
                 return
@@ -139,7 +144,7 @@ class PartialFile:
             self._digest_known = True
 
     def write(self, piece: Piece, data: memoryview) -> None:
-        """Put the next bytes of a piece in their place.
+        """Write the next bytes of a piece.
 
         Raises:
             NoSpaceError: The volume is full.
@@ -160,15 +165,16 @@ class PartialFile:
         return 0 if self.abandoned else os.preadv(self._file, [buffer], at)
 
     def sync(self) -> None:
-        """Flush to disk what a crash of the machine could remove unnoticed."""
+        """Sync a split file to disk; see the module docstring."""
         if self._is_split and not self.abandoned:
             with enough_space(self._path):
                 os.fdatasync(self._file)
 
     def mark(self) -> None:
-        """Record how far all pieces have got: what arrives after that is fetched again when this process is killed."""
+        """Record the progress of all pieces in the journal. After a kill, later bytes are fetched again."""
         with self._lock:
             for piece in self.under_way:
+                # Read once: its worker writes on meanwhile. Its bytes up to here are in the file already.
                 at = piece.at
                 if at != piece.marked and not self.abandoned:
                     piece.marked = at
@@ -176,7 +182,7 @@ class PartialFile:
                     self._spans[piece.start] = max(at, self._spans.get(piece.start, 0))
 
     def catch_up(self) -> None:
-        """Hash what has become contiguous."""
+        """Hash the bytes that are now contiguous from the start of the file."""
         if self._hashing:
             self._hashing.catch_up(self._contiguous())
 
@@ -195,28 +201,27 @@ class PartialFile:
         return self._hashing.hexdigest()
 
     def close(self) -> None:
-        """Close the file."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
 
     def discard(self) -> None:
-        """Remove the file and all that is recorded of it; workers that still write do no harm."""
-        with self._lock:  # nothing is recorded after it was forgotten
+        """Remove the file and its records. Workers that still write do no harm: the file has no name any more."""
+        with self._lock:  # so that `mark` records nothing after `forget`
             self.abandoned = True
         self._journal.forget(self.file)
         self._path.unlink(missing_ok=True)
 
 
 def resize(file: int, size: int) -> None:
-    """Give an open file a length that it does not have yet."""
-    # ext4 writes a file out when it is closed after it was truncated to nothing, even if it was empty before.
+    """Set the length of an open file, if it differs."""
+    # ext4 flushes a file on close after a truncation to zero, even if the file was empty before.
     if os.fstat(file).st_size != size:
         os.ftruncate(file, size)
 
 
 class enough_space:  # noqa: N801 - used as a function
-    """Says in what is raised within that there is no room left, with the number."""
+    """Converts a "disk full" error raised within to NoSpaceError, with the number of free bytes."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

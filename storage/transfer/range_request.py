@@ -1,4 +1,4 @@
-"""One piece of a file: ask, check the answer, copy its body, and try again where that helps."""
+"""Fetches one piece of a file: sends the request, checks the answer, writes its body, and retries if that may help."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Changed", "RangeRequests"]
 
-# Each turn of a worker waits for the interpreter a few times: few large turns cost less than many small ones.
+# Each read and write of a worker waits for the interpreter's lock: few large buffers cost less than many small ones.
 BUFFER_BYTES: Final = 1 << 20
-# What the buffers of all workers may take together.
+# Bytes of the buffers of all workers together (ADR 17).
 _BUFFERS_BYTES: Final = 16 << 20
-# A try that brings less than this counts as one in vain.
+# An attempt that brings fewer bytes counts as failed.
 PROGRESS_BYTES: Final = 64 << 10
-# A new signature may help once; that the answer stays is a refusal.
+# Retries of a refused file: a new signature may help, but a repeated refusal is final.
 MAX_REFUSALS: Final = 2
 FIRST_PAUSE_SECONDS: Final = 0.25
 LONGEST_PAUSE_SECONDS: Final = 15.0
@@ -52,7 +52,7 @@ _CHANGED: Final = frozenset((HTTPStatus.PRECONDITION_FAILED, HTTPStatus.REQUESTE
 
 
 class Changed(Exception):
-    """The file is not the one that was listed."""
+    """The file is not the one that was listed: it must start over."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -60,11 +60,11 @@ class Changed(Exception):
 
 
 class _NoRanges(Exception):
-    """The server sends the whole file whatever was asked for."""
+    """The server ignores ranges and sends the whole file."""
 
 
 class RangeRequests:
-    """Fetches pieces of partial files; all workers use it concurrently."""
+    """Fetches pieces of partial files; safe for threads."""
 
     def __init__(
         self, origin: Origin, transport: Transport, observer: TransferObserver, stopping: Event,
@@ -79,11 +79,13 @@ class RangeRequests:
         self._local = local()
 
     def fetch(self, partial: PartialFile, piece: Piece) -> None:
-        """Fetch a piece, or the whole file when the server knows no ranges.
+        """Fetch a piece, or the whole file if the server supports no ranges.
+
+        Returns early if the file was abandoned or the scheduler stops.
 
         Raises:
-            Changed: The file must start over.
-            StorageError: It cannot be fetched.
+            Changed: The file changed at the source and must start over.
+            StorageError: The piece cannot be fetched.
         """
         tries = 0
         while piece.at < piece.end and self._goes_on(partial):
@@ -98,6 +100,7 @@ class RangeRequests:
             except Failure as failure:
                 tries = 1 if piece.at - before >= PROGRESS_BYTES else tries + 1
                 self._pause(partial, failure, tries)
+            # Without ranges, an interrupted body cannot be resumed.
             if partial.whole:
                 partial.begin_again(piece)
         partial.catch_up()
@@ -109,6 +112,7 @@ class RangeRequests:
         path = partial.file.path
         if tries >= self._max_tries:
             raise _given_up(path, failure, tries) from failure
+        # A random part, so that workers which failed together do not retry together.
         pause = min(FIRST_PAUSE_SECONDS * 2**tries, LONGEST_PAUSE_SECONDS) * (0.5 + random() / 2)
         pause = max(pause, min(failure.after, _LONGEST_ASKED_PAUSE_SECONDS))
         self._observer.on_retry(path, failure.reason, failure.detail, pause)
@@ -121,13 +125,14 @@ class RangeRequests:
             self._check(partial, response, piece.at, ranged=ranged)
             partial.learn_digest(lambda: self._origin.digest(partial.file, response.headers))
             self._copy(partial, response, piece)
+        # The rest of the body is unread, so the connection cannot be reused.
         except BaseException:
             response.close()
             raise
         response.release_conn()
 
     def _open(self, partial: PartialFile, headers: Mapping[str, str]) -> BaseHTTPResponse:
-        """Ask for a file, over redirects; what comes back is an answer with its body."""
+        """Send a request for a file, and follow redirects; return a successful answer with its body unread."""
         etag = None
         if partial.location:
             url, own = partial.location
@@ -144,6 +149,7 @@ class RangeRequests:
                 return response
             let_go(response)
             url, own, etag = *redirected(url, own, response.headers.get("Location", "")), None
+            # Kept for the file's other pieces: one redirect per file, not per piece.
             partial.location = (url, own)
         raise NetworkError(f"{partial.file.path}: {origin_of(url)} redirects without end")
 
@@ -156,7 +162,7 @@ class RangeRequests:
         if status in _CHANGED:
             raise Changed(f"{origin_of(url)} answered {status}")
         if partial.location:
-            partial.location = None  # a signed address that has expired: ask the source for another
+            partial.location = None  # the signed URL has expired: request a new one from the source
             raise Failure(Retry.EXPIRED, f"{origin_of(url)} answered {status}")
         error, may_pass = self._origin.explain(partial.file, status, response.headers, body)
         partial.refused += 1
@@ -165,8 +171,9 @@ class RangeRequests:
         raise Failure(Retry.EXPIRED, error.message) from error
 
     def _check(self, partial: PartialFile, response: BaseHTTPResponse, at: int, *, ranged: bool) -> None:
-        """Make sure that the body is the piece that was asked for."""
+        """Check that the body is the requested piece."""
         size = partial.file.size
+        # Whatever the status: rclone sends 200 with Content-Range.
         found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
         if found:
             if found[3] not in ("*", str(size)):
@@ -182,7 +189,7 @@ class RangeRequests:
 
     def _copy(self, partial: PartialFile, response: BaseHTTPResponse, piece: Piece) -> None:
         buffer = self._buffer()
-        # urllib3's own readinto copies once more; the body is not encoded, so http.client's is the same.
+        # urllib3's readinto copies the bytes once more. The body is not encoded, so http.client's gives the same bytes.
         source: Any = response._fp  # type: ignore[attr-defined] # noqa: SLF001
         try:
             while piece.at < piece.end and self._goes_on(partial):
@@ -203,7 +210,7 @@ class RangeRequests:
 
 def _given_up(path: str, failure: Failure, tries: int) -> StorageError:
     if isinstance(failure.__cause__, StorageError):
-        return failure.__cause__  # a refusal that could have passed, and did not
+        return failure.__cause__  # a refusal that retries did not overcome
     if failure.reason == Retry.TIMEOUT:
         return StalledError(f"{path}: stalled: {failure.detail}, {tries} times in a row")
     return NetworkError(f"{path}: {failure.detail} ({failure.reason}), {tries} times in a row")

@@ -1,4 +1,4 @@
-"""What becomes of an answer: it is read up to a limit, let go, tried again, or followed to where it leads."""
+"""Handles answers: reads them up to a limit, discards them, decides about retries, and follows redirects."""
 
 from __future__ import annotations
 
@@ -27,18 +27,19 @@ __all__ = [
 
 MAX_REDIRECTS: Final = 5
 REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
+# Statuses that may pass: a retry may succeed.
 _PASSING: Final = frozenset((408, 425, 429, 500, 502, 503, 504))
 _BLOCK: Final = 64 << 10
 _NUMBER: Final = re.compile(r"[0-9]{1,18}")
 
 
 def read_whole(response: BaseHTTPResponse, limit: int) -> bytearray:
-    """Return the body of an answer.
+    """Read the whole body of an answer, and release its connection.
 
     Raises:
-        TooLargeError: It is longer than `limit` bytes.
-        NetworkError: It is compressed, which was not asked for: a few bytes could stand for very many.
-        Failure: It breaks off.
+        TooLargeError: The body is longer than `limit` bytes.
+        NetworkError: The body is compressed, which no request asks for: few bytes could expand to very many.
+        Failure: The connection broke.
     """
     url = response.url or ""
     encoding = response.headers.get("Content-Encoding", "").strip().lower()
@@ -57,7 +58,7 @@ def read_whole(response: BaseHTTPResponse, limit: int) -> bytearray:
 
 
 def read_head(response: BaseHTTPResponse, limit: int) -> bytes:
-    """Return the first bytes of a body that explains a refusal, as far as they can be had."""
+    """Return the first bytes of a body that explains a refusal; empty if it cannot be read."""
     try:
         with failures(response.url or ""):
             return response.read(limit, decode_content=False)
@@ -68,7 +69,7 @@ def read_head(response: BaseHTTPResponse, limit: int) -> bytes:
 
 
 def let_go(response: BaseHTTPResponse) -> None:
-    """End an answer whose body does not matter; the connection is kept only when that is a short one."""
+    """Discard an answer. The connection is kept only if the rest of the body is short."""
     length = content_length(response.headers)
     if length is None or length > _BLOCK:
         response.close()
@@ -78,10 +79,10 @@ def let_go(response: BaseHTTPResponse) -> None:
 
 
 def check_passing(response: BaseHTTPResponse) -> None:
-    """Make sure that an answer is not one that another try may do better than.
+    """Raise if a retry may get a better answer.
 
     Raises:
-        Failure: It is; the server may have said how long to wait.
+        Failure: The status may pass; `after` is the server's Retry-After, if it is a number of seconds.
     """
     if response.status in _PASSING:
         response.close()
@@ -92,13 +93,17 @@ def check_passing(response: BaseHTTPResponse) -> None:
 
 
 def content_length(headers: Mapping[str, str]) -> int | None:
-    """Return the bytes of an answer; `None` when it does not say, or says nonsense."""
+    """Return the length of an answer's body; `None` if the headers do not give a valid one."""
     text = headers.get("Content-Length", "")
     return int(text) if _NUMBER.fullmatch(text) and "Transfer-Encoding" not in headers else None
 
 
 def redirected(url: str, headers: Mapping[str, str], location: str) -> tuple[str, dict[str, str]]:
-    """Return where a redirect leads; credentials stay with the host they are for."""
+    """Return a redirect's URL and the headers for it. No header goes to another origin: it may hold credentials.
+
+    Raises:
+        NetworkError: The redirect leads from https to http, or to another scheme.
+    """
     target = urljoin(url, location)
     if not target.startswith(("http://", "https://")) or (url.startswith("https:") and target.startswith("http:")):
         raise NetworkError(f"{origin_of(url)} redirects to {origin_of(target)}, which is not safe")

@@ -1,8 +1,8 @@
-"""The scheduler: which worker fetches which piece of which file, until all files are in the tree.
+"""The scheduler: decides which worker fetches which piece of which file, until all files are in the tree.
 
-Workers take the pieces of different files first, then share the pieces of the
-large ones. A piece that breaks off goes on from its last byte, after a pause.
-A file that changes at the source starts over; a file whose digest is wrong goes.
+Workers first take pieces of different files, and then share the pieces of large files. An
+interrupted piece resumes at its next byte, after a pause. A file that changes at the source
+starts over. A file with a wrong digest is fetched once more, and then discarded.
 """
 
 from __future__ import annotations
@@ -31,15 +31,16 @@ __all__ = ["MAX_TRIES", "PART_SIZE", "Scheduler"]
 
 PART_SIZE: Final = 64 << 20
 MAX_TRIES: Final = 8
-# Seconds between two records of what has arrived.
+# Seconds between two journal records of the progress.
 MARK_SECONDS: Final = 0.25
-# Seconds that requests under way have to end, of which some may wait for an answer.
+# Seconds that running requests have to end. Some may wait for an answer that never comes.
 _END_SECONDS: Final = 1.0
+# Changes of one file that are tolerated before the download fails.
 _RESTARTS: Final = 3
 
 
 class Scheduler:
-    """Fetches the files of one download."""
+    """Fetches the files of one download. `run` may be called once."""
 
     def __init__(
         self,
@@ -54,12 +55,12 @@ class Scheduler:
         """Prepare; nothing is sent yet.
 
         Args:
-            origin: Signs requests and says what files are.
-            transport: Sends them.
-            staging: Where the files grow.
-            workers: How many requests run at once.
-            part_size: Bytes of a piece at most.
-            tries: How often a request is made in vain before it is given up.
+            origin: Signs requests, and knows digests and changes of files.
+            transport: Sends requests.
+            staging: The tree, the journal and the observer.
+            workers: Concurrent requests.
+            part_size: Maximum bytes of a piece.
+            tries: Consecutive failed attempts of a request before the download fails.
         """
         self._origin = origin
         self._staging = staging
@@ -70,6 +71,7 @@ class Scheduler:
         self._requests = RangeRequests(
             origin, transport, staging.observer, self._stopping, tries=tries, workers=workers
         )
+        # Guards the fields below, except what a partial file guards itself.
         self._condition = Condition()
         self._waiting: list[RemoteFile] = []
         self._partials: list[PartialFile] = []
@@ -78,10 +80,10 @@ class Scheduler:
         self._error: BaseException | None = None
 
     def run(self, files: Sequence[RemoteFile]) -> list[RemoteFile]:
-        """Fetch files and return them as they came: a file that changed meanwhile is the new one.
+        """Fetch files, and return them as they arrived: a file that changed meanwhile is the new one.
 
         Raises:
-            StorageError: One of them cannot be had; what is there stays for the next run.
+            StorageError: A file cannot be fetched. What has arrived stays for the next run.
         """
         self._waiting = sorted(files, key=lambda file: file.size)  # taken from the end: the largest first
         pieces = sum(-(-file.size // self._part_size) or 1 for file in files)
@@ -96,7 +98,7 @@ class Scheduler:
                     thread.join(MARK_SECONDS)
                     self._mark()
         finally:
-            # Also when a signal ends the wait: no thread writes on after that.
+            # Also if a signal ends the wait: no thread may write after this.
             self._stopping.set()
             self._mark()
             deadline = monotonic() + _END_SECONDS
@@ -125,7 +127,10 @@ class Scheduler:
                 self._condition.notify_all()
 
     def _claim(self, current: PartialFile | None) -> tuple[PartialFile, Piece] | None:
-        """Return the next piece for a worker: of its own file, of a new one, of the one with most left."""
+        """Return the next piece for a worker: of its current file, of a new file, or of the file with most pieces left.
+
+        `None` if nothing is left, or if the scheduler stops.
+        """
         with self._condition:
             while not self._stopping.is_set():
                 partial = current if current and current.pending and not current.abandoned else self._choose()
@@ -133,6 +138,7 @@ class Scheduler:
                     return partial, partial.take()
                 if not any(each.under_way for each in self._partials):
                     return None
+                # Others are still fetching. A file that starts over may bring new work.
                 self._condition.wait()
         return None
 
@@ -155,6 +161,7 @@ class Scheduler:
                 self._start_over(partial, change.detail)
         with self._condition:
             last = partial.release(piece)
+        # Not under the condition: hashing the rest of a large file takes seconds.
         if last and not partial.abandoned and not self._stopping.is_set():
             self._finish(partial)
         with self._condition:
@@ -169,7 +176,7 @@ class Scheduler:
                 self._partials.remove(partial)
 
     def _finish(self, partial: PartialFile) -> None:
-        """Check a file that is whole, and note it as done."""
+        """Verify a complete file, and note it as done."""
         file = partial.file
         partial.learn_digest(lambda: self._origin.digest(file, None))
         digest = partial.digest
@@ -178,6 +185,7 @@ class Scheduler:
             if actual != digest.value and digest.certain:
                 self._reject(partial, mismatch(file.path, digest, actual))
                 return
+            # A digest with a guessed part size that does not match proves nothing: the manifest gets none.
             digest = digest if actual == digest.value else None
         self._staging.journal.verified(file)
         done = _with_digest(file, digest)
@@ -185,7 +193,7 @@ class Scheduler:
         self._observer.on_verified(done)
 
     def _reject(self, partial: PartialFile, error: CorruptError) -> None:
-        # Once more, from nothing: a machine that crashed may have lost bytes that were recorded.
+        # Once more from the first byte: after a crash of the machine, recorded bytes may be lost.
         with self._condition:
             again = partial.file.path not in self._restarts
         if again:
@@ -207,6 +215,7 @@ class Scheduler:
         self._observer.on_retry(path, Retry.CHANGED, detail, 0.0)
         self._observer.on_bytes(path, -partial.arrived)
         file = self._origin.refresh(partial.file)
+        # Otherwise the file would start over again and again, since each listing says the same.
         if file.validator == partial.file.validator and file.size != partial.file.size:
             sizes = f"{partial.file.size} bytes in the listing, {file.size} now"
             raise CorruptError(f"{path}: the source tells two lengths for the same content: {sizes}")

@@ -1,1 +1,1 @@
-"""The worker's side of a download: one request on standard input, one event per line on standard output."""
+"""The worker's side of a download: reads one request from standard input, writes events to standard output."""

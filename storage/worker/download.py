@@ -1,6 +1,6 @@
-"""One download from its request to the published copy, within the worker.
+"""One download in the worker, from the request to the published copy.
 
-check the target -> lock -> list -> compare with what is there -> may it go? -> room? -> fetch -> publish
+check the target -> lock -> list -> compare with the target -> check permission -> check space -> fetch -> publish
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ __all__ = ["run"]
 
 
 def run(request: DownloadRequest, reporter: Reporter) -> None:
-    """Do what is asked.
+    """Carry out a request.
 
     Raises:
-        StorageError: It cannot be done; the error says why.
+        StorageError: The request failed; the error says why.
     """
     source = parse_source(request.source)
     target = check_target(request.output_dir, request.write_roots)
@@ -71,14 +71,18 @@ class _Download:
         return open_source(self._source, self._request, self._target)
 
     def download(self) -> None:
-        """Make the copy what the source is."""
+        """Bring the copy up to date with the source."""
         fetcher = self.fetcher()
         if self._layout.work == self._layout.inside:
+            # This process works inside the target. Another one, with other mounts or write roots, may work beside it.
             self._lock(self._layout.beside).wait_for_others()
         self._layout.prepare()
         with ExitStack() as stack:
+            # These run in reverse order: lift the memory limit, close the journal, remove empty work, release the
+            # locks, remove empty directories.
             stack.callback(self._layout.leave)
             self._locks.append(stack.enter_context(self._lock(self._layout.work)))
+            # Again: while this process waited for the lock, the other download may have removed the directories.
             self._layout.prepare()
             self._lock_target(stack)
             journal = Journal(self._layout.journal)
@@ -91,9 +95,10 @@ class _Download:
         return Lock(directory, timeout=self._request.lock_timeout, on_wait=self._reporter.waiting)
 
     def _lock_target(self, stack: ExitStack) -> None:
-        """Lock the target too, as soon as it holds files: other processes may keep their work elsewhere.
+        """Also lock the target if it holds files: other processes may keep their work elsewhere (docs/adr/0016).
 
-        The lock of the work always comes first, so that no two wait for each other.
+        The work directory's lock always comes first, so that two processes never wait for each other.
+        A target without files has no such lock: a new copy must appear by one rename of a directory.
         """
         layout = self._layout
         if not layout.is_in_place:
@@ -106,14 +111,16 @@ class _Download:
         listing = self._listing(fetcher)
         held = self._layout.held()
         local = self._layout.compare(listing, held, fetcher.find_digest, self._reporter.on_hashed)
+        # Refused after the listing and before the first byte (ADR 16).
         self._check_allowed(self._changes(listing, held, local))
         self._layout.sweep(local.wanted)
         self._plan(listing, local, journal)
         fetched = self._fetch(fetcher, local.wanted, journal)
         self._lock_target(stack)
+        # A process that was suspended for longer than the lease may have lost its locks.
         for lock in self._locks:
             lock.check()
-        # Once more: a long download leaves others time to put files there.
+        # Checked again: during a long download, others may have put files into the target (ADR 16).
         changes = self._changes(listing, self._layout.held(), local)
         self._check_allowed(changes)
         manifest = self._publish(changes, fetched)
@@ -125,7 +132,7 @@ class _Download:
         return publish(self._layout, changes, fetched, self._reporter.removed)
 
     def _fetch(self, fetcher: Fetcher, wanted: Sequence[RemoteFile], journal: Journal) -> list[RemoteFile]:
-        """Bring all files into the tree; those that an earlier run brought are there."""
+        """Fetch the files that are not in the tree yet; return all wanted files."""
         ready = [file for file in wanted if self._is_ready(file, journal, fetcher)]
         for file in ready:
             self._reporter.on_bytes(file.path, file.size)
@@ -157,7 +164,10 @@ class _Download:
         )  # fmt: skip
 
     def _is_ready(self, file: RemoteFile, journal: Journal, fetcher: Fetcher) -> bool:
-        """Whether an earlier run has fetched and checked a file already."""
+        """Whether an earlier run has fetched and verified a file.
+
+        A file without a digest counts only if its source lists all digests. Otherwise the digest may still be found.
+        """
         if not journal.is_verified(file) or not (file.digest or fetcher.lists_digests):
             return False
         try:
@@ -166,7 +176,7 @@ class _Download:
             return False
 
     def _leave_nothing_empty(self) -> None:
-        """Remove work that holds nothing: of a source that could not be listed, say."""
+        """Remove a work directory without bytes, for example of a source that could not be listed."""
         try:
             is_empty = self._layout.journal.stat().st_size == 0
         except FileNotFoundError:
@@ -175,7 +185,7 @@ class _Download:
             self._layout.discard()
 
     def look(self) -> None:
-        """Say what a download would do, and write nothing."""
+        """Report what a download would do, and write nothing."""
         fetcher = self.fetcher()
         listing = self._listing(fetcher)
         held = self._layout.held()
@@ -184,17 +194,18 @@ class _Download:
         self._plan(listing, local, Journal(self._layout.journal, read_only=True))
         for removal in changes.removals:
             self._reporter.removal(removal)
+        # After the removals were reported: the user needs the list to decide about --replace.
         self._check_allowed(changes)
         self._reporter.done(files=len(listing.files), revision=listing.revision)
 
     def verify(self) -> None:
-        """Check the copy against its manifest, and against the source unless told not to."""
+        """Verify the copy against its manifest and, unless `offline` is set, against the source."""
         fetcher = None if self._request.offline else self.fetcher()
         Verification(self._target, self._source, self._reporter).run(fetcher, self._request)
 
 
 class _ContentDownload(_Download):
-    """A download into a new directory that is named by its content: nothing that is there changes."""
+    """A download into a new directory named by its content. It changes no existing file, so it needs no consent."""
 
     def __init__(self, request: DownloadRequest, source: Source, target: Path, reporter: Reporter) -> None:
         self._generations = GenerationsLayout(target, source.uri, request.write_roots)
@@ -208,7 +219,7 @@ class _ContentDownload(_Download):
 
 
 def _make_room(_kind: object, error: BaseException | None, _trace: object) -> None:
-    """Lift the limit that was reached: all that is to be left in order needs some memory too."""
+    """Lift the memory limit if it was reached: cleanup needs some memory, too (docs/adr/0017)."""
     if error and is_exhaustion(error):
         release()
 

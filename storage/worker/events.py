@@ -1,4 +1,4 @@
-"""What a worker says: one JSON event a line.
+"""A worker's events, one JSON object per line.
 
     {"event": "waiting", "holder": "process 7 on pod-a", "seconds": 1.5}
     {"event": "planned", "action": "download", "source": ..., "revision": ..., "files": 24, "bytes": ...,
@@ -6,14 +6,14 @@
     {"event": "progress", "bytes": ..., "total": ..., "hashed": ..., "file": "model.safetensors", "files_done": 3}
     {"event": "retry", "file": ..., "reason": "timeout", "detail": ..., "pause": 0.5}
     {"event": "verified", "file": ..., "size": ..., "digest": {"algorithm": "sha256", "value": ...} or null}
-    {"event": "removal", "file": ..., "size": ..., "overwritten": false}    a dry run: its content would be gone
+    {"event": "removal", "file": ..., "size": ..., "overwritten": false}    in a dry run: its content would be gone
     {"event": "removed", "file": ..., "size": ..., "overwritten": true}     its content is gone, another has its name
     {"event": "done", "files": 24, "bytes": ..., "fetched_bytes": ..., "revision": ..., "path": ..., "seconds": 3.2,
      "removed_files": 2, "removed": ["config.json", "old.bin"]}
     {"event": "failed", "code": "denied", "message": ..., "exit_code": 4}
 
-`bytes` are those of the whole copy, with what was there before; `hashed` are
-bytes read to be checked, which is progress too. `removed` are the first names only.
+`bytes` counts the whole copy, including files that were there before. `hashed` counts bytes that were read for
+verification, which is progress, too. `removed` has only the first names.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Reporter"]
 
-# Seconds between two events of progress, or of waiting.
+# Minimum seconds between two `progress` events, and between two `waiting` events.
 PROGRESS_SECONDS: Final = 0.25
 WAITING_SECONDS: Final = 2.0
 
 
 class Reporter:
-    """Turns what a download does into events; a `TransferObserver`, safe for threads."""
+    """Turns a download's steps into events; a `TransferObserver`, safe for threads."""
 
     def __init__(self, emit: Callable[[dict[str, Any]], None], *, clock: Callable[[], float] = monotonic) -> None:
         self._emit = emit
@@ -59,45 +59,42 @@ class Reporter:
         self._removed_files = 0
 
     def waiting(self, holder: Holder, seconds: float) -> None:
-        """Say whom we wait for."""
+        """Report the holder of the lock; `seconds` is the time waited so far."""
         if seconds - self._waited >= WAITING_SECONDS:
             self._waited = seconds
             self.say("waiting", holder=str(holder), seconds=round(seconds, 1))
 
     def planned(self, *, total: int, kept: int, resumed: int, **more: Any) -> None:
-        """Say what is to be done."""
+        """Report the plan, and reset the counts."""
         self._total, self._kept, self._resumed, self._bytes = total, kept, resumed, kept
         self.say("planned", bytes=total, kept_bytes=kept, resumed_bytes=resumed, **more)
 
     def on_bytes(self, path: str, count: int) -> None:
-        """Count bytes of a file."""
         with self._lock:
             self._bytes += count
             self._file = path
         self._progress()
 
     def on_hashed(self, count: int) -> None:
-        """Count bytes that were read to be checked."""
         with self._lock:
             self._hashed += count
         self._progress()
 
     def on_retry(self, path: str, reason: str, detail: str, pause: float) -> None:
-        """Say that a request is made again, and when."""
+        """Report that a request will be retried after `pause` seconds."""
         self.say("retry", file=path, reason=reason, detail=detail, pause=round(pause, 3))
 
     def on_verified(self, file: RemoteFile) -> None:
-        """Say that a file is whole."""
         with self._lock:
             self._files_done += 1
         self.say("verified", file=file.path, size=file.size, digest=file.digest.to_wire() if file.digest else None)
 
     def removal(self, removal: Removal) -> None:
-        """Say which file a download would remove or overwrite."""
+        """Report a file that a download would remove or overwrite (dry run)."""
         self._say_removal("removal", removal)
 
     def removed(self, removal: Removal) -> None:
-        """Say which file was removed or overwritten."""
+        """Report a file that was removed or overwritten."""
         self._removed_files += 1
         self._removed += [removal.path] if len(self._removed) < NAMED else []
         self._say_removal("removed", removal)
@@ -106,7 +103,7 @@ class Reporter:
         self.say(event, file=removal.path, size=removal.size, overwritten=removal.overwritten)
 
     def done(self, **more: Any) -> None:
-        """Say that all is done."""
+        """Report the end of a successful run."""
         self._progress(now=True)
         fetched = max(self._bytes - self._kept - self._resumed, 0)
         seconds = round(self._clock() - self._started, 3)
@@ -120,8 +117,8 @@ class Reporter:
             self._told = self._clock()
             counts = {"bytes": self._bytes, "total": self._total, "hashed": self._hashed}
             where = {"file": self._file, "files_done": self._files_done}
+        # Not under the lock: writing to the pipe may block, and other threads must be able to count on.
         self.say("progress", **counts, **where)
 
     def say(self, event: str, **fields: Any) -> None:
-        """Emit an event."""
         self._emit({"event": event, **fields})

@@ -1,4 +1,4 @@
-"""A source as a download uses it, and the only place that knows which class fetches from which source."""
+"""The interface of a source to a download, and the one place that knows which class implements which source."""
 
 from __future__ import annotations
 
@@ -19,23 +19,26 @@ __all__ = ["Fetcher", "open_source"]
 
 
 class Fetcher(Protocol):
-    """A source as a download uses it."""
+    """A source, as the download uses it."""
 
-    # Whether a listing has every digest that there will ever be.
+    # Whether the listing already has every digest that the source can give.
     lists_digests: bool
 
     def listing(self) -> Listing:
-        """List all files."""
+        """List all files of the source; raises StorageError."""
 
     def find_digest(self, file: RemoteFile) -> Digest | None:
-        """Return what a file must add up to, though the listing does not say."""
+        """Ask the source for the digest of a file whose listing has none; `None` if the source has none."""
 
     def fetch(self, files: Sequence[RemoteFile], staging: Staging, *, workers: int) -> list[RemoteFile]:
-        """Bring files into the tree, and return them as they came."""
+        """Fetch files into the tree with `workers` threads, and return them as they arrived.
+
+        A file that changed at the source meanwhile is returned as the new one. Raises StorageError.
+        """
 
 
 def open_source(source: Source, request: DownloadRequest, target: Path) -> Fetcher:
-    """Make the fetcher of a source; what it needs is imported only now."""
+    """Return the fetcher of a source. Its libraries are imported only here: each source needs other ones."""
     if isinstance(source, PvcSource):
         from storage.sources.volume import VolumeCopier
 

@@ -1,10 +1,10 @@
-"""The child program: one request on standard input, one event a line on standard output.
+"""The worker program: reads one request from standard input, writes events to standard output, one per line.
 
     echo '{"source": "s3://bucket/model", "output_dir": "/models/m"}' | python -m storage.worker
 
-It ends with the exit code of its error (`storage.errors`), after a `failed` event that says the same.
-On SIGTERM it lets go of the lock and ends; what has arrived stays for the next run. When the
-request says `follow_parent`, the end of standard input is the death of the parent, and its own.
+It exits with the exit code of its error (`storage.errors`), after a `failed` event with the same code. On SIGTERM it
+releases its locks and exits; bytes that have arrived stay for the next run. If the request says `follow_parent`, the
+end of standard input means that the parent is dead, and the worker exits, too.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ _OS_ERRORS: Final[Mapping[int, type[StorageError]]] = {
 
 
 def main() -> int:
-    """Do one download; return the exit code."""
-    # Not in the terminal's foreground: what it writes there must not stop it.
+    """Carry out one request; return the exit code."""
+    # The worker is not in the terminal's foreground group (ADR 9): writing to the terminal must not stop it.
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     say = _writer()
     try:
         try:
             _on_signals(_end)
             _run(sys.stdin.readline(), say)
-        finally:  # from here on it only says how it ended
+        finally:  # from here on the worker only reports how it ended: no signal may interrupt that
             _on_signals(signal.SIG_IGN)
     except StorageError as error:
         return _fail(error, say)
@@ -63,6 +63,7 @@ def main() -> int:
             return _fail(_unexpected(error), say)
         kind = _OS_ERRORS.get(error.errno or 0, StorageError)
         return _fail(kind(f"{error.strerror or error}: {error.filename or 'the file system'}"), say)
+    # A MemoryError can arrive here from any line, so exhaustion is told apart from a defect in `_unexpected`.
     except Exception as error:  # noqa: BLE001 - the process's outermost frame
         return _fail(_unexpected(error), say)
     return 0
@@ -77,7 +78,7 @@ def _run(line: str, say: Callable[[dict[str, Any]], None]) -> None:
 
 
 def _writer() -> Callable[[dict[str, Any]], None]:
-    # A descriptor of its own: what a library prints goes to standard error instead.
+    # Events get their own descriptor, and 1 becomes standard error: what a library prints must not mix with events.
     output = os.dup(1)
     os.dup2(2, 1)
     lock = Lock()
@@ -103,7 +104,7 @@ def _unexpected(error: Exception) -> StorageError:
 
 
 def _fail(error: StorageError, say: Callable[[dict[str, Any]], None]) -> int:
-    with suppress(BrokenPipeError):  # nobody listens any more
+    with suppress(BrokenPipeError):  # the parent is gone
         say({"event": "failed", **error.fields()})
     return error.exit_code
 
@@ -114,11 +115,12 @@ def _on_signals(action: Callable[[int, FrameType | None], object] | signal.Handl
 
 
 def _end(_number: int, _frame: FrameType | None) -> NoReturn:
-    _on_signals(signal.SIG_IGN)  # once is enough: the next one would cut short what this one begins
+    _on_signals(signal.SIG_IGN)  # a second signal must not interrupt the cleanup that this one starts
     raise CancelledError("the download was cancelled; what has arrived stays for the next run")
 
 
 def _follow_parent() -> None:
     sys.stdin.read()
-    # As SIGKILL would: the lock is known to be dead at once, and the journal says what is there.
+    # Like SIGKILL, without cleanup: the next run sees immediately that this lock's holder is dead, and the journal says
+    # what has arrived.
     os._exit(CancelledError.row.exit_code or 1)

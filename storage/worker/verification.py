@@ -1,4 +1,4 @@
-"""Whether a copy is still what was published, and still what the source has."""
+"""Verifies that a copy is still what was published, and still what the source has."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["Verification"]
 
 
 class Verification:
-    """Reads every file of a copy."""
+    """Reads every file of a copy, and compares it with manifest and source."""
 
     def __init__(self, target: Path, source: Source, reporter: Reporter) -> None:
         self._target = target
@@ -37,12 +37,12 @@ class Verification:
         self._reporter = reporter
 
     def run(self, fetcher: Fetcher | None, request: DownloadRequest) -> None:
-        """Check all, then say what is wrong.
+        """Check all files, then raise one error that names all problems.
 
         Raises:
             NotFoundError: There is no published copy.
             CorruptError: Files are missing or differ.
-            ChangedError: The source has others by now.
+            ChangedError: The copy is intact, but the source has other files or content by now.
         """
         manifest = read_manifest(self._target)
         if manifest is None:
@@ -67,7 +67,7 @@ class Verification:
     def _current(
         self, manifest: Manifest, fetcher: Fetcher | None, request: DownloadRequest
     ) -> Mapping[str, RemoteFile] | None:
-        """Return what the source has now; `None` when it is not asked."""
+        """Return the source's current files by path; `None` when verifying offline."""
         if fetcher is None:
             return None
         if not same_source(manifest.source, self._source.uri):
@@ -92,12 +92,14 @@ class Verification:
     def _has_content(self, file: RemoteFile, path: Path, fetcher: Fetcher | None) -> bool:
         if file.digest:
             return matches(path, file.digest, self._reporter.on_hashed)
+        # A volume gives no digests: its files are compared byte for byte. Other sources leave nothing to compare but
+        # the size.
         same = getattr(fetcher, "same_content", None)
         return same is None or bool(same(file, path, self._reporter.on_hashed))
 
 
 def _peer(fetcher: Fetcher | None, entry: Entry, current: Mapping[str, RemoteFile] | None) -> Fetcher | None:
-    """Return who has the same file to compare with; one that changed at the source says nothing of the copy."""
+    """Return the fetcher if the source still has the same file. A changed one says nothing about the copy."""
     return fetcher if current and _is_same(current.get(entry.file.path), entry.file) else None
 
 

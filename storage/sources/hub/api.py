@@ -1,9 +1,8 @@
-"""The two questions that the Hub is asked: which commit a revision is, and which files that has.
+"""The two requests to the Hub's API: which commit a revision is, and which files the commit has.
 
-huggingface_hub asks them and reads the answers. Its requests go through our own
-transport (`storage.transfer.http_client`), which it would not do by itself: so the token
-stays with the Hub, whatever a redirect or a Link header says, no answer is longer
-than its limit, a listing has an end, and one place decides what is tried again.
+huggingface_hub sends them and decodes the answers, but through our own transport (`storage.transfer.http_client`,
+docs/adr/0017). By itself it would read bodies of any length, and follow redirects and Link headers anywhere. With our
+transport the token stays with the Hub, answers and listings have limits, and one place decides about retries.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-# Read when huggingface_hub is imported.
+# huggingface_hub reads these variables when it is imported.
 os.environ.update(HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_XET="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
 
 import httpx2
@@ -44,17 +43,17 @@ if TYPE_CHECKING:
 
 __all__ = ["HubApi"]
 
-# With the names of all files, where a mirror sends more than it is asked for.
+# A mirror may ignore `expand` and send the names of all files, too.
 _MAX_INFO_BYTES: Final = 8 << 20
 _MAX_ERROR_BYTES: Final = 4096
-# What huggingface_hub raises for answers that make no sense.
+# Exceptions of huggingface_hub for answers that make no sense.
 _NONSENSE: Final = (httpx2.HTTPError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
-# Headers of ours, or of the connection.
+# Headers that our transport sets itself, or that belong to one connection.
 _OWN_HEADERS: Final = frozenset(("accept-encoding", "connection", "host", "user-agent"))
 
 
 class HubApi:
-    """Asks about one repository."""
+    """The API of one repository."""
 
     def __init__(
         self, endpoint: str, repo: str, transport: Transport, explain: Callable[[int, Mapping[str, str]], StorageError],
@@ -63,25 +62,26 @@ class HubApi:
         """Prepare; no request is sent yet.
 
         Args:
-            endpoint: The Hub.
+            endpoint: URL of the Hub.
             repo: Namespace and name.
             transport: Sends requests.
-            explain: Makes an error of the status and the headers of a refusal.
+            explain: Turns the status and headers of a refusal into an error.
             token: Sent to the endpoint only.
-            memory: Bytes that a listing may have at most.
-            tries: How often a question is asked.
+            memory: Maximum bytes of a listing.
+            tries: Maximum attempts of a request.
         """
         self._repo = repo
         self._transport = _BoundedTransport(endpoint, transport, explain, memory=memory, tries=tries)
+        # The factory is global in huggingface_hub. A worker has only one repository.
         set_client_factory(lambda: httpx2.Client(transport=self._transport, trust_env=False))
-        # False, not None: None would look for a token in the machine's own places.
+        # False, not None: with None, huggingface_hub would look for a token in the environment and the home directory.
         self._api = HfApi(endpoint=endpoint, token=token or False)
 
     def commit(self, revision: str) -> str:
-        """Return what the Hub says is the commit of a revision.
+        """Return the commit of a revision, as the Hub says it; the caller checks its form.
 
         Raises:
-            StorageError: It does not say.
+            StorageError: The Hub refuses, or its answer makes no sense.
         """
         try:
             return self._api.model_info(self._repo, revision=revision, expand=["sha"]).sha or ""
@@ -92,7 +92,7 @@ class HubApi:
         """Yield all files of a commit.
 
         Raises:
-            StorageError: The Hub refuses, or its listing makes no sense or has no end.
+            StorageError: The Hub refuses, or its listing makes no sense or exceeds a limit.
         """
         try:
             for entry in self._api.list_repo_tree(self._repo, revision=commit, recursive=True):
@@ -107,10 +107,10 @@ class HubApi:
 
 
 class _BoundedTransport(httpx2.BaseTransport):
-    """Sends what huggingface_hub asks through our own transport; refusals become our own errors.
+    """Sends huggingface_hub's requests through our own transport, and raises our own errors for refusals.
 
     Attributes:
-        url: What was asked last.
+        url: The URL of the last request.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class _BoundedTransport(httpx2.BaseTransport):
         self._tree = ""
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Return the whole answer to a request, over redirects and failures that pass."""
+        """Return the complete answer to a request, after redirects and retries."""
         self.url = url = self._kept_here(str(request.url))
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _OWN_HEADERS}
         read = self._pages.read if self._tree else partial(read_whole, limit=_MAX_INFO_BYTES)
@@ -134,9 +134,9 @@ class _BoundedTransport(httpx2.BaseTransport):
         return httpx2.Response(HTTPStatus.OK, headers={"Link": link} if link else None, content=bytes(body))
 
     def _kept_here(self, url: str) -> str:
-        """Return the address of a question; the pages of a listing differ in their query only.
+        """Return the URL to request. The pages of a listing differ only in their query.
 
-        A mirror's links may name the Hub that it mirrors, or plain HTTP.
+        A mirror's Link headers may name the Hub that it mirrors, or plain HTTP. The token must not go there.
         """
         if self._tree:
             return urlsplit(self._tree)._replace(query=urlsplit(url).query).geturl()

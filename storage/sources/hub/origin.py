@@ -1,13 +1,12 @@
-"""The Hugging Face Hub: huggingface_hub resolves and lists (`storage.sources.hub.api`), `storage.transfer.scheduler` fetches.
+"""The Hugging Face Hub: `storage.sources.hub.api` resolves and lists, `storage.transfer.scheduler` fetches.
 
-A revision is resolved to a commit once, and everything after that is of this
-commit. Files come from their plain resolve URL, which redirects to signed links
-of a CDN; this is the way for repositories on Xet, too. The token goes to
-the Hub only. Every file is checked: SHA-256 for LFS files, the git blob's
-SHA-1 for small ones.
+A revision is resolved to a commit once; everything after that uses the commit. Files come
+from their plain resolve URL, which redirects to signed URLs of a CDN. This also works for
+repositories on Xet. The token goes to the Hub only. Every file is verified: LFS files by
+SHA-256, small files by the SHA-1 of their git blob.
 
-`snapshot_download` is not used: it reports success for a refused, missing or
-broken repository if any file lies in the directory.
+`snapshot_download` is not used: it reports success for a refused, missing or broken
+repository if any file is in the directory.
 """
 
 from __future__ import annotations
@@ -36,10 +35,10 @@ if TYPE_CHECKING:
 __all__ = ["HubOrigin"]
 
 DEFAULT_REVISION: Final = "main"
-# Of a commit, and of a git object.
+# The form of a commit, and of a git object's id.
 _SHA1: Final = re.compile(r"[0-9a-f]{40}")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
-# What the Hub says of a token that it does not know; 401 without it may also mean a repository that is not there.
+# The Hub's message for an unknown token. A 401 without it may also mean that the repository does not exist.
 _UNKNOWN: Final = "Invalid credentials in Authorization header"
 _DISABLED: Final = "Access to this resource is disabled."
 
@@ -56,8 +55,8 @@ class HubOrigin:
             source: The repository.
             config: Token, endpoint and revision.
             transport: Sends requests.
-            memory: Bytes that this process may take.
-            tries: How often the Hub is asked when it is not there.
+            memory: Memory limit of this process in bytes.
+            tries: Maximum attempts of an API request.
         """
         self._source = source
         self._endpoint = config.hub_url
@@ -73,7 +72,7 @@ class HubOrigin:
         """Resolve the revision and list its files.
 
         Raises:
-            StorageError: The repository cannot be read; the message says why, and what to do.
+            StorageError: The repository cannot be read; the message says why and what to do.
         """
         self._commit = self._api.commit(self._revision)
         if not _SHA1.fullmatch(self._commit):
@@ -82,7 +81,7 @@ class HubOrigin:
         return gather(f"hf://{self._source.repo}", self._commit, files, self._memory)
 
     def _refusal(self, status: int, headers: Mapping[str, str]) -> StorageError:
-        """Return the error that an answer about the repository means."""
+        """Return the error for an answer about the repository."""
         code, message = headers.get("X-Error-Code", ""), headers.get("X-Error-Message", "")
         repo, endpoint, has_token = self._source.repo, self._endpoint, bool(self._token)
         if code == "RevisionNotFound":
@@ -104,23 +103,23 @@ class HubOrigin:
         return NetworkError(f"{endpoint} answers {status} for {repo}")
 
     def request(self, file: RemoteFile) -> Request:
-        """Return a GET for a file of the commit."""
+        """Return a GET request for a file of the commit."""
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
         return Request(f"{self._endpoint}/{self._source.repo}/resolve/{self._commit}/{quote(file.origin)}", headers)
 
     def digest(self, file: RemoteFile, headers: Mapping[str, str] | None) -> Digest | None:
-        """Return the digest of the tree; no header knows better."""
+        """Return the digest from the listing: no header has a better one."""
         del headers
         return file.digest
 
     def refresh(self, file: RemoteFile) -> RemoteFile:
-        """Return the file as it is: a commit does not change."""
+        """Return the same file: a commit never changes."""
         return file
 
     def explain(
         self, file: RemoteFile, status: int, headers: Mapping[str, str], body: bytes
     ) -> tuple[StorageError, bool]:
-        """Return the error that the Hub's answer means; signatures are not made here."""
+        """Return the error for an answer about a file. A new signature never helps: the Hub signs its own URLs."""
         del body
         code = headers.get("X-Error-Code", "")
         what = f"{file.path} of {self._source.uri}"

@@ -1,4 +1,4 @@
-"""The two questions that an object store is asked besides for bytes: what there is, and what one object is."""
+"""The API requests to an object store: ListObjectsV2 and HEAD. They need no client of botocore (docs/adr/0012)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Api"]
 
 _TRIES: Final = 4
-_OK: Final = frozenset((HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT))  # a part is the latter
+_OK: Final = frozenset((HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT))  # 206 is the answer for one part of an object
 _MAX_ERROR_BYTES: Final = 64 << 10
 _T = TypeVar("_T")
 
@@ -35,22 +35,22 @@ class Api:
     """Lists and heads the objects of a bucket."""
 
     def __init__(self, store: Store, transport: Transport, *, memory: int = DEFAULT_MEMORY) -> None:
-        """Prepare; nothing is asked yet.
+        """Prepare; no request is sent yet.
 
         Args:
             store: The bucket.
             transport: Sends requests.
-            memory: Bytes that a listing may have at most.
+            memory: Maximum bytes of a listing.
         """
         self._store = store
         self._transport = transport
         self._memory = memory
 
     def rows(self, prefix: str, what: str, *, limit: int | None = None) -> Iterator[Row]:
-        """Yield the objects whose keys begin so, over all pages, or those of the first page with a `limit`.
+        """Yield the objects whose keys begin with `prefix`: of all pages, or of the first page if there is a `limit`.
 
         Raises:
-            StorageError: The store refuses, or its listing makes no sense or has no end.
+            StorageError: The store refuses, or its listing makes no sense or exceeds a limit.
         """
         token: str | None = None
         pages = Pages(self._memory)
@@ -59,12 +59,13 @@ class Api:
             yield from page.rows
             if limit or not page.goes_on:
                 return
+            # A listing that repeats its token would never end.
             if not page.token or page.token == token:
                 raise CorruptError(f"{what}: the listing says that it goes on, and does not say where")
             token = page.token
 
     def head(self, key: str, what: str, *, part: int | None = None) -> Mapping[str, str]:
-        """Return the headers of an object, or of one part of it, in small letters.
+        """Return the headers of an object, or of one part of it; names are in lower case.
 
         Raises:
             StorageError: The store refuses.
@@ -75,7 +76,7 @@ class Api:
     def _ask(
         self, method: str, what: str, take: Callable[[BaseHTTPResponse], _T], *, path: str = "", query: str = ""
     ) -> _T:
-        """Return what `take` makes of an answer; ask again where that may help."""
+        """Send a request, with retries, and return the result of `take` for the answer."""
         return retried(what, partial(self._ask_once, method, what, take, path, query), tries=_TRIES)
 
     def _ask_once(self, method: str, what: str, take: Callable[[BaseHTTPResponse], _T], path: str, query: str) -> _T:
@@ -85,13 +86,14 @@ class Api:
         check_passing(response)
         if response.status in _OK:
             return take(response)
+        # S3 names the right region in the answer of a wrong one.
         if self._moves(response.headers.get("x-amz-bucket-region")):
             let_go(response)
             return self._ask_once(method, what, take, path, query)
         raise error_of(what, response.status, response.headers, read_head(response, _MAX_ERROR_BYTES))[0]
 
     def _moves(self, region: str | None) -> bool:
-        """Whether the bucket is in another region of AWS, which is asked from now on."""
+        """Switch to the AWS region that an answer names; return whether the region is new."""
         if not region or region == self._store.region or self._store.named:
             return False
         self._store.move(region)

@@ -1,11 +1,11 @@
-"""S3 and OBS: what is in a bucket, requests for its objects, and what they must add up to; `storage.transfer.scheduler` fetches.
+"""S3 and OBS: lists a bucket, signs requests and finds digests; `storage.transfer.scheduler` fetches.
 
-Each request is signed anew with headers, so nothing expires in a long download, and credentials that rotate
-(IRSA, instance roles) are those of the moment.
+Each request is signed again, with headers. So no signature expires during a long download, and rotating credentials
+(IRSA, instance roles) are always current.
 
-A checksum that the store keeps is taken first: it is cheap to compute, and holds for encrypted objects too.
-ETags are digests where the store says so: the MD5 of an object put in one piece, the MD5 of parts' MD5s for
-a multipart upload ("...-12"). Neither holds for objects under SSE-KMS or SSE-C.
+A checksum that the store keeps comes first: it is cheap to compute, and holds for encrypted objects, too. Otherwise an
+ETag can be the digest: the MD5 of an object uploaded in one piece, or the MD5 over the parts' MD5s of a multipart
+upload ("...-12"). Neither holds for objects encrypted with SSE-KMS or SSE-C (docs/adr/0012).
 """
 
 from __future__ import annotations
@@ -34,24 +34,25 @@ if TYPE_CHECKING:
 
 __all__ = ["S3Origin"]
 
+# The MD5 of no bytes.
 _NOTHING: Final = Digest("md5", "d41d8cd98f00b204e9800998ecf8427e")
 _EXPIRED: Final = frozenset(("ExpiredToken", "RequestExpired"))
 
 
 class S3Origin:
-    """A prefix of a bucket."""
+    """The objects below a prefix of a bucket."""
 
     def __init__(self, source: S3Source, config: Config, transport: Transport, *, memory: int = DEFAULT_MEMORY) -> None:
-        """Find the store; nothing is asked of it yet.
+        """Find the store's address and credentials; no request is sent to it yet.
 
         Args:
             source: The prefix.
             config: Credentials and endpoint.
             transport: Sends requests.
-            memory: Bytes that this process may take.
+            memory: Memory limit of this process in bytes.
 
         Raises:
-            CredentialsError: There are none, and anonymous access was not asked for.
+            CredentialsError: There are none, and anonymous access was not requested.
         """
         self._source = source
         self._store = find_store(source, config)
@@ -66,11 +67,12 @@ class S3Origin:
         """
         prefix = self._source.prefix
         below = f"{prefix}/" if prefix else ""
+        # An empty object whose key ends with a slash is a folder's marker.
         rows = (row for row in self._rows(below) if row.size or not row.key.endswith("/"))
         listing = self._gather(_file(row, row.key.removeprefix(below)) for row in rows)
         if listing.files or not prefix:
             return listing
-        # An empty object of the prefix's own name is the marker of a folder, which has become empty.
+        # An empty object with the prefix's own name is the marker of a folder that has become empty: it is no file.
         exact = (row for row in self._rows(prefix, limit=1) if row.key == prefix and row.size)
         return self._gather(_file(row, prefix.rpartition("/")[2]) for row in exact)
 
@@ -81,27 +83,28 @@ class S3Origin:
         return self._api.rows(prefix, self._source.uri, limit=limit)
 
     def request(self, file: RemoteFile) -> Request:
-        """Return a GET for an object, signed now."""
+        """Return a GET request for an object, with a new signature and If-Match."""
         url = self._store.url(quote(file.origin, safe="/~"))
         headers = self._store.sign("GET", url, {"x-amz-checksum-mode": "ENABLED"} if file.size else {})
         if file.validator:
+            # The pieces of a file come from many requests: all must be of the listed version.
             headers["If-Match"] = f'"{file.validator}"'
         return Request(url, headers, file.validator or None)
 
     def digest(self, file: RemoteFile, headers: Mapping[str, str] | None) -> Digest | None:
-        """Return what an object must add up to, as the headers of a GET or HEAD and its ETag say."""
+        """Return an object's digest from its ETag and the headers of an answer; sends a HEAD if those do not tell."""
         if not file.size:
-            # No bytes, no doubt: an ETag that is not the MD5 of nothing is an encrypted object's.
+            # There are no bytes to doubt: an ETag other than the MD5 of no bytes is that of an encrypted object.
             return file.digest if file.digest == _NOTHING else None
         if headers is None or "Content-Range" in headers:
-            headers = self._head(file)  # an answer with a range has no checksum of the whole
+            headers = self._head(file)  # an answer to a range has no checksum of the whole object
         return checksum(headers) or self._parts_digest(file, headers) or (None if is_opaque(headers) else file.digest)
 
     def _head(self, file: RemoteFile, part: int | None = None) -> Mapping[str, str]:
         return self._api.head(file.origin, f"{file.path} of {self._source.uri}", part=part)
 
     def _parts_digest(self, file: RemoteFile, headers: Mapping[str, str]) -> Digest | None:
-        """Return the digest over parts; certain when the store confirms the first part and the last."""
+        """Return a digest over parts. It is certain if the store confirms the sizes of the first and the last part."""
         found = composite(headers) or (None if is_opaque(headers) else multipart(file.validator))
         if found is None:
             return None
@@ -117,11 +120,11 @@ class S3Origin:
             headers = self._head(file, number)
         except StorageError:
             return None
-        # A store that does not know parts answers with the whole object.
+        # A store that ignores `partNumber` answers with the whole object.
         return _length(headers, file) if headers.get("x-amz-mp-parts-count") else None
 
     def refresh(self, file: RemoteFile) -> RemoteFile:
-        """Return what an object is by now."""
+        """Return the current state of an object."""
         headers = self._head(file)
         etag = headers.get("etag", "").strip('"')
         return RemoteFile(file.path, _length(headers, file), etag, file.origin, etag_digest(etag))
@@ -129,9 +132,9 @@ class S3Origin:
     def explain(
         self, file: RemoteFile, status: int, headers: Mapping[str, str], body: bytes
     ) -> tuple[StorageError, bool]:
-        """Return the error that the store's answer means, and whether a new signature may help."""
+        """Return the error for an answer of the store, and whether a new signature may help."""
         error, code = error_of(f"{file.path} of {self._source.uri}", status, headers, body)
-        # The listing was not refused: keys may have been rotated since, or a proxy was out of step.
+        # The listing was allowed, so a refusal may be temporary: keys were rotated since, or a proxy is not up to date.
         return error, status == HTTPStatus.FORBIDDEN or code in _EXPIRED
 
 

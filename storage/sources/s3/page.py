@@ -1,4 +1,4 @@
-"""One page of ListObjectsV2, read as it comes: what a page takes in memory is its rows."""
+"""One page of ListObjectsV2, parsed by events: its memory depends on the rows kept, not on the bytes sent (ADR 17)."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ __all__ = ["Page", "Row", "read_page"]
 
 _ROOT: Final = "ListBucketResult"
 _ROW: Final = "Contents"
-# Of the root, and of rows.
+# The fields that are read, of the root and of rows.
 _FIELDS: Final = frozenset(("EncodingType", "IsTruncated", "NextContinuationToken"))
 _ROW_FIELDS: Final = frozenset(("Key", "Size", "ETag"))
 _MAX_DEPTH: Final = 8
-# 1,000 rows have 10,000 of them; each costs time, whatever it is.
+# A usual page of 1,000 rows has 10,000 elements. Any element takes time to parse.
 _MAX_ELEMENTS: Final = 200_000
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of a listing."""
+    """One object of a listing."""
 
     key: str
     size: int
@@ -37,7 +37,7 @@ class Page:
     Attributes:
         rows: Its objects.
         goes_on: Whether there are more pages.
-        token: What to ask for the next one with.
+        token: The continuation token for the next page.
     """
 
     rows: tuple[Row, ...]
@@ -46,11 +46,11 @@ class Page:
 
 
 def read_page(body: bytes | bytearray, what: str) -> Page:
-    """Read a page.
+    """Parse a page.
 
     Raises:
-        NetworkError: It is none.
-        MemoryError: There is no memory left for it.
+        NetworkError: The body is not a listing, for example the login page of a proxy.
+        MemoryError: The parser ran out of memory.
     """
     reader = _Reader()
     try:
@@ -78,7 +78,7 @@ def _row(fields: dict[str, str]) -> Row:
 
 
 class _Reader:
-    """Takes the fields that matter out of the XML, whatever namespace it is in."""
+    """Collects the needed fields of the XML. It ignores namespaces: stores use different ones."""
 
     def __init__(self) -> None:
         self.fields: dict[str, str] = {}
@@ -91,6 +91,7 @@ class _Reader:
     def read(self, body: bytes | bytearray) -> None:
         parser = expat.ParserCreate(namespace_separator=" ")
         parser.buffer_text = True
+        # A document type can define entities that expand to any size.
         parser.StartDoctypeDeclHandler = self._refuse
         parser.StartElementHandler = self._start
         parser.EndElementHandler = self._end
@@ -125,7 +126,7 @@ class _Reader:
         self._path.pop()
 
     def _target(self, name: str) -> dict[str, str] | None:
-        """Return where the text of the current element goes, if anywhere."""
+        """Return the dict for the text of the current element; `None` if the text is not needed."""
         if len(self._path) == 2 and name in _FIELDS:
             return self.fields
         if len(self._path) == 3 and self._path[1] == _ROW and name in _ROW_FIELDS:

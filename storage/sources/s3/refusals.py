@@ -1,4 +1,4 @@
-"""What an object store's refusals mean."""
+"""The meaning of an object store's refusals."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ _HINTS: Final[Mapping[str, str]] = {
 
 
 def error_of(what: str, status: int, headers: Mapping[str, str], body: bytes) -> tuple[StorageError, str]:
-    """Return the error that an answer stands for, and the store's own code of it."""
+    """Return the error for an answer, and the store's own error code (or the status, if there is none)."""
+    # A pattern, not an XML parser: the body may be cut off. A HEAD has no body, so the status must do.
     match = re.search(rb"<Code>(\w{1,64})</Code>", body)
     code = match[1].decode() if match else str(status)
     if code in _MISSING or status == HTTPStatus.NOT_FOUND:

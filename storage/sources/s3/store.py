@@ -1,8 +1,8 @@
-"""Where a bucket is, and who asks: its address, its region, and signatures.
+"""A bucket's address, region and signatures.
 
-The AWS default chain (IRSA, profiles, instance roles) and the addresses of AWS itself are botocore's business.
-Where the configuration has keys and an endpoint, as in the pods of Kthena, neither is needed, and botocore's
-session and client, 100 ms and 20 MB, are not made.
+botocore knows the AWS default chain (IRSA, profiles, instance roles) and AWS's own addresses. If the configuration has
+keys and an endpoint, as in Kthena's pods, neither is needed. botocore's session and client, which take 100 ms and
+20 MB, are then not created (docs/adr/0012).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Store", "find_store"]
 
 _DEFAULT_REGION: Final = "us-east-1"
+# A label of a host name.
 _LABEL: Final = re.compile(r"[a-z0-9][a-z0-9-]*[a-z0-9]")
 _CREDENTIAL_ERRORS: Final = (
     "NoCredentialsError",
@@ -50,23 +51,23 @@ class _Keys(NamedTuple):
 
 
 class Store:
-    """A bucket at its address.
+    """A bucket at its address, with what is needed to sign requests.
 
     Attributes:
-        region: What requests are signed for.
-        named: Whether somebody named the endpoint: then it is the one that is meant, whatever it says.
+        region: The region in signatures.
+        named: Whether the endpoint was configured. Then the store's hints at other regions are ignored.
     """
 
     def __init__(
         self, address: Callable[[str], str], region: str, keys: Callable[[], Any] | None, *, named: bool
     ) -> None:
-        """Take what was found.
+        """Combine what `find_store` found.
 
         Args:
-            address: Returns the URL before a key for a region.
-            region: What requests are signed for.
-            keys: Returns the credentials of the moment: some rotate. `None` for requests without a signature.
-            named: Whether somebody named the endpoint.
+            address: Returns the bucket's URL in a region, with a trailing slash.
+            region: The region in signatures.
+            keys: Returns the current credentials, which may rotate; `None` for unsigned requests.
+            named: Whether the endpoint was configured.
         """
         self._address = address
         self._keys = keys
@@ -75,19 +76,19 @@ class Store:
         self._base = address(region)
 
     def url(self, path: str = "", query: str = "") -> str:
-        """Return the URL of a quoted key, or without one that of the bucket."""
+        """Return the URL of a key (`path`, percent-encoded), or of the bucket."""
         root = self._base if path or urlsplit(self._base).path == "/" else self._base.removesuffix("/")
         return f"{root}{path}" + (f"?{query}" if query else "")
 
     def move(self, region: str) -> None:
-        """Ask in another region from now on."""
+        """Use another AWS region from now on."""
         self.region, self._base = region, self._address(region)
 
     def sign(self, method: str, url: str, headers: Mapping[str, str]) -> dict[str, str]:
-        """Return headers with a signature of them; every x-amz header must be in it.
+        """Return the headers with a signature. All x-amz headers must be passed, because S3 requires them to be signed.
 
         Raises:
-            CredentialsError: There are none any more.
+            CredentialsError: The credentials cannot be renewed.
         """
         if self._keys is None:
             return dict(headers)
@@ -98,16 +99,17 @@ class Store:
 
 
 def find_store(source: S3Source, config: Config) -> Store:
-    """Find out where a bucket is and with which credentials to ask.
+    """Find a bucket's address, region and credentials.
 
     Raises:
-        CredentialsError: There are none, and anonymous access was not asked for.
+        CredentialsError: There are none, and anonymous access was not requested.
     """
     with plain_errors(source.uri):
         session = None if _says_all(config) else _session()
         keys = _find_keys(source, config, session)
         region = config.region or (session and session.get_config_variable("region")) or _DEFAULT_REGION
         endpoint = config.endpoint or (session and session.get_config_variable("endpoint_url"))
+        # OBS uses virtual-hosted addresses.
         style = config.addressing_style or ("virtual" if source.scheme == "obs" else _profile_style(session))
         if endpoint:
             base = _address(endpoint, source.bucket, virtual=style == "virtual")
@@ -116,7 +118,7 @@ def find_store(source: S3Source, config: Config) -> Store:
 
 
 def _says_all(config: Config) -> bool:
-    """Whether nothing is left for AWS's own variables and files to say."""
+    """Whether the configuration says everything, so that AWS's own variables and files are not needed."""
     keys = config.anonymous or config.access_key or not config.ambient
     file = Path(os.environ.get("AWS_CONFIG_FILE") or "~/.aws/config").expanduser()
     return bool(keys and config.endpoint and (config.region or not file.exists()))
@@ -136,7 +138,7 @@ def _find_keys(source: S3Source, config: Config, session: Any) -> Callable[[], A
         keys = _Keys(config.access_key.reveal(), config.secret_key.reveal(), token)
         return lambda: keys
     if not config.ambient:
-        return None  # a stranger's endpoint: none of ours go there
+        return None  # a caller's endpoint: the pod's credentials must not go there
     found = session.get_credentials()
     if found is None:
         raise CredentialsError(
@@ -153,7 +155,7 @@ def _profile_style(session: Any) -> str | None:
 
 
 def _address(endpoint: str, bucket: str, *, virtual: bool) -> str:
-    """Return the address of keys: the bucket as a host where that is wanted and can be, else as a folder."""
+    """Return the bucket's URL: as a host name if that is wanted and possible, otherwise as a path."""
     parts = urlsplit(endpoint)
     if virtual and not _is_number(parts.hostname or "") and _can_be_host(bucket, dots=parts.scheme == "http"):
         return f"{parts.scheme}://{bucket}.{parts.netloc}{parts.path.rstrip('/')}/"
@@ -161,7 +163,7 @@ def _address(endpoint: str, bucket: str, *, virtual: bool) -> str:
 
 
 def _can_be_host(bucket: str, *, dots: bool) -> bool:
-    # A certificate for *.domain does not hold for two labels.
+    # A certificate for *.domain does not cover a bucket name with dots, which is several labels.
     labels = bucket.split(".")
     return (dots or len(labels) == 1) and all(map(_LABEL.fullmatch, labels))
 
@@ -175,15 +177,15 @@ def _is_number(host: str) -> bool:
 
 
 def _amazon_address(session: Any, bucket: str, style: str | None, region: str) -> str:
-    """Return the address of keys in AWS, at the endpoint that a client of botocore has in that region."""
-    # With keys, though of nobody, it does not look for any.
+    """Return the bucket's URL in AWS, at botocore's endpoint for the region."""
+    # With placeholder keys, botocore does not search for credentials.
     client = session.create_client("s3", region_name=region, aws_access_key_id="-", aws_secret_access_key="-")  # noqa: S106 - no password
     return _address(client.meta.endpoint_url, bucket, virtual=style != "path")
 
 
 @contextmanager
 def plain_errors(what: str) -> Iterator[None]:
-    """Say in our own words what botocore raises within."""
+    """Convert botocore's exceptions into our own errors."""
     from botocore import exceptions
 
     try:
@@ -197,5 +199,5 @@ def plain_errors(what: str) -> Iterator[None]:
 
 
 def _text(error: Exception) -> str:
-    """Return an error's text without the query of its URLs: they may be signed."""
+    """Return an error's text without the queries of URLs, which may hold signatures."""
     return re.sub(r"https?://\S+", lambda match: urlsplit(match[0])._replace(query="").geturl(), str(error))
