@@ -153,7 +153,7 @@ class Subscriber:
         socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, LONGEST_RECONNECT_MS)
         socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
-        # Subscribe to all topics, and filter in `_drain`. With ZeroMQ's own filter, a wrong topic would look like silence.
+        # Subscribe to all topics, and filter in `_drain`: with ZeroMQ's own filter, a wrong topic looks like silence.
         socket.setsockopt(zmq.SUBSCRIBE, b"")
 
     def _patience(self, link: Link) -> int | None:
