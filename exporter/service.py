@@ -103,7 +103,7 @@ class Service:
 
 
 def build(settings: Settings) -> Service:
-    """Build the object graph and bind the port; nothing is started or served yet.
+    """Build the object graph and bind the port; the parts are not started, and nothing is served yet.
 
     Raises:
         ConfigError: The settings contradict each other, or a file that they name cannot be used.

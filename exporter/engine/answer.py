@@ -67,6 +67,7 @@ class Answer(StrictResponse):
         if self.headers:
             return
         version, status, reason = self._read_head()
+        # `StrictResponse` bounds the number of interim answers.
         while status in _INTERIM:
             version, status, reason = self._read_head()
         if not version.startswith("HTTP/1."):

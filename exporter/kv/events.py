@@ -179,7 +179,7 @@ def _client(url: str) -> redis.Redis:
             socket_connect_timeout=CONNECT_SECONDS,
             socket_timeout=ANSWER_SECONDS,
             socket_keepalive=True,
-            retry=Retry(NoBackoff(), 0),
+            retry=Retry(NoBackoff(), 0),  # the pump retries, with its own back-off
             protocol=2,  # RESP 3 costs a round trip for each connection and needs Redis 6
             parser_class=BoundedParser,
         )

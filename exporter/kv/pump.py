@@ -82,7 +82,7 @@ class PumpObserver(Protocol):
         """One of `OPERATIONS` failed for one of `REASONS`."""
 
     def resynced(self, *, reason: str) -> None:
-        """A resync began, for one of `RESYNCS`: every field is written again."""
+        """A resync for one of `RESYNCS`: every field is marked and will be written again."""
 
 
 class Pump:
@@ -145,6 +145,7 @@ class Pump:
     def stop(self, seconds: float) -> None:
         """Ask the thread to remove this pod's fields from Redis and to end within `seconds`."""
         self._deadline = self._clock() + seconds
+        # An empty ledger makes every field of this pod a removal, which the thread handles like any other change.
         self._ledger.close()
         self._stopping.set()
         self._ledger.wake()

@@ -2,7 +2,7 @@
 
     request      ["", start]                      start: 8 bytes, big-endian
     reply        ["", topic, seq, payload]        vLLM 0.26 on, SGLang 0.5.22 on
-                 ["", seq, payload]               before
+                 ["", seq, payload]               earlier versions
     end          ["", "", ff x 8, ""]  or  ["", ff x 8, ""]
 
 The engine keeps a limited number of batches. If the requested ones are no longer

@@ -52,7 +52,7 @@ class StreamObserver(Protocol):
         """A run of messages was applied."""
 
     def resynced(self, *, reason: str) -> None:
-        """The rank's part of the ledger was cleared, because the engine restarted."""
+        """The engine restarted: the rank's part of the ledger is cleared."""
 
 
 class Replays(Protocol):

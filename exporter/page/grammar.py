@@ -191,7 +191,7 @@ def mend(raw: bytes, repairs: dict[str, int]) -> bytes:
 
 
 def _mend_lines(raw: bytes, kind: Repair, repairs: dict[str, int], mended: Callable[[bytes], bytes]) -> bytes:
-    """Apply `mended` to each line, and count the lines that it changed; return `raw` itself if it changed none."""
+    """Apply the repair `mended` to each line, and count the lines that it changed; return `raw` if there is none."""
     times, text = 0, BytesIO()
     for start, end in slabs(raw):
         before = raw[start:end].split(b"\n")

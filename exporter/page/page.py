@@ -202,7 +202,7 @@ class Page:
         start, end = self._starts[(position := self.shape.positions[name])], self._starts[position + 1]
         while self.raw.startswith(b"#", start, end):
             start = self.raw.index(b"\n", start) + 1
-        # Most families have samples only, and then need not be split into lines.
+        # Most families have only samples behind their headers, and then need not be split into lines.
         bare = self.raw.count(b"\n", start, end) == self.shape.families[position].samples
         for span in slabs(self.raw, start, end):
             block = self.raw[slice(*span)]

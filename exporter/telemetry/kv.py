@@ -184,7 +184,7 @@ class KvTelemetry:
 
 
 def enabled_family(*, enabled: bool) -> TextFamily:
-    """Return the family that every runtime has, whether or not Redis is configured.
+    """Return the family that every runtime exports, whether or not Redis is configured.
 
     kthena_runtime_kv_enabled 1.0
     """
