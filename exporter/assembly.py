@@ -1,7 +1,7 @@
-"""What the composition root puts together besides metrics: KV events, downloads, adapters.
+"""The parts of the runtime besides metrics: KV events, downloads and LoRA adapters.
 
-Each part brings its routes, its metrics, its line in `/ready`, and what has to
-be started and stopped.
+Each part contributes its routes, its metrics, its entry in `/ready`, and the
+objects that the service starts and stops.
 """
 
 from __future__ import annotations
@@ -42,38 +42,41 @@ if TYPE_CHECKING:
 
 __all__ = ["Finding", "Part", "Parts", "assemble", "secret"]
 
-# The service waits for all parts together for little longer (`exporter.service`).
+# The service waits only slightly longer, for all parts together (`exporter.service`).
 _STOP_SECONDS: Final = 3.0
 
 
 class Finding(NamedTuple):
-    """How something fares: `ok`, `off`, `waiting` or `failing`, and why."""
+    """One entry of `/ready`: the status (`ok`, `off`, `waiting` or `failing`), and a sentence for people."""
 
     status: str
     detail: str
 
 
 class Part(Protocol):
-    """Something that works beside the server."""
+    """Something that runs in threads or processes of its own, next to the HTTP server.
+
+    The service calls `start` in order, and `stop` and `join` in reverse order.
+    """
 
     def start(self) -> None:
-        """Begin."""
+        """Start the part's threads."""
 
     def stop(self) -> None:
-        """Ask it to end."""
+        """Request the end without waiting for it; the service gives this call half a second."""
 
     def join(self) -> None:
-        """Wait for its end, some seconds at most."""
+        """Wait for the end; the service gives up after a few seconds, because an engine or a volume may hang."""
 
 
 @dataclass(slots=True)
 class Parts:
-    """All of them.
+    """The contributions of all parts.
 
     Attributes:
-        resources: Falcon resources by route.
-        checks: Their lines in `/ready`.
-        running: What is started and stopped, in order.
+        resources: Falcon resources by route template.
+        checks: Functions that return entries of `/ready`, by name.
+        running: The parts to start and stop, in the order of starting.
     """
 
     resources: dict[str, Any] = field(default_factory=dict)
@@ -81,20 +84,26 @@ class Parts:
     running: list[Part] = field(default_factory=list)
 
     def findings(self) -> dict[str, Check]:
-        """Return how everything fares."""
+        """Return the entries of `/ready` of all parts."""
         return dict(chain.from_iterable(check().items() for check in self.checks))
 
 
 def assemble(settings: Settings, telemetry: Telemetry, budget: Budget) -> Parts:
-    """Build all parts, whose slow requests take their places from `budget`; nothing is started yet.
+    """Build all parts; nothing is started yet.
+
+    Args:
+        settings: The configuration.
+        telemetry: Exports the metrics of each part.
+        budget: The places for slow requests, such as loads.
 
     Raises:
-        ConfigError: The settings do not fit together.
+        ConfigError: The settings contradict each other, or a file that they name cannot be used.
     """
     parts = Parts()
     _add_kv(parts, settings, telemetry)
     supervisor = _add_downloads(parts, settings, telemetry)
     manager = _add_lora(parts, settings, telemetry, supervisor, budget)
+    # A download must not touch the files of a loaded adapter: the engine would crash.
     holds = manager.holds if manager else lambda _: False
     parts.resources["/v1/download_model"] = DownloadModelResource(
         supervisor, settings.storage, holds, budget, replace=settings.download_replace
@@ -103,10 +112,10 @@ def assemble(settings: Settings, telemetry: Telemetry, budget: Budget) -> Parts:
 
 
 def secret(path: Path | None, flag: str) -> SecretFile | None:
-    """Return a secret file, if there is one.
+    """Return the secret file at `path`, read once, or `None` without a path; its thread runs already.
 
     Raises:
-        ConfigError: It cannot be read.
+        ConfigError: The file cannot be read, or not in time; the message names `flag`.
     """
     if path is None:
         return None
@@ -125,7 +134,7 @@ def _add_kv(parts: Parts, settings: Settings, telemetry: Telemetry) -> None:
             detail = f"not for engine {settings.engine}: it is known for {', '.join(KV_ENGINES)}"
         parts.checks.append(lambda: {"kv_events": Finding("off", detail)})
         return
-    # Imported here: ZeroMQ and redis-py cost 13 MB that most pods do not need.
+    # Imported here: ZeroMQ and redis-py cost 13 MB of memory that most pods do not need.
     from exporter.kv import events as kv_events
 
     options = kv_events.KvOptions(
@@ -151,39 +160,35 @@ def _add_kv(parts: Parts, settings: Settings, telemetry: Telemetry) -> None:
 
 
 class _Measuring:
-    """The measurement of the volumes as a part."""
+    """Measures the volumes of the write roots while the runtime runs; adapts `Volumes` to `Part`."""
 
     def __init__(self, volumes: Volumes, write_roots: tuple[str, ...]) -> None:
         self._volumes = volumes
         self._write_roots = write_roots
 
     def start(self) -> None:
-        """Measure the write roots."""
         self._volumes.follow(self._write_roots)
 
     def stop(self) -> None:
-        """Measure no more."""
         self._volumes.follow(())
 
     def join(self) -> None:
-        """Wait for volumes that answer."""
         self._volumes.join()
 
 
 class _Downloads:
-    """The supervisor as a part."""
+    """Ends the download workers with the runtime; adapts `Supervisor` to `Part`."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
 
     def start(self) -> None:
-        """Nothing runs before it is asked for."""
+        """Do nothing: a worker starts with its download."""
 
     def stop(self) -> None:
-        """`join` does it all."""
+        """Do nothing: `join` both asks the workers to end and waits for them."""
 
     def join(self) -> None:
-        """End the workers."""
         self._supervisor.stop(_STOP_SECONDS)
 
 
@@ -205,30 +210,32 @@ def _add_downloads(parts: Parts, settings: Settings, telemetry: Telemetry) -> Su
 
 
 class _Lora:
-    """The manager and the Model file as a part."""
+    """Runs the adapters' manager, and the follower of the Model file if there is one; adapts both to `Part`."""
 
     def __init__(self, manager: Manager, source: ModelSource | None) -> None:
         self._manager = manager
         self._source = source
 
     def start(self) -> None:
-        """Take up what was wanted, then what the Model wants."""
+        # The manager first: it restores the desired set of the state directory, which the Model then changes.
         self._manager.start()
         if self._source:
             self._source.start()
 
     def stop(self) -> None:
-        """Begin nothing more."""
         if self._source:
             self._source.stop()
         self._manager.stop()
 
     def join(self) -> None:
-        """Wait for what is under way, but not for long: the engine may hang."""
+        # A load may be in flight at an engine that hangs, so the wait is short.
         self._manager.join(1.0)
 
     def findings(self) -> dict[str, Finding]:
-        """Return whether the Model's adapters are loaded, and what is known of the others."""
+        """Return the entry `lora` of `/ready`.
+
+        An adapter of the Model that is not loaded is `failing`; one that a client asked for is `waiting`.
+        """
         if self._source and self._source.problem:
             return {"lora": Finding("failing", self._source.problem)}
         missing = [one for one in self._manager.managed() if one.state is not State.LOADED]
@@ -287,7 +294,7 @@ def _add_lora(
 
 
 def _check_model_config(path: Path) -> None:
-    """Refuse what can never be a Model file; one that is not there yet may come."""
+    """Refuse a path that can never be a Model file, such as a directory; the file need not exist yet."""
     try:
         in_time(partial(check_regular, path))
     except OSError as error:

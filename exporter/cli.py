@@ -1,6 +1,6 @@
 """The command line: flags and environment in, exit code out.
 
-Exit codes: 0 ended on a signal, 1 cannot run (port in use), 2 bad usage.
+Exit codes: 0 after SIGTERM or SIGINT, 1 if the runtime cannot run (port in use), 2 for a usage error.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ EXIT_USAGE: Final = 2
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Make the parser from the table of options."""
+    """Build the parser from `exporter.options.OPTIONS`; it returns texts, which `exporter.settings` parses."""
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="The sidecar beside an LLM inference engine: its metrics under one set of names.",
@@ -56,17 +56,25 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
-    """Run the runtime until a signal ends it; return the exit code."""
+    """Run the runtime until SIGTERM or SIGINT, and return the exit code.
+
+    Args:
+        argv: The arguments without the program's name; `sys.argv[1:]` when `None`.
+        environ: The environment; `os.environ` when `None`.
+    """
+    # Until the service installs its own handlers, a signal ends the process with code 0. Without a handler,
+    # process 1 of a container ignores SIGTERM.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end_at_once)
     try:
         settings = resolve(_flags(build_parser(), argv), os.environ if environ is None else environ)
-        # Imported here so that --help, --version and mistakes answer at once.
+        # Imported here, so that --help, --version and usage errors need not wait for these imports.
         from exporter.memory import use_one_heap
         from exporter.service import ServiceError, run
     except ConfigError as error:
         return _fail(str(error), EXIT_USAGE)
     try:
+        # Before other threads start, because they would get heaps of their own.
         use_one_heap()
         run(settings)
     except ConfigError as error:
@@ -77,11 +85,15 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
 
 
 def _flags(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> dict[str, Any]:
-    """Return the texts of the flags by option; say what is wrong in one line, as for any other bad value."""
+    """Return the texts of the flags by option name.
+
+    Raises:
+        ConfigError: The flags cannot be parsed. argparse itself would print its whole usage text.
+    """
     try:
         found, unknown = parser.parse_known_args(argv)
     except argparse.ArgumentError as error:
-        # The two mistakes that argparse finds here; its own words for the second are hard to understand.
+        # argparse finds only these two errors here, and its own message for the second is hard to understand.
         valued = any("/".join(option.flags) == error.argument_name for option in OPTIONS if option.metavar)
         message = f"{error.argument_name} needs a value" if valued else f"{error.argument_name} takes no value"
         raise ConfigError(message) from None
@@ -91,7 +103,7 @@ def _flags(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> dict[
 
 
 def _unknown(arguments: Sequence[str]) -> str:
-    """Name the unknown flags, but nothing that may be the value of one: it may be a secret."""
+    """Return a message with the unknown flags, but without their values, which may be secrets."""
     known = {"--help", "--version", *(flag for option in OPTIONS for flag in option.flags)}
     flags = [argument.partition("=")[0] for argument in arguments if argument.startswith("-")]
     if not flags:
@@ -100,7 +112,7 @@ def _unknown(arguments: Sequence[str]) -> str:
 
 
 def _end_at_once(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - a signal handler's signature
-    """End before anything was begun; the service has handlers of its own."""
+    """End with code 0: nothing has started yet. The service installs its own handlers later."""
     raise SystemExit(0)
 
 

@@ -1,4 +1,11 @@
-"""Logging: one line an event, as text or as JSON, without control characters."""
+"""Logging: one line per event, as text or JSON, without control characters.
+
+    2026-01-15T09:30:14.031Z WARNING exporter.engine.news: engine metrics unavailable: refused: ...
+    {"time": "2026-01-15T09:30:14.031Z", "level": "warning", "logger": "exporter.engine.news", "message": "..."}
+
+Control characters are escaped, so an engine or a client cannot forge lines or
+send sequences to a terminal.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +23,7 @@ _TEXT: Final = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
 class _JsonFormatter(logging.Formatter):
-    """`{"time": ..., "level": ..., "logger": ..., "message": ...}` on one line."""
+    """Formats a record as one line of JSON: `time`, `level`, `logger`, `message`, and `exception` if there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry = {
@@ -31,6 +38,7 @@ class _JsonFormatter(logging.Formatter):
 
 
 class _TextFormatter(logging.Formatter):
+    # Only a traceback may have several lines: the formatter adds it after `formatMessage`.
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own
         return printable(super().formatMessage(record))
 
@@ -42,11 +50,11 @@ class _TextFormatter(logging.Formatter):
 
 
 def configure(*, form: str, level: str) -> None:
-    """Send the log to standard error, from `level` up, as `text` or `json`."""
+    """Send records of at least `level` to standard error, as `text` or `json`; replaces earlier handlers."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter() if form == "json" else _TextFormatter(_TEXT))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # A full queue for a moment is no news; requests are counted in a metric.
+    # Waitress warns whenever a request waits for a thread. Requests are counted in a metric instead.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
 
 

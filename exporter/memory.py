@@ -1,7 +1,7 @@
-"""Memory: one heap for all threads, so that what one took can be used by the next.
+"""Settings of glibc's allocator: one heap for all threads, and free memory back to the system.
 
-glibc gives each thread a heap of its own and keeps there what was freed. Eight
-threads that took turns at a page of 20 MB kept 385 MB; with one heap it is 103 MB.
+glibc gives threads heaps of their own and keeps freed memory in them. Eight threads
+that read a page of 20 MB in turn kept 385 MB; with one heap, they keep 103 MB.
 """
 
 from __future__ import annotations
@@ -16,12 +16,18 @@ _M_ARENA_MAX: Final = -8
 
 
 def use_one_heap() -> None:
-    """Set it for this process, before other threads start; does nothing where the C library has no such thing."""
+    """Let all threads of this process share one heap; call before the first thread starts.
+
+    It has no effect with a C library other than glibc.
+    """
     with suppress(AttributeError, OSError):
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def give_back() -> None:
-    """Return what is free to the system: a burst of KV events leaves up to 30 MB between what stays."""
+    """Return free memory to the system; a burst of KV events leaves up to 30 MB of it between live objects.
+
+    It has no effect with a C library other than glibc.
+    """
     with suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)

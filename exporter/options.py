@@ -1,4 +1,8 @@
-"""One table of flags and variables: how each is called, what it means, and how its text is parsed."""
+"""The table of all flags and environment variables: names, default, help, and the parser of the value.
+
+`exporter.cli` builds the command line from it, `exporter.settings` reads the values,
+and the docs are tested against it.
+"""
 
 from __future__ import annotations
 
@@ -23,17 +27,17 @@ class Option:
     """One row of the table.
 
     Attributes:
-        name: The field of `Settings` it fills.
-        flags: Its flags, long one last; none for what only a variable sets.
+        name: The field of `Settings` that it fills.
+        flags: The flags, the long one last; empty for an option that only a variable sets.
         help: One sentence for `--help` and the docs.
-        parse: Makes the value of a text; raises ValueError with a reason.
+        parse: Parses the text; raises ValueError with the end of a sentence, such as "must be a number".
         default: The default as a text; `None` when there is none.
-        variable: The environment variable that stands in for the flag.
-        older: Variables of older runtimes that stand in for that one.
-        secret: Whether its value must not be shown, not even in an error.
-        repeatable: Whether it may be given several times; its value is a tuple.
-        required: Whether it must be given.
-        metavar: What stands for the value in the help; none for a switch.
+        variable: The environment variable that is used without a flag.
+        required: Whether a value must be given.
+        metavar: The placeholder for the value in the help; `None` for a switch.
+        older: Variables of older runtimes, used when `variable` is not set.
+        secret: Whether the value must not be shown, not even in an error.
+        repeatable: Whether the flag may be given several times; the value is a tuple.
     """
 
     name: str
@@ -50,7 +54,7 @@ class Option:
 
     @property
     def variables(self) -> tuple[str, ...]:
-        """Its variables, the one that wins first."""
+        """All variables of the option, in the order of precedence."""
         return ((self.variable,) if self.variable else ()) + self.older
 
 

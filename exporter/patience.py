@@ -1,4 +1,4 @@
-"""Look at a file or directory at the start: for some seconds, however long its volume hangs."""
+"""Look at a file or directory with a time limit: a system call on a volume that hangs may never return."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _START_SECONDS: Final = 5.0
 
 
 def in_time(look: Callable[[], _Result], seconds: float = _START_SECONDS) -> _Result:
-    """Return what `look` returns, or raise its `OSError`.
+    """Call `look` in a thread, and return its result or raise its `OSError`.
 
     Raises:
-        OSError: It takes longer; then its thread goes on waiting.
+        OSError: From `look`, or a TimeoutError after `seconds`. After a timeout, the thread stays blocked in `look`.
     """
     results: list[_Result] = []
     errors: list[OSError] = []

@@ -1,8 +1,8 @@
-"""A secret in a file, as Kubernetes mounts it: one line of text, read outside of requests.
+"""A secret in a file, as Kubernetes mounts it: one line of text, read outside of requests (docs/adr/0013).
 
-A thread of its own reads the file, each second and when a request needs the
-secret. So a file that hangs (a volume whose server is gone) holds up that
-thread, and a request for a moment, once.
+A thread reads the file every second, and when a request needs the secret. A file
+that hangs (a volume whose server is gone) therefore blocks that thread only. A
+request waits for half a second at most, and not at all while the file is known to hang.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ __all__ = ["SecretFile", "read_secret", "reason"]
 logger: Final = logging.getLogger(__name__)
 
 _INTERVAL_SECONDS: Final = 1.0
-# A file that cannot be read within this time is an error at the start.
+# At the start, a file that is not read within this time is an error.
 _START_SECONDS: Final = 5.0
-# For so long a request waits for the file to be read.
+# How long a request waits until the file has been read.
 _REQUEST_SECONDS: Final = 0.5
-# What was read last counts for this long while the file hangs.
+# While the file hangs, the last secret is valid for this long: a hanging read says nothing about the content.
 _STALE_SECONDS: Final = 10.0
 _END_SECONDS: Final = 0.2
 _MOST_BYTES: Final = 64 * 1024
 
 
 class _Reading(NamedTuple):
-    """What a look at the file brought.
+    """The result of reading the file once.
 
     Attributes:
-        text: Its secret, or the last one that it had.
-        problem: Why it cannot be read, if it cannot.
-        at: When that was.
+        text: The secret; after a failure, the last one that was read.
+        problem: Why the file cannot be read; `None` after a success.
+        at: When it was read, by the monotonic clock.
     """
 
     text: str
@@ -48,7 +48,7 @@ class _Reading(NamedTuple):
 
 
 class SecretFile:
-    """Follows one file; safe for threads."""
+    """The secret in one file, which may change; safe for threads. `repr` shows the path only."""
 
     def __init__(
         self,
@@ -58,22 +58,23 @@ class SecretFile:
         patience: float = _START_SECONDS,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """Read it for the first time.
+        """Start the thread, and wait until it has read the file for the first time.
 
         Args:
             path: The file.
-            read: Returns its secret; may block.
-            patience: Seconds until it must have been read.
+            read: Returns the secret; may block; `read_secret` when `None`.
+            patience: Seconds that the first reading may take.
             clock: A monotonic clock in seconds.
 
         Raises:
-            OSError: It cannot be read, or not in time.
-            ValueError: There is no secret in it.
+            OSError: The file cannot be read, or not within `patience`.
+            ValueError: The file does not contain one line of text.
         """
         self._path = path
         self._read = read or read_secret
         self._clock = clock
         self._changed = Condition()
+        # Numbers of the last reading that began, and of the last that ended.
         self._begun = self._done = 0
         self._is_asked = self._is_stopping = False
         self._is_hanging = self._is_told = False
@@ -90,10 +91,10 @@ class SecretFile:
         return f"SecretFile({str(self._path)!r})"
 
     def current(self) -> str | None:
-        """Return the secret as the file has it now, or `None` if that is not known.
+        """Return the file's current secret, or `None` while it is not known; waits for half a second at most.
 
         It is not known while the file is missing, unreadable, empty or not one
-        line of text. A file that hangs keeps its secret for ten seconds.
+        line of text. While a read hangs, the last secret is valid for ten seconds.
         """
         self._look_again(_REQUEST_SECONDS)
         reading = self._reading
@@ -104,26 +105,27 @@ class SecretFile:
         return None if is_stale or reading.problem else reading.text
 
     def last(self) -> str:
-        """Return the secret as the file has it now, or as it was when it could be read last."""
+        """Return the file's current secret, or the last one that could be read; waits for half a second at most."""
         self._look_again(_REQUEST_SECONDS)
         return self._reading.text
 
     def start(self) -> None:
-        """It works from the beginning."""
+        """Do nothing: the thread runs from `__init__` on, because the start needs the secret."""
 
     def stop(self) -> None:
-        """Read no more."""
+        """Ask the thread to end."""
         with self._changed:
             self._is_stopping = True
             self._changed.notify_all()
 
     def join(self) -> None:
-        """Wait for the thread, but not for a file that hangs."""
+        """Wait for the thread to end, but not for a file that hangs."""
         self._thread.join(_END_SECONDS)
 
     def _look_again(self, patience: float) -> None:
-        """Wait until the file has been read once more; not if it hung the last time."""
+        """Wait until the file has been read again, unless the last reading still hangs."""
         with self._changed:
+            # The reading in flight does not count: it may have begun before the file changed.
             wanted = self._begun + 1
             self._is_asked = True
             self._changed.notify_all()
@@ -146,7 +148,7 @@ class SecretFile:
                 self._changed.notify_all()
 
     def _is_next(self) -> bool:
-        """Wait until it is time to read; return whether it is."""
+        """Wait until the next reading is due; return whether to read, else the thread ends."""
         with self._changed:
             self._changed.wait_for(lambda: self._is_asked or self._is_stopping, _INTERVAL_SECONDS)
             self._is_asked = False
@@ -162,11 +164,11 @@ class SecretFile:
 
 
 def read_secret(path: Path) -> str:
-    """Return the line of text in a regular file.
+    """Return the one line of text in a regular file, without surrounding blanks.
 
     Raises:
-        OSError: It cannot be read.
-        ValueError: There is no such line in it.
+        OSError: The file cannot be read, is too large, or is not a regular file.
+        ValueError: The content is empty, not UTF-8, or not one line of text.
     """
     text = read_regular(path, _MOST_BYTES).decode().strip()
     if not text:
@@ -177,7 +179,7 @@ def read_secret(path: Path) -> str:
 
 
 def reason(problem: OSError | ValueError) -> str:
-    """Return what is wrong, without the secret."""
+    """Return a problem as a phrase without the file's content: a UnicodeError's own text would show bytes of it."""
     if isinstance(problem, UnicodeError):
         return "it is not text in UTF-8"
     return getattr(problem, "strerror", None) or str(problem)

@@ -1,4 +1,4 @@
-"""The composition root: builds the runtime out of settings, starts and ends it."""
+"""The composition root: builds the runtime from its settings, starts it, and stops it in order."""
 
 from __future__ import annotations
 
@@ -49,28 +49,28 @@ __all__ = ["Service", "ServiceError", "build", "run"]
 
 logger: Final = logging.getLogger(__name__)
 
-# Together with the server's own end (`exporter.api.server.DRAIN_SECONDS`) less than ten seconds.
+# With the server's `DRAIN_SECONDS` (`exporter.api.server`), the whole shutdown takes less than ten seconds.
 _STOP_SECONDS: Final = 0.5
 _CLOSE_SECONDS: Final = 4.0
-# From `stop` on, what works beside the server has this long even if the server needs none of it: more than
-# `exporter.kv.events.STOP_SECONDS`, in which this pod's fields are taken out of Redis.
+# From `stop` on, the parts have at least this long, even if the server drains faster. It is more than
+# `exporter.kv.events.STOP_SECONDS`, in which the pump removes this pod's fields from Redis.
 _END_SECONDS: Final = 6.0
 
 
 class ServiceError(Exception):
-    """The runtime cannot run here; the message says what to do."""
+    """The runtime cannot run in this environment; the message says what to do. Exit code 1."""
 
 
 @dataclass(slots=True)
 class Service:
-    """The graph of objects, ready to serve.
+    """The runtime's objects, ready to serve.
 
     Attributes:
-        app: The WSGI application, with all routes.
-        server: Serves it over HTTP until it is stopped.
-        client: The connection to the engine.
-        parts: What works beside the server.
-        stopped_at: When it was asked to end, by the monotonic clock.
+        app: The WSGI application with all routes.
+        server: The HTTP server of the application.
+        client: The HTTP client for the engine's metrics page.
+        parts: Everything that runs next to the server.
+        stopped_at: When `stop` was called, by the monotonic clock.
     """
 
     app: falcon.App[Request, Response]
@@ -80,18 +80,21 @@ class Service:
     stopped_at: float = -inf
 
     def start(self) -> None:
-        """Start what works beside the server."""
+        """Start the parts, in order."""
         for part in self.parts.running:
             part.start()
 
     def stop(self) -> None:
-        """Ask it to end; `close` waits for that."""
+        """Ask the parts to end, in reverse order; `close` waits for them.
+
+        Call it before the server drains: the parts end while the last requests finish.
+        """
         self.stopped_at = monotonic()
         for part in reversed(self.parts.running):
             _in_time(part.stop, _STOP_SECONDS)
 
     def close(self) -> None:
-        """End everything, within some seconds: a part may wait for a disk that hangs."""
+        """Wait for the parts, a few seconds in total: a part may be blocked by a disk that hangs."""
         deadline = max(monotonic() + _CLOSE_SECONDS, self.stopped_at + _END_SECONDS)
         for part in reversed(self.parts.running):
             if not _in_time(part.join, deadline - monotonic()):
@@ -100,11 +103,11 @@ class Service:
 
 
 def build(settings: Settings) -> Service:
-    """Build everything; the port is bound, nothing is served yet.
+    """Build the object graph and bind the port; the parts are not started, and nothing is served yet.
 
     Raises:
-        ConfigError: The settings do not fit together.
-        ServiceError: The port cannot be had.
+        ConfigError: The settings contradict each other, or a file that they name cannot be used.
+        ServiceError: The port cannot be bound.
     """
     try:
         rules = load_rules(settings.engine, settings.metric_rules)
@@ -118,6 +121,7 @@ def build(settings: Settings) -> Service:
         headers={LOOP_HEADER: instance, "User-Agent": f"kthena-runtime/{__version__}"},
     )
     telemetry = Telemetry(settings.engine, ROUTES)
+    # ADR 18: all pages in memory share twice the limit of one page.
     room = Room(max(2 * settings.max_scrape_bytes, LEAST_ROOM))
     collector = EngineCollector(
         client.fetch, rules, budget=settings.request_timeout, limit=settings.max_scrape_bytes, room=room,
@@ -143,6 +147,7 @@ def build(settings: Settings) -> Service:
     }
     listener = _listen(settings)
     port = listener.getsockname()[1]
+    # The port is known only now: with --port 0, the system chooses it.
     if points_back(settings.engine_base_url, settings.host, port):
         listener.close()
         message = (
@@ -159,16 +164,16 @@ def build(settings: Settings) -> Service:
 
 
 def run(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; then finish what is short and return.
+    """Serve until SIGTERM or SIGINT, let short requests finish, and return.
 
     Raises:
-        ConfigError: The settings do not fit together.
-        ServiceError: The port cannot be had.
+        ConfigError: The settings contradict each other, or a file that they name cannot be used.
+        ServiceError: The port cannot be bound.
     """
     logs.configure(form=settings.log_format, level=settings.log_level)
     for warning in settings.warnings:
         logger.warning("%s", warning)
-    # Before the port is bound: whoever can reach the runtime can also end it cleanly.
+    # Install the handlers before the port is bound: once a client can reach the runtime, a signal ends it cleanly.
     stop = Event()
     _on_end_signals(stop.set)
     with ExitStack() as cleanup:
@@ -176,23 +181,26 @@ def run(settings: Settings) -> None:
         cleanup.callback(service.close)
         _on_end_signals(stop.set, service.server.wake)
         service.start()
-        # What lives now lives on: keep the collector from going over it again and again.
+        # The objects of the start live until the end. Freezing them keeps the garbage collector from visiting them.
         gc.collect()
         gc.freeze()
         logger.info(
             "kthena-runtime %s serves %s for %s at %s", __version__, service.server.url, settings.engine,
             values.shown(settings.engine_metrics_url),
         )  # fmt: skip
+        # A signal between a look at `stop` and the next poll must wake the loop. The Python handler alone may run
+        # too late: only after the poll.
         signal.set_wakeup_fd(service.server.wakeup_fd, warn_on_full_buffer=False)
         service.server.serve(stop)
         signal.set_wakeup_fd(-1)
+        # Stop the parts first: removing this pod's fields from Redis and draining the server then overlap.
         service.stop()
         service.server.drain()
     logger.info("ended")
 
 
 def _in_time(action: Callable[[], object], seconds: float) -> bool:
-    """Do something, and return whether it was done in this time; it goes on if not."""
+    """Run `action` in a thread, and return whether it ended in time; otherwise it continues in the background."""
     thread = Thread(target=action, name="end", daemon=True)
     thread.start()
     thread.join(max(seconds, 0.1))

@@ -1,7 +1,7 @@
-"""Settings: what the flags and variables of `exporter.options` come to, as one frozen value.
+"""Settings: the values of all flags and variables of `exporter.options`, as one frozen object.
 
-A flag wins over its variable, a variable over the default. Variables that are
-set but empty count as not set, as manifests often leave them.
+A flag wins over its variable, and a variable over the default. A variable that is
+set but empty counts as not set, because manifests often contain empty ones.
 """
 
 from __future__ import annotations
@@ -25,52 +25,52 @@ if TYPE_CHECKING:
 
 __all__ = ["KV_ENGINES", "ConfigError", "Settings", "resolve"]
 
-# What a flag was given as; a list for one that may be repeated.
+# The text of a flag; a list for a repeatable one.
 _Text: TypeAlias = str | list[str] | None
 
 
 class ConfigError(ValueError):
-    """A flag or variable cannot be used; the message names it and says what to do."""
+    """A flag or variable cannot be used; the message names it and says what to do. Exit code 2."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All that the process is told from outside.
+    """The configuration of the process.
 
     Attributes:
-        engine: Whose rules are used, lower case, aliases resolved.
+        engine: The engine whose rules are used: lower case, with aliases resolved.
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
         engine_base_url: Scheme and authority of the engine, with a path prefix
             if it has one, without a trailing slash.
         engine_metrics_path: Path of the engine's metrics page.
         pod: This pod, as `name.namespace`.
-        model: The model's name.
-        metric_rules: A file of the user's own rules.
-        request_timeout: Seconds for the engine to answer when a scraper names none.
-        max_scrape_bytes: The largest page that is taken from the engine.
-        raw_metrics: Whether the engine's own families are exported too.
+        model: The name of the base model.
+        metric_rules: A file with the user's own rules for standard metrics.
+        request_timeout: Seconds for the engine to answer when the scraper sends no timeout.
+        max_scrape_bytes: The highest cost of a page in bytes (docs/adr/0018).
+        raw_metrics: Whether the engine's own families are exported, too.
         log_format: `text` or `json`.
         log_level: `debug`, `info`, `warning` or `error`.
-        write_roots: Directories that downloads must lie in; anywhere when empty.
-        stall_timeout: Seconds without a byte after which a download is started again.
-        worker_memory: Bytes that the process of a download may take.
+        write_roots: Directories that confine downloads; no restriction when empty.
+        stall_timeout: Seconds without a byte after which a download's worker is restarted.
+        worker_memory: Memory limit of a download's process, in bytes.
         download_replace: Whether downloads may replace files of another source when a request does not say.
-        worker_nice: How far downloads step back for the other processes of the container.
-        lora_dir: Where adapters go that name no directory.
-        state_dir: Where the desired adapters are kept.
-        model_config: The Model YAML that is followed.
-        backend: Which of its backends.
-        reconcile_interval: Seconds between two looks at the engine's adapters.
-        engine_api_key_file: A file with the engine's key.
-        api_token_file: A file with the token for /v1.
+        worker_nice: The niceness of download workers, 0 to 19.
+        lora_dir: The directory for adapters whose request names none.
+        state_dir: The directory that keeps the desired adapters; without it, a restart forgets them.
+        model_config: The Model YAML file to follow.
+        backend: The backend of the Model to use.
+        reconcile_interval: Seconds between two comparisons of the engine's adapters with the desired ones.
+        engine_api_key_file: The file with the engine's API key.
+        api_token_file: The file with the bearer token for /v1.
         storage: The pod's own credentials and endpoints for downloads.
-        redis_url: Redis for KV events, with credentials; none without Redis.
+        redis_url: Redis for KV events, with credentials; `None` turns KV events off.
         kv_endpoint: ZeroMQ endpoint of the engine's KV events (DP rank 0).
-        kv_topic: What the events' topic must begin with.
+        kv_topic: The required beginning of an event's topic.
         kv_replay_endpoint: ZeroMQ endpoint of the engine's replay socket (DP rank 0).
-        data_parallel_size: How many DP ranks the engine has.
-        kv_max_blocks: How many of the engine's blocks are kept in memory.
+        data_parallel_size: The number of the engine's DP ranks.
+        kv_max_blocks: The highest number of the engine's blocks in memory (docs/adr/0019).
     """
 
     engine: str
@@ -108,12 +108,12 @@ class Settings:
 
     @property
     def engine_metrics_url(self) -> str:
-        """The page that is scraped."""
+        """The URL of the engine's metrics page."""
         return self.engine_base_url + self.engine_metrics_path
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What can be used, and is most likely not what was meant."""
+        """Messages about values that are valid and most likely a mistake; the service logs them."""
         if _NAME_AND_NAMESPACE.fullmatch(self.pod):
             return ()
         return (f"--pod {self.pod!r} has no namespace: give it as name.namespace, by which the router knows pods",)
@@ -126,10 +126,14 @@ _REDIS_PARTS: Final = ("redis_host", "redis_port", "redis_db", "redis_username",
 
 
 def resolve(flags: Mapping[str, _Text], environ: Mapping[str, str]) -> Settings:
-    """Make settings of flags (by option name; `None` when not given) and variables.
+    """Parse flags and variables.
+
+    Args:
+        flags: The flags' texts by option name; `None` for a flag that is not given.
+        environ: The environment variables.
 
     Raises:
-        ConfigError: A value is missing or cannot be used.
+        ConfigError: A value is missing, not valid, or contradicts another one.
     """
     given = {option: _given(option, flags.get(option.name), environ) for option in OPTIONS}
     if missing := [option for option, (_, text) in given.items() if option.required and text is None]:
@@ -139,7 +143,7 @@ def resolve(flags: Mapping[str, _Text], environ: Mapping[str, str]) -> Settings:
     found = {option.name: _value(option, *given[option]) for option in OPTIONS}
     found["engine"] = _engine(found["engine"], found["metric_rules"])
     base, path = found["engine_base_url"], found["engine_metrics_path"]
-    # A base URL may come with the metrics path on it: http://localhost:8000/metrics.
+    # Accept the URL of the metrics page itself as the base URL: http://localhost:8000/metrics.
     if urlsplit(base).path.endswith(path.rstrip("/")):
         found["engine_base_url"] = base.removesuffix(path.rstrip("/")).rstrip("/")
     parts = {name: found.pop(name) for name in _REDIS_PARTS}
@@ -159,7 +163,7 @@ def resolve(flags: Mapping[str, _Text], environ: Mapping[str, str]) -> Settings:
 def _redis_url(
     *, redis_host: str | None, redis_port: int, redis_db: int, redis_username: str | None, redis_password: str | None
 ) -> str | None:
-    """Make a URL of the parts, for those who do not give one."""
+    """Build a Redis URL from the single variables; `None` without a host."""
     if not redis_host:
         return None
     login = f"{quote(redis_username or '', safe='')}:{quote(redis_password, safe='')}@" if redis_password else ""
@@ -168,7 +172,7 @@ def _redis_url(
 
 
 def _given(option: Option, flag: _Text, environ: Mapping[str, str]) -> tuple[str | None, _Text]:
-    """Return where a value comes from, and its text; `None` when there is none."""
+    """Return the flag or variable that gives a value, and the value's text; the text is `None` without a value."""
     variable = next((name for name in option.variables if environ.get(name, "").strip()), None)
     if flag is None and variable:
         return variable, environ[variable].strip()

@@ -1,4 +1,4 @@
-"""What somebody may have meant by a name that is not known."""
+"""Suggestions for misspelled names in error messages."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ __all__ = ["did_you_mean"]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ` (did you mean X?)` for the known name that is most like it, or nothing."""
+    """Return ` (did you mean X?)` for the most similar known name, or an empty text if none is similar."""
     alike = get_close_matches(name, sorted(known), n=1, cutoff=0.65)
     return f" (did you mean {alike[0]}?)" if alike else ""

@@ -1,7 +1,8 @@
-"""Values as people write them in flags and variables: each is parsed, or refused with a reason.
+"""Parsers for the values of flags and environment variables.
 
-Every function takes a text and returns the value, or raises ValueError with
-what it must be: "must be a number from 1 to 8".
+Each takes a text and returns the value. For an invalid text it raises ValueError
+with the end of a sentence: "must be a number from 1 to 8". The caller puts the name
+of the flag in front of it. The message never contains the value, which may be a secret.
 """
 
 from __future__ import annotations
@@ -35,20 +36,20 @@ __all__ = [
 ]
 
 _MAX_PORT: Final = 65535
-# A name, an IPv4 or an IPv6 address; what HTTP clients refuse is not taken here either.
+# A host name, an IPv4 or an IPv6 address. Hosts that HTTP clients refuse are refused here, at the start.
 _HOST: Final = re.compile(r"[\w.-]+|[\da-f.]*:[\da-f:.]*(%[\w.-]+)?", re.ASCII)
-# All before the last @ but a scheme may be a login, and a query may have a token.
+# Everything in front of the last @, except the scheme, may be credentials. A query may contain a token.
 _LOGIN: Final = re.compile(r"\A(\s*[a-z][a-z\d+.-]*://)?.*@", re.IGNORECASE | re.DOTALL)
 _QUERY: Final = re.compile(r"\?.+", re.DOTALL)
 
 
 def shown(value: str) -> str:
-    """Return a value as it may stand in an error: http://***@host/path?***."""
+    """Return a value without credentials, for errors and logs: http://***@host/path?***."""
     return _QUERY.sub("?***", _LOGIN.sub(r"\1***@", value))
 
 
 def text(value: str) -> str:
-    """Return a text that is not blank."""
+    """Return a text without surrounding blanks; it must not be empty."""
     if not value.strip():
         message = "must not be empty"
         raise ValueError(message)
@@ -56,7 +57,7 @@ def text(value: str) -> str:
 
 
 def expanded(value: str) -> str:
-    """Return a text that is not blank and has no variable left in it."""
+    """Return a text without `$(VARIABLE)` references: Kubernetes leaves those in place that it cannot resolve."""
     if "$(" in value:
         message = (
             "has a variable that Kubernetes did not expand: define it in the container's env, "
@@ -90,7 +91,7 @@ _SIZES: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2
 
 
 def size(value: str) -> int:
-    """Return a number of bytes; k, Ki, M, Mi, G and Gi are understood."""
+    """Return a number of bytes above 0; accepts the suffixes k, Ki, M, Mi, G and Gi."""
     match = re.fullmatch(r"(\d+)\s*([kmg]i?)?b?", value.strip().lower())
     size = int(match[1]) * _SIZES[match[2] or ""] if match else 0
     if not size:
@@ -115,7 +116,7 @@ def http_url(value: str) -> str:
 
 
 def _split_url(value: str, form: str) -> SplitResult:
-    """Split a URL; the reason is `form`, because the library's own may have part of the value in it."""
+    """Split a URL; the error is `form`, because the standard library's error may contain a part of the value."""
     try:
         parts = urlsplit(value)
         _ = parts.port
@@ -129,7 +130,7 @@ def _is_host(name: str) -> bool:
 
 
 def _is_resolvable(name: str) -> bool:
-    """Whether a name can be looked up at all: no part of it is empty or longer than 63 characters."""
+    """Tell whether a name can be looked up at all: no part of it is empty or longer than 63 characters."""
     try:
         name.encode("idna")
     except UnicodeError:
@@ -138,7 +139,7 @@ def _is_resolvable(name: str) -> bool:
 
 
 def path(value: str) -> str:
-    """Return a path that begins with a slash."""
+    """Return a URL path that begins with a slash and has no blanks or fragment; it may have a query."""
     if not re.fullmatch(r"/[^\s#]*", value.strip()):
         message = "must be a path that begins with '/', such as /metrics"
         raise ValueError(message)
@@ -146,7 +147,7 @@ def path(value: str) -> str:
 
 
 def directory(value: str) -> str:
-    """Return an absolute directory."""
+    """Return an absolute directory path."""
     if not value.startswith("/") or "\x00" in value:
         message = "must be an absolute directory such as /models"
         raise ValueError(message)
@@ -154,7 +155,7 @@ def directory(value: str) -> str:
 
 
 def one_of(*choices: str) -> Callable[[str], str]:
-    """Return a parser for one of a few words, in any case."""
+    """Return a case-insensitive parser for one of `choices`, which must be lower case."""
 
     def parse(value: str) -> str:
         if value.strip().lower() not in choices:
@@ -166,8 +167,8 @@ def one_of(*choices: str) -> Callable[[str], str]:
 
 
 def redis_port(value: str) -> int:
-    """Return a port, or that of `tcp://host:port`."""
-    # A Service called "redis" sets REDIS_PORT=tcp://10.0.0.1:6379 in every pod of its namespace.
+    """Return a port from 1 to 65535, or the port of `tcp://host:port`."""
+    # Kubernetes sets REDIS_PORT=tcp://10.0.0.1:6379 in every pod of a namespace with a Service called "redis".
     text = value.rpartition(":")[2] if value.startswith("tcp://") else value.strip()
     if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= _MAX_PORT:
         message = f"must be a port from 1 to {_MAX_PORT}"
@@ -184,7 +185,7 @@ def redis_host(value: str) -> str:
 
 
 def redis_url(value: str) -> str:
-    """Return a URL that redis-py understands."""
+    """Return a `redis://`, `rediss://` or `unix://` URL, unchanged; redis-py parses the rest."""
     form = "must be a URL such as redis://host:6379/0 or rediss://user:password@host:6379/0"
     parts = _split_url(value, form)
     if (
@@ -197,7 +198,10 @@ def redis_url(value: str) -> str:
 
 
 def endpoint(value: str) -> str:
-    """Return a ZeroMQ endpoint to connect to; the engine's own spelling for all its addresses is this pod."""
+    """Return a ZeroMQ endpoint to connect to.
+
+    The wildcard hosts of an engine's own `bind` address are replaced by localhost: the engine is in the same pod.
+    """
     found = re.fullmatch(r"(ipc|inproc)://\S+|tcp://(?P<host>[^\s/]+):(?P<port>[0-9]{1,5})", value)
     if not found or not 0 < int(found["port"] or 1) <= _MAX_PORT:
         message = "must be a ZeroMQ endpoint such as tcp://localhost:5557"
@@ -218,7 +222,7 @@ def count(most: int, *, least: int = 1) -> Callable[[str], int]:
 
 
 def number(value: str) -> int:
-    """Return a number from 0 on."""
+    """Return an integer from 0 to 999999."""
     if not re.fullmatch(r"[0-9]{1,6}", value.strip()):
         message = "must be a number from 0 on"
         raise ValueError(message)
@@ -226,11 +230,11 @@ def number(value: str) -> int:
 
 
 def boolean(value: str) -> bool:
-    """Return whether a text means yes."""
+    """Return a boolean: true, yes or 1, and false, no or 0, case-insensitive."""
     yes = ("true", "yes", "1")
     return one_of(*yes, "false", "no", "0")(value) in yes
 
 
 def switch(value: str) -> bool:
-    """Return whether a switch was given."""
+    """Return whether a flag without a value was given; the command line then passes `true`."""
     return value == "true"

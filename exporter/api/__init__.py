@@ -1,1 +1,1 @@
-"""The HTTP side: Falcon resources, one module a subject."""
+"""The HTTP API: Falcon resources, one module per subject, and the Waitress server with its limits for clients."""

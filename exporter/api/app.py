@@ -1,4 +1,4 @@
-"""The WSGI application: its routes, and what happens around each request."""
+"""The WSGI application: its routes, their lanes, and the middleware that counts requests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LANES", "ROUTES", "RequestObserver", "create_app"]
 
-# Every route and the method that it is mostly asked with.
+# Every route, with its usual method. Its counters start at 0 with this method.
 ROUTES: Final = {
     "/": "GET",
     "/metrics": "GET",
@@ -39,7 +39,7 @@ ROUTES: Final = {
     "/v1/downloads/{download}": "GET",
 }
 
-# The lanes of routes; those of Lane.CALLS are left out.
+# The lane of each route, except the routes of Lane.CALLS.
 LANES: Final = {
     "/": Lane.LOOKS,
     "/metrics": Lane.SCRAPES,
@@ -50,7 +50,8 @@ LANES: Final = {
     "/v1/unload_lora_adapter": Lane.WAITS,
     "/v1/download_model": Lane.WAITS,
 }
-# Quick ones need no place; those that wait take one themselves, which depends on the body of the request.
+# Quick requests need no place. Loads, unloads and downloads take one themselves, because only the body says whether
+# the caller waits (docs/adr/0014).
 _WITHOUT: Final = frozenset({Lane.QUICK, Lane.WAITS})
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -58,16 +59,17 @@ _UNMATCHED: Final = "unmatched"
 
 
 class RequestObserver(Protocol):
-    """Told of each request that was answered."""
+    """Observes requests; called from the threads that answer them."""
 
     def answered(self, *, route: str, method: str, status: int, seconds: float) -> None:
-        """Take note of an answer; must not raise."""
+        """Note an answer; `route` is a template or `unmatched`. Must not raise."""
 
 
 class _Observe:
-    """Counts requests by route template: raw paths would be without bound.
+    """Falcon middleware that reports requests by route template: the number of raw paths is unbounded.
 
-    A method that HTTP does not have, such as WEBSOCKET, is refused before any middleware, and took no time.
+    Falcon refuses a method that HTTP does not have, such as WEBSOCKET, before `process_request`. Such a request has
+    no start time, and is reported with 0 seconds.
     """
 
     def __init__(self, observer: RequestObserver) -> None:
@@ -88,12 +90,12 @@ class _Observe:
 def create_app(
     resources: Mapping[str, Any], observer: RequestObserver, *, router: Router, budget: Budget
 ) -> falcon.App[Request, Response]:
-    """Make the application.
+    """Build the application.
 
     Args:
         resources: A Falcon resource for each of `ROUTES`.
-        observer: Told of each answer.
-        router: Chooses the route, and who may use it.
+        observer: Called for each answer.
+        router: Finds the route of a request, and checks the caller's token.
         budget: The places for slow requests.
     """
     app: falcon.App[Request, Response] = falcon.App(middleware=[_Observe(observer), RequestTarget()], router=router)

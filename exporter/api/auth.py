@@ -1,8 +1,8 @@
-"""Who may use a route: everyone if its resource is public, and callers with the token otherwise.
+"""Access control: a public resource is open to every client, all others require the bearer token (docs/adr/0013).
 
-The decision is about the route that Falcon's router has chosen, never about the
-text of the path: a path has more spellings than any check of its text expects.
-A resource is public only if it says so, with `public = True`.
+The decision depends on the route that Falcon's router found, never on the text of the
+path. A path has more spellings than a check of its text can expect. A resource is
+public only if it declares `public = True`, so a new route is closed by default.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ _PROTECTED: Final = "v1"
 
 
 class TokenUnavailableError(Exception):
-    """The token cannot be read at the moment, so no caller can be let in."""
+    """The token file cannot be read at the moment, so no caller is admitted: 503, `token_unavailable`."""
 
 
 class Gate:
-    """Checks the bearer token of requests."""
+    """Checks the bearer token of requests; safe for threads."""
 
     def __init__(self, token: Callable[[], str | None] | None = None) -> None:
-        """Let callers in who send the token.
+        """Admit callers that send the token.
 
         Args:
             token: Returns the token, or `None` while it is not known; must not
-                block. Without this function everyone is let in.
+                block for long. Without this function, every caller is admitted.
         """
         self._token = token
 
     def admit(self, req: Request, resource: object | None) -> None:
-        """Let a request pass, or raise; `resource` is `None` where no route was found.
+        """Admit a request, or raise; `resource` is `None` if no route was found.
 
         Raises:
             falcon.HTTPUnauthorized: The token is missing or wrong.
-            TokenUnavailableError: The runtime does not know its token.
+            TokenUnavailableError: The runtime does not know the token at the moment.
         """
         if self._token is not None and not _is_public(req, resource):
             _check(req, self._token())
@@ -51,13 +51,13 @@ class Gate:
 
 def _is_public(req: Request, resource: object | None) -> bool:
     if resource is None:
-        # Which paths lead nowhere is a secret below /v1 only. The router splits paths like this.
+        # Below /v1, the answer must not reveal whether a route exists. The router splits paths in the same way.
         return req.path.lstrip("/").split("/")[0] != _PROTECTED
     return getattr(resource, "public", False) is True
 
 
 def _check(req: Request, token: str | None) -> None:
-    """Compare in a time that does not depend on what is wrong."""
+    """Compare the token in constant time; the scheme is checked afterwards, so that it does not change the time."""
     if not token:
         raise TokenUnavailableError
     scheme, _, given = (req.get_header("Authorization") or "").partition(" ")

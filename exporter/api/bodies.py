@@ -1,4 +1,4 @@
-"""Request bodies: decoded into structs, or refused with the path of the field, or with their size."""
+"""Decode request bodies into msgspec structs. An error names the path of the field, or the size of the body."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 
 __all__ = ["MOST_BYTES", "decode"]
 
-# A request without credentials has some hundred bytes; decoded, each can cost a hundred times as much.
+# Usual requests have a few hundred bytes. A decoded body may take a hundred times its size in memory.
 MOST_BYTES: Final = 64 * 1024
 
 _T = TypeVar("_T")
 
 
 def decode(req: Request, form: type[_T]) -> _T:
-    """Return the body as a `form`.
+    """Return the JSON body of a request as a `form`.
 
     Raises:
-        falcon.HTTPBadRequest: It is no JSON, or not of this form.
-        falcon.HTTPContentTooLarge: It is longer than any request needs to be.
+        falcon.HTTPBadRequest: The body is not JSON, or does not fit the form (unknown field, wrong type).
+        falcon.HTTPContentTooLarge: The body has more than `MOST_BYTES` bytes.
     """
     body = req.bounded_stream.read()
     if len(body) > MOST_BYTES:

@@ -1,12 +1,14 @@
-"""One client's connection: one answer at a time, deadlines for requests, and no memory of what was sent.
+"""One client's connection: one answer at a time, deadlines for requests, and no buffers of sent bytes (ADR 14).
 
-Waitress answers pipelined requests into its buffers, and keeps a thread waiting
-for room in there: a few clients that ask and do not read took every thread.
-Here the thread that made an answer also sends it, while the loop goes on
-listening for the next request; it is woken only when there is more to do.
+Waitress writes the answers to pipelined requests into its buffers, and lets a thread
+wait for room in them. A few clients that send requests and do not read took every
+thread. Here, the thread that makes an answer also sends what the client takes. The
+server's loop sends the rest, and is woken only when there is something to do.
 
-Waitress also parses all that has come as soon as it comes. Here the bytes wait:
-`parse` makes one request of them, when the answer to the last one has left.
+Waitress also parses all bytes as soon as they arrive. Here, the bytes wait: `parse`
+reads one request from them, after the previous answer has left.
+
+`service` runs in one of the lanes' threads, all other public methods run in the loop's.
 """
 
 from __future__ import annotations
@@ -25,36 +27,36 @@ __all__ = ["Channel", "Standing"]
 
 logger: Final = logging.getLogger(__name__)
 
-# A client has this long for a request's head, and this long until the end of its body.
+# The time for a request's head, and the time from its first byte to the end of its body.
 HEAD_SECONDS: Final = 10.0
 BODY_SECONDS: Final = 30.0
 # A connection that is kept open for later requests is closed after this time.
 IDLE_SECONDS: Final = 120.0
-# A client that takes nothing of its answer for so long is disconnected.
+# A client that takes no byte of its answer for this time is disconnected.
 STALL_SECONDS: Final = 15.0
 
 
 class Standing(IntEnum):
-    """What a connection does; where there are too many, the lower ones are closed first."""
+    """The state of a connection. When there are too many connections, lower states are closed first."""
 
-    IDLE = 0  # it waits for a request, or for the rest of one
-    SENDING = 1  # its client has not taken all of an answer
-    QUEUED = 2  # its request waits for a thread
-    SERVED = 3  # a thread works on its request: never closed
+    IDLE = 0  # the server waits for a request, or for the rest of one
+    SENDING = 1  # the client has not received the whole answer
+    QUEUED = 2  # the request waits for a thread
+    SERVED = 3  # a thread works on the request: never closed
 
 
 class Channel(HTTPChannel):
-    """A connection that has one answer under way: requests behind it wait until that has left.
+    """A connection with at most one answer in flight; further requests wait until that answer has left.
 
     Attributes:
-        unsent: Bytes of the answer that its client had not taken at the last `proceed`.
-        unsent_since: When the first of them was there.
-        quiet_since: When the last answer had been sent, or the connection was made.
-        turns: How often something was parsed since it was idle.
+        unsent: Bytes of the answer that were not sent at the last `proceed`.
+        unsent_since: Since when there have been unsent bytes.
+        quiet_since: When the last answer was sent, or the connection was made.
+        turns: How often `parse` ran since the connection was idle.
     """
 
     parser_class = RequestParser
-    # Waitress's types have other ones for these, or leave them out.
+    # The type stubs of Waitress lack these attributes or declare them differently.
     adj: Any
     server: Any
     request: Any
@@ -75,24 +77,24 @@ class Channel(HTTPChannel):
         self._progress = 0.0
         self._is_new = True
         self._is_served = False
-        # What came and is not parsed: at most one read's worth.
+        # Received bytes that are not parsed yet: at most those of one read.
         self._unread = b""
-        # Both are set with the loop woken, or by itself: it never waits on what it has not seen.
+        # The loop sets these, or is woken after a thread has set them, so it never sleeps with an old value.
         self._is_behind = False
         self._is_ended = False
 
     def readable(self) -> bool:
-        """Tell whether the loop is to wait for more from the client."""
+        """Tell the loop whether to wait for bytes from the client; unparsed bytes stop it, which bounds memory."""
         return not (self._unread or self._is_behind or self._is_ended or self.will_close or self.close_when_flushed)
 
     def writable(self) -> bool:
-        """Tell whether the loop is to send, or to close."""
-        # What is under way its own thread sends: the loop would come back to it immediately, again and again.
+        """Tell the loop whether to send or to close."""
+        # While a thread works on the request, it also sends the answer. The loop would only spin.
         is_left = self.total_outbufs_len and not self.requests
         return bool(is_left or self.will_close or self.close_when_flushed)
 
     def handle_read(self) -> None:
-        """Take what came; a client that has no more to say is still owed the answer under way."""
+        """Read from the socket. A client that has shut down its side still gets the answer in flight."""
         try:
             data = self.socket.recv(self.adj.recv_bytes)
         except BlockingIOError:
@@ -112,12 +114,12 @@ class Channel(HTTPChannel):
 
     @property
     def unread(self) -> int:
-        """How many bytes `parse` would take now; none while an answer is under way."""
+        """How many bytes `parse` could read now; 0 while an answer is in flight."""
         is_held_up = self.requests or self.total_outbufs_len or self.will_close or self.close_when_flushed
         return 0 if is_held_up else len(self._unread)
 
     def parse(self) -> None:
-        """Read one request from what came, or a part of one; in the loop's thread only."""
+        """Parse one request, or a part of one, from the received bytes."""
         self.turns += 1
         with self.requests_lock:
             while self.unread:
@@ -131,14 +133,14 @@ class Channel(HTTPChannel):
                     self.send_continue()
 
     def service(self) -> None:
-        """Answer the first request and send the answer; in one of the server's threads."""
+        """Answer the request and send what the client takes of the answer; runs in a lane's thread."""
         self._is_served = True
         request = self.requests[0]
         task: Any = (self.error_task_class if request.error else self.task_class)(self, request)
         try:
             if self.connected:
                 task.service()
-            else:  # gone while it waited for a thread
+            else:  # the client left while its request waited for a thread
                 task.close_on_finish = True
         except ClientDisconnected:
             task.close_on_finish = True
@@ -147,11 +149,12 @@ class Channel(HTTPChannel):
             task.close_on_finish = True
         self._send()
         request.close()
+        # The loop may be asleep: wake it only if there is something to do for it.
         if self._finish(is_last=task.close_on_finish):
             self.server.pull_trigger()
 
     def proceed(self, now: float) -> int:
-        """Note how far the answer is, and return how many bytes of it are left; in the loop's thread only."""
+        """Note the progress of the answer, and return the number of unsent bytes; the loop calls it in each turn."""
         unsent = self.total_outbufs_len
         if not unsent and self._is_behind:
             self._is_behind, self.quiet_since = False, now
@@ -162,7 +165,7 @@ class Channel(HTTPChannel):
         return unsent
 
     def standing(self) -> tuple[Standing, float]:
-        """Return what it does, and since when."""
+        """Return the connection's state, and since when it has been in it; sorts connections for closing."""
         if self._is_served:
             return Standing.SERVED, self.quiet_since
         if self.requests:
@@ -172,11 +175,11 @@ class Channel(HTTPChannel):
         return Standing.IDLE, self.quiet_since
 
     def is_receiving(self) -> bool:
-        """Tell whether the client owes the rest of a request, or its first one."""
+        """Tell whether the client must still send its first request, or the rest of one; its deadline is short."""
         return self.standing()[0] is Standing.IDLE and (self._is_new or self.request is not None)
 
     def is_late(self, now: float) -> bool:
-        """Tell whether the client has had its time: for the answer, a request's head, its body, or another request."""
+        """Tell whether a deadline is over: for taking the answer, a request's head, its body, or the next request."""
         if self.unsent:
             return now - self._progress > STALL_SECONDS
         if self.standing()[0] is not Standing.IDLE or self._unread:
@@ -184,18 +187,21 @@ class Channel(HTTPChannel):
         request = self.request
         if request is not None:
             limit = BODY_SECONDS if request.headers_finished else HEAD_SECONDS
-            # While the answer before it was under way, the client was not always listened to.
+            # While the previous answer was in flight, the server did not always read from the client.
             return now - max(self._request_since, self.quiet_since) > limit
         return now - self.quiet_since > (HEAD_SECONDS if self._is_new else IDLE_SECONDS)
 
     def held(self) -> int:
-        """Return how many bytes of requests it keeps."""
+        """Return how many bytes of requests the connection holds in memory."""
         requests = [one for one in (*self.requests, self.request) if one is not None]
         sizes: list[int] = [one.header_bytes_received + one.body_bytes_received for one in requests]
         return len(self._unread) + sum(sizes)
 
     def _flush_some(self, do_close: bool = True) -> bool:
-        """Send what the client takes; buffers keep what was sent, so that they go with the last byte."""
+        """Send what the client takes, and drop the buffers after the last byte.
+
+        Waitress's buffers keep what was sent for as long as the connection is open.
+        """
         is_any_sent = bool(super()._flush_some(do_close=do_close))  # type: ignore[misc]  # left out of Waitress's types
         if is_any_sent and not self.total_outbufs_len:
             self.outbufs = [OverflowableBuffer(self.adj.outbuf_overflow)]
@@ -203,17 +209,17 @@ class Channel(HTTPChannel):
         return is_any_sent
 
     def _flush_outbufs_below_high_watermark(self) -> None:
-        """Let no thread wait for room: there is one answer, and the server sees to the sum of them."""
+        """Do nothing; Waitress would let a thread wait here until the client reads. `Limits` bounds all answers."""
 
     def _send(self) -> None:
-        """Send what the client takes now."""
+        """Send what the client takes now; the loop sends the rest."""
         with self.outbuf_lock:
             if self.total_outbufs_len and self.connected:
                 # Only the loop closes connections: it may be about to wait for this one.
                 self._flush_exception(self._flush_some, do_close=False)
 
     def _finish(self, *, is_last: bool) -> bool:
-        """Be done with the first request; returns whether the loop has to see to this connection."""
+        """Finish the request; return whether the loop must look at this connection now."""
         with self.requests_lock:
             self.requests = []
             self._is_served = self._is_new = False
@@ -225,7 +231,7 @@ class Channel(HTTPChannel):
             return bool(self._is_behind or self._unread or is_open or self.will_close or self.close_when_flushed)
 
     def _begin(self) -> bool:
-        """Begin a request, unless all that came is the blank lines that may precede one."""
+        """Begin a request; return false if only blank lines arrived, which a client may send in front of one."""
         self._unread = self._unread.lstrip()
         if self._unread:
             self.request = self.parser_class(self.adj)
@@ -233,7 +239,7 @@ class Channel(HTTPChannel):
         return bool(self._unread)
 
     def _queue(self) -> None:
-        """Leave the request that is complete to a thread."""
+        """Give the complete request to a thread of its lane."""
         self.requests, self.request = [self.request], None
         self.sent_continue = False
         self.server.add_task(self)

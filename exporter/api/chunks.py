@@ -1,8 +1,8 @@
-"""A body that is made of chunks which other answers hold, too.
+"""A response body made of chunks that several answers share.
 
-Waitress copies what an application yields into a buffer for each client. A file
-it only reads from: this one is a view of the chunks, and lets them go when it
-has been sent or its client is gone.
+Waitress copies what an application yields into a buffer for each client. From a
+file, it only reads. This file is a view of the chunks. It drops them when the body
+has been sent or the client is gone, so concurrent scrapers share one page.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Chunks"]
 
-# What one read returns at most: it is a copy.
+# The most bytes that one read returns, because it returns a copy.
 _READ: Final = 1 << 20
 
 
 class Chunks:
-    """A file over bytes in memory, read-only, whose reads never cross from one chunk to the next."""
+    """A read-only file over bytes in memory; a read never crosses the end of a chunk. Not thread-safe."""
 
     def __init__(self, chunks: Sequence[bytes | memoryview], keep: object = None) -> None:
-        """Read from `chunks`; `keep` lives as long as they are held."""
+        """Read from `chunks`; keep a reference to `keep`, such as a `Hold`, until `close`."""
         self._chunks = [memoryview(chunk) for chunk in chunks]
         self._keep = keep
         self._ends = list(accumulate(map(len, self._chunks)))
@@ -35,7 +35,7 @@ class Chunks:
         return self._ends[-1] if self._ends else 0
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Return the next bytes, `size` of them at most; fewer at the end of a chunk."""
+        """Return up to `size` bytes, fewer at the end of a chunk; an empty result is the end of the file."""
         number = bisect_right(self._ends, self._position)
         if number == len(self._chunks):
             return b""
@@ -47,15 +47,13 @@ class Chunks:
         return data
 
     def seek(self, offset: int, whence: int = SEEK_SET) -> int:
-        """Go to a position."""
         base = {SEEK_SET: 0, SEEK_CUR: self._position, SEEK_END: len(self)}[whence]
         self._position = max(base + offset, 0)
         return self._position
 
     def tell(self) -> int:
-        """Return the position."""
         return self._position
 
     def close(self) -> None:
-        """Let the chunks go."""
+        """Drop the chunks and `keep`; Waitress calls it after the last byte, or when the client is gone."""
         self._chunks, self._ends, self._keep = [], [], None

@@ -1,4 +1,4 @@
-"""Every code that the HTTP API answers with: its own here, and those of adapters and downloads from their packages."""
+"""All error codes of the HTTP API: its own, and those of adapters and downloads from their packages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TOKEN_UNAVAILABLE: Final = Code(
     advice="make the file of `--api-token-file` readable: the runtime's log says why it is not",
 )
 
-# Refusals of requests themselves, by their status. `not_found` and `internal` are codes of the packages, too.
+# Codes for refused requests, one for each status. `not_found` and `internal` are shared with the packages.
 _OWN: Final = (
     Code("bad_request", HTTPStatus.BAD_REQUEST, retry_helps=False, advice="correct the request as the message says"),
     Code("unauthorized", HTTPStatus.UNAUTHORIZED, retry_helps=False, advice="send the token of `--api-token-file`"),

@@ -1,8 +1,9 @@
-"""The listening socket: it takes every client, and closes another connection where there are too many.
+"""The listening socket: it accepts every client, and closes another connection when there are too many (ADR 14).
 
-A port that takes no more clients is closed to /health, too, and the runtime is
-restarted. So the connection that has been idle for longest goes instead; and a
-process without file descriptors waits a second before it tries again.
+Waitress stops accepting at its limit of connections. The liveness probe could then
+not connect either, and the kubelet would restart the runtime. Here, the connection
+that has been idle the longest is closed instead. When the process has no file
+descriptors left and nothing to close, it tries again after a second.
 """
 
 from __future__ import annotations
@@ -33,38 +34,34 @@ __all__ = ["Connections"]
 logger: Final = logging.getLogger(__name__)
 
 _MOST: Final = 1000
-# Descriptors that are left for the engine, workers, files and Redis.
+# Descriptors for everything else: the engine, workers, files and Redis.
 _RESERVED: Final = 64
-# Clients that are taken before the others are looked at again.
+# Clients that are accepted in one turn of the loop, before it serves the others.
 _BATCH: Final = 64
 _PAUSE_SECONDS: Final = 1.0
-# One line of log in this time, however often it happens.
+# At most one log line in this time.
 _QUIET_SECONDS: Final = 60.0
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 _OPTIONS: Final = {
     "ident": "kthena-runtime",
-    # A page goes out from memory in few writes; spilling it to a file
-    # and small sends were most of the cost (docs/benchmarks.md).
+    # Pages are sent from memory in few writes. Waitress's defaults spill them to
+    # a file and send small pieces, which was most of the cost (docs/benchmarks.md).
     "outbuf_overflow": 256 * 1024 * 1024,
     "send_bytes": 1024 * 1024,
     "max_request_header_size": MAX_HEAD_BYTES,
     "max_request_body_size": 1024 * 1024,
-    # Bodies stay in memory, too: a disk that hangs must not hold up the loop.
+    # Above the body limit, so that bodies stay in memory: a disk that hangs must not block the loop.
     "inbuf_overflow": 2 * 1024 * 1024,
     "clear_untrusted_proxy_headers": True,
 }
 
 
 class Connections(TcpWSGIServer):
-    """Waitress's server, with its own rules for clients.
-
-    Attributes:
-        channels: All connections.
-    """
+    """Waitress's server with other rules for accepting and closing connections. For the loop's thread only."""
 
     channel_class = Channel
-    # Waitress's types have other ones for these, or leave them out.
+    # The type stubs of Waitress lack these attributes or declare them differently.
     active_channels: Any
     trigger: Any
     socket: Any
@@ -77,12 +74,12 @@ class Connections(TcpWSGIServer):
 
         Args:
             app: The WSGI application.
-            listener: The socket, which listens.
-            dispatcher: Gives requests to threads, as Waitress's own does.
-            connections: The map of Waitress's loop.
+            listener: A listening socket.
+            dispatcher: Gives requests to threads, in place of Waitress's task dispatcher.
+            connections: The socket map of Waitress's loop.
         """
         with warnings.catch_warnings():
-            # Its replacement is not known yet.
+            # Waitress deprecates `send_bytes` without naming a replacement.
             warnings.filterwarnings("ignore", "send_bytes", DeprecationWarning)
             options = Adjustments(sockets=[listener], **_OPTIONS)
         address = (listener.family, listener.type, listener.proto, listener.getsockname())
@@ -102,27 +99,28 @@ class Connections(TcpWSGIServer):
 
     @property
     def channels(self) -> list[Channel]:
-        """All connections."""
+        """All open connections."""
         return list(self.active_channels.values())
 
     def readable(self) -> bool:
-        """Tell whether the loop is to wait for clients."""
+        """Tell the loop whether to wait for clients."""
         return self.accepting and monotonic() >= self._resume_at
 
     def pause(self) -> float:
-        """Return the seconds until clients are taken again; infinite if they are."""
+        """Return the seconds until clients are accepted again; infinite when there is no pause."""
         left = self._resume_at - monotonic()
         return left if left > 0 else inf
 
     def handle_accept(self) -> None:
-        """Leave it to `take_clients`."""
+        """Note that clients wait; `take_clients` accepts them."""
         self._is_called = True
 
     def take_clients(self) -> None:
-        """Take the clients that have come.
+        """Accept the waiting clients, `_BATCH` of them at most.
 
-        Not while the loop goes through what has happened: it knows connections
-        by their descriptors, and a new one may get that of one closed just now.
+        Call it between two turns of the loop. Within a turn, the loop identifies
+        connections by descriptor, and a new connection may get the descriptor of
+        one that was closed in the same turn.
         """
         is_called, self._is_called = self._is_called, False
         for _ in range(_BATCH if is_called else 0):
@@ -137,11 +135,11 @@ class Connections(TcpWSGIServer):
                 self._admit(client, address)
 
     def _is_overcome(self, error: OSError) -> bool:
-        """See to it that a client can be accepted; return whether to try again now."""
+        """Handle a failed `accept`, and make room if descriptors ran out; return whether to try again now."""
         if error.errno not in _EXHAUSTED:
             self._tell("a client could not be accepted: %s", error.strerror)
             return False
-        # The system looks for a descriptor first, and only then whether there is a client at all.
+        # Linux reserves a descriptor before it looks for a client: without one, `accept` fails even if no client waits.
         if not self._is_client_waiting():
             return False
         if self._make_room(Standing.SENDING):
@@ -161,13 +159,13 @@ class Connections(TcpWSGIServer):
             return
         try:
             self.set_socket_options(client)
-        except OSError:  # it has left already
+        except OSError:  # the client has already left
             client.close()
             return
         self.channel_class(self, client, address, self.adj, map=self._map)
 
     def _make_room(self, highest: Standing) -> bool:
-        """Close the connection that can best be spared; return whether there is one, up to `highest`."""
+        """Close the connection with the lowest state, the longest in it; return false if all are above `highest`."""
         channels = self.channels
         if not channels:
             return False
@@ -184,10 +182,11 @@ class Connections(TcpWSGIServer):
             logger.warning(message, fact)
 
     def maintenance(self, now: float) -> None:
-        """Leave it to `HttpServer`, which closes connections that are late."""
+        """Do nothing; Waitress would close idle connections here. `Limits` closes connections that are late."""
 
 
 def _room() -> int:
+    # With few descriptors, half of them are for connections.
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if limit == resource.RLIM_INFINITY:
         return _MOST

@@ -1,9 +1,10 @@
-"""Errors as RFC 9457 problem details, each with a stable `code`.
+"""Errors as RFC 9457 problem details, each with a stable `code` from `exporter.api.codes`.
 
     {"type": "about:blank", "title": "Not Found", "status": 404,
-     "code": "not_found", "detail": "There is no /metric here: ..."}
+     "code": "not_found", "detail": "There is no /metric here; / lists what there is."}
 
-The title and the status say the same as the status line.
+With the type `about:blank`, RFC 9457 wants the title to be the status phrase. No
+other module of the application turns exceptions into answers.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ _RETRY_SECONDS: Final = "5"
 
 
 def problem(resp: Response, status: HTTPStatus, detail: str, *, code: str | None = None) -> None:
-    """Answer with a problem document; a status without a row of its own has a code that is named after it."""
+    """Answer with a problem document.
+
+    Without a `code`, it is the one for the status. A status without a row has a code made from its phrase.
+    """
     code = code or (OF_STATUS[status].name if status in OF_STATUS else status.phrase.lower().replace(" ", "_"))
     body = {"type": "about:blank", "title": status.phrase, "status": status, "code": code, "detail": detail}
     resp.status = falcon.code_to_http_status(status)
@@ -42,7 +46,7 @@ def problem(resp: Response, status: HTTPStatus, detail: str, *, code: str | None
 
 
 def add_error_handlers(app: falcon.App[Request, Response]) -> None:
-    """Answer every error, Falcon's and ours, as a problem document."""
+    """Answer every error as a problem document: Falcon's own, those of the packages, and defects."""
     app.add_error_handler(Exception, _unexpected)
     app.add_error_handler(falcon.HTTPError, _http_error)
     app.add_error_handler(TokenUnavailableError, _token_unavailable)
@@ -73,6 +77,6 @@ def _domain_error(req: Request, resp: Response, error: LoraError | StorageError,
 
 
 def _unexpected(req: Request, resp: Response, error: Exception, params: object) -> None:
-    # The outermost frame of a request: nothing of the traceback goes to the caller.
+    # The outermost frame of a request: the traceback goes to the log, and nothing of it to the client.
     logger.error("%s %s failed", req.method, req.path, exc_info=error)
     problem(resp, HTTPStatus.INTERNAL_SERVER_ERROR, "A defect of the runtime; its log has the details.")

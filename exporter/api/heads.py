@@ -1,6 +1,6 @@
-"""The heads of requests: how long they may be.
+"""Limits for the heads of requests (docs/adr/0014).
 
-The server's loop parses them, for all clients: each head that takes long holds up the others.
+The server's loop parses all heads in one thread, so a head that takes long delays all other clients.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ __all__ = ["MAX_HEAD_BYTES", "MAX_HEAD_LINES", "RequestParser"]
 
 MAX_HEAD_BYTES: Final = 32 * 1024
 MAX_HEAD_LINES: Final = 100
-# What Waitress itself takes for the head of a request that it refuses.
+# The head that Waitress itself parses in place of one that it refuses.
 _REFUSED: Final = b"GET / HTTP/1.0\r\n"
 
 
 class RequestParser(HTTPRequestParser):
-    """Waitress's parser, which also limits the number of lines."""
+    """Waitress's parser with a limit for the number of lines; Waitress limits only the bytes."""
 
     def parse_header(self, header_plus: bytes) -> None:
-        """Parse a head, or set `error` where it has too many lines."""
+        """Parse a head, or set `error` (431) if it has too many lines."""
         lines = header_plus.rstrip().count(b"\n") + 1
         super().parse_header(header_plus if lines <= MAX_HEAD_LINES else _REFUSED)
         if lines > MAX_HEAD_LINES:

@@ -1,4 +1,10 @@
-"""GET /health, /ready and /version."""
+"""GET /health, /ready and /version.
+
+/health    {"status": "healthy", "service": "runtime"}
+/ready     {"status": "not_ready", "checks": {"engine": {"status": "failing", "reason": "refused", "detail": ...},
+                                              "redis": {"status": "ok", "detail": ...}, ...}}
+/version   {"version": "1.0.0", "python": "3.12.1", "engine": "vllm"}
+"""
 
 from __future__ import annotations
 
@@ -16,28 +22,27 @@ if TYPE_CHECKING:
 
 __all__ = ["HealthResource", "ReadyResource", "VersionResource"]
 
-# A kubelet's probe waits one second by default.
+# Seconds for the engine: by default, a kubelet's probe waits one second in total.
 PROBE_BUDGET: Final = 0.9
 
 
 class HealthResource:
-    """About this process only: an engine that is down must not restart it."""
+    """Liveness of this process only: an engine that is down must not cause a restart of the runtime."""
 
     public: Final = True
 
     def on_get(self, req: Request, resp: Response) -> None:
-        """Answer that the process serves."""
         resp.media = {"status": "healthy", "service": "runtime"}
 
     on_head = on_get
 
 
 class Check(Protocol):
-    """How something fares: `ok`, `off`, `waiting` or `failing`, and why."""
+    """One entry of `/ready`."""
 
     @property
     def status(self) -> str:
-        """One of the four."""
+        """`ok`, `off`, `waiting` or `failing`; only `failing` makes `/ready` answer 503."""
 
     @property
     def detail(self) -> str:
@@ -45,17 +50,18 @@ class Check(Protocol):
 
 
 class ReadyResource:
-    """What of the things around the runtime works."""
+    """Status of the runtime's dependencies: the engine, Redis, KV events and LoRA adapters."""
 
     public: Final = True
 
     def __init__(self, collector: EngineCollector, checks: Callable[[], Mapping[str, Check]]) -> None:
-        """Ask `collector` about the engine, and `checks` about all else."""
+        """Use `collector` to scrape the engine, and `checks` for all other entries."""
         self._collector = collector
         self._checks = checks
 
     def on_get(self, req: Request, resp: Response) -> None:
-        """Answer 200 when all works, 503 and which does not otherwise."""
+        """Answer 200, or 503 if an entry is `failing`; the body has all entries."""
+        # A probe waits less than a scraper: its timeout must not appear in the log or in the error counter.
         scrape = self._collector.scrape(PROBE_BUDGET, glance=True)
         present, missing = len(scrape.standard.present), len(scrape.standard.missing)
         counts = {"samples": scrape.page.samples, "standard_metrics": f"{present} of {present + missing}"}
@@ -73,16 +79,14 @@ class ReadyResource:
 
 
 class VersionResource:
-    """What is running."""
+    """The versions of the runtime and of Python, and the engine whose rules are in use."""
 
     public: Final = True
 
     def __init__(self, versions: Mapping[str, str]) -> None:
-        """Serve `versions` as they are."""
         self._versions = dict(versions)
 
     def on_get(self, req: Request, resp: Response) -> None:
-        """Answer with the versions."""
         resp.media = self._versions
 
     on_head = on_get

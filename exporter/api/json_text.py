@@ -1,4 +1,4 @@
-"""JSON as it goes out: in ASCII, and a line, so that a shell's prompt does not stand behind it."""
+"""JSON for answers: ASCII, and with a final newline, so that a shell's prompt starts on a new line after curl."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ __all__ = ["json_text"]
 
 
 def json_text(value: object) -> str:
-    """Return a value as a line of JSON."""
+    """Return a value as one line of ASCII JSON, with its newline."""
     return json.dumps(value) + "\n"

@@ -1,4 +1,4 @@
-"""GET /: a page for people: what is up, and where to look."""
+"""GET /: the landing page for people, with the engine's state and links to all other pages."""
 
 from __future__ import annotations
 
@@ -21,19 +21,27 @@ if TYPE_CHECKING:
 
 __all__ = ["LandingResource"]
 
-# A person waits, but not for long.
+# Seconds for the engine: people wait longer than a probe, and less than a scraper.
 BUDGET: Final = 2.0
 
 
 class LandingResource:
-    """The landing page."""
+    """The landing page. It scrapes the engine at each request, and loads nothing from other hosts."""
 
     public: Final = True
 
     def __init__(
         self, collector: EngineCollector, model: str, pod: str, versions: Mapping[str, str], *, metrics_url: str = ""
     ) -> None:
-        """Show what `collector` finds at `metrics_url`, for this model and pod."""
+        """Prepare the parts of the page that do not change; all texts are escaped.
+
+        Args:
+            collector: Scrapes the engine.
+            model: The model's name.
+            pod: The pod's name.
+            versions: The versions as in /version.
+            metrics_url: The URL that the collector fetches; shown without credentials.
+        """
         self._collector = collector
         self._fixed = {
             "model": escape(model),
@@ -45,7 +53,6 @@ class LandingResource:
         }
 
     def on_get(self, req: Request, resp: Response) -> None:
-        """Answer with the page."""
         scrape = self._collector.scrape(BUDGET, glance=True)
         resp.content_type = "text/html; charset=utf-8"
         resp.set_header("Cache-Control", "no-store")
@@ -76,7 +83,7 @@ def _seen(scrape: Scrape) -> dict[str, str]:
 
 
 def _metric_rows(scrape: Scrape) -> Iterator[str]:
-    # Of an engine that cannot be read nothing is known, which is not the same as absent.
+    # When the engine cannot be read, its metrics are unknown, which is not the same as absent.
     absent = _mark("not on the page", "bad") if scrape.up else _mark("–", "unknown")  # noqa: RUF001 - a dash
     marks = dict.fromkeys(scrape.standard.missing, absent)
     marks |= dict.fromkeys(scrape.standard.present, _mark("present", "good"))

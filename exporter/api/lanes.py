@@ -1,8 +1,8 @@
-"""Threads in lanes: a request waits only behind requests of its own kind.
+"""Threads in lanes: a request waits only behind requests of its own kind (docs/adr/0014).
 
-Waitress has one queue for all threads. Requests that hang fill it, and /health
-stands behind them. Here each lane of `exporter.api.places` has a queue and
-threads of its own, which are started as they are needed.
+Waitress has one queue for all threads. Requests that hang take all threads, and
+/health waits behind them. Here, each lane of `exporter.api.places` has a queue and
+threads of its own, which start when they are needed.
 """
 
 from __future__ import annotations
@@ -25,34 +25,37 @@ logger: Final = logging.getLogger(__name__)
 
 
 class Task(Protocol):
-    """What a thread does: Waitress's channel, with a request to answer."""
+    """A unit of work for a thread: Waitress's channel with a request to answer."""
 
     def service(self) -> None:
-        """Do it; must not raise."""
+        """Answer the request; must not raise."""
 
     def cancel(self) -> None:
-        """Give it up: no thread will do it."""
+        """Drop the request: no thread will answer it."""
 
 
 class Lanes:
-    """Takes the place of Waitress's task dispatcher."""
+    """Gives requests to threads, in place of Waitress's task dispatcher, whose interface it has."""
 
     def __init__(self, threads: Mapping[Lane, int], choose: Callable[[Task], Lane]) -> None:
         """Start one thread for each lane.
 
         Args:
-            threads: How many each lane may have.
+            threads: The highest number of threads of each lane.
             choose: Returns the lane of a task.
         """
         self._lanes = {lane: _Queue(lane.name.lower(), limit) for lane, limit in threads.items()}
         self._choose = choose
 
     def add_task(self, task: Task) -> None:
-        """Have a task done by a thread of its lane."""
+        """Put a task into the queue of its lane; does not block."""
         self._lanes[self._choose(task)].add(task)
 
     def shutdown(self, cancel_pending: bool = True, timeout: float = 5.0) -> bool:
-        """End all threads, within `timeout` seconds; return whether tasks were given up."""
+        """Ask all threads to end, and wait up to `timeout` seconds; return whether queued tasks were cancelled.
+
+        A thread that is still busy goes on; it is a daemon.
+        """
         tasks = [task for queue in self._lanes.values() for task in queue.stop()]
         deadline = monotonic() + timeout
         for queue in self._lanes.values():
@@ -64,7 +67,7 @@ class Lanes:
 
     @property
     def has_ended(self) -> bool:
-        """Whether no thread is left."""
+        """Whether all threads have ended."""
         return all(queue.has_ended for queue in self._lanes.values())
 
 
@@ -85,13 +88,13 @@ class _Queue:
         with self._changed:
             self._tasks.append(task)
             if self._idle < len(self._tasks) and len(self._threads) < self._limit:
-                # Without another thread the task waits for those that there are.
+                # The system may refuse another thread. The task then waits for an existing one.
                 with suppress(RuntimeError):
                     self._start_thread()
             self._changed.notify()
 
     def stop(self) -> list[Task]:
-        """Begin no more tasks; return those that no thread has begun."""
+        """Let the threads begin no more tasks; return the queued ones."""
         with self._changed:
             self._is_stopping = True
             tasks = list(self._tasks)

@@ -1,4 +1,4 @@
-"""What clients may not do: be slow without end, leave their answers, or send requests that do not fit in memory."""
+"""Limits for clients: deadlines, and the memory for unread answers and incomplete requests (docs/adr/0014)."""
 
 from __future__ import annotations
 
@@ -17,33 +17,34 @@ __all__ = ["UNSENT_BYTES", "Limits"]
 
 logger: Final = logging.getLogger(__name__)
 
-# How often the loop must wake up: for clients that are in the middle of a request, and for idle ones.
+# How often the loop wakes up to check deadlines: while a client is sending a request, and otherwise.
 _BUSY_WAKE_UP: Final = 1.0
 _IDLE_WAKE_UP: Final = 5.0
-# With very many connections a look at all of them takes milliseconds: not after each event.
+# The shortest time between two checks of all connections: with very many of them, a check takes milliseconds.
 _LOOK_SECONDS: Final = 0.1
-# Answers that wait for their clients; beyond it those go first that have taken longest, and more than a moment.
+# Bytes of answers that clients have not taken. Beyond it, the clients that have taken longest are disconnected, unless
+# they have taken only a moment.
 UNSENT_BYTES: Final = 32 * 1024 * 1024
 _MOMENT: Final = 1.0
-# Requests that are not complete, or wait for a thread; beyond it those go first that are largest.
+# Bytes of requests that are incomplete or wait for a thread. Beyond it, the largest requests are dropped first.
 HELD_BYTES: Final = 16 * 1024 * 1024
 
 
 class Limits:
-    """Closes the connections of such clients; in the loop's thread only."""
+    """Closes connections that exceed a limit. For the loop's thread only."""
 
     def __init__(self, unsent: int = UNSENT_BYTES) -> None:
-        """Let `unsent` bytes of answers wait for their clients."""
+        """Allow `unsent` bytes of answers that clients have not taken yet."""
         self._unsent = unsent
         self._looked_at = 0.0
 
     def enforce(self, channels: Sequence[Channel], unsent: int, now: float) -> float:
-        """Look at all connections, and return after how many seconds to do so again.
+        """Check all connections, and return the seconds until the next check is due.
 
         Args:
-            channels: The connections.
-            unsent: Bytes of their answers that are not sent.
-            now: The time.
+            channels: The open connections.
+            unsent: The sum of the unsent bytes of their answers.
+            now: The time by the monotonic clock.
         """
         if unsent > self._unsent:
             _let_go_of_answers(channels, unsent - self._unsent, now)
@@ -62,7 +63,7 @@ class Limits:
 
 
 def _let_go_of_answers(channels: Sequence[Channel], excess: int, now: float) -> None:
-    """Close the connections of clients that do not take their answers, until `excess` bytes are gone."""
+    """Close the connections of clients that do not take their answers, until `excess` bytes are freed."""
     waiting = [channel for channel in channels if channel.unsent]
     for channel in sorted(waiting, key=attrgetter("unsent_since")):
         if excess > 0 and now - channel.unsent_since > _MOMENT:
@@ -72,7 +73,10 @@ def _let_go_of_answers(channels: Sequence[Channel], excess: int, now: float) -> 
 
 
 def _let_go_of_requests(channels: Sequence[Channel], total: int) -> None:
-    """Close the connections with the largest requests that no thread works on, `total` bytes in all."""
+    """Close the connections with the largest requests that no thread works on, until the sum is within the limit.
+
+    `total` is the sum of all requests in bytes.
+    """
     for size, channel in sorted(((one.held(), one) for one in channels), key=lambda pair: pair[0], reverse=True):
         if total > HELD_BYTES and channel.standing()[0] is not Standing.SERVED:
             logger.debug("a client was disconnected that had sent %d bytes of requests", size)

@@ -1,4 +1,8 @@
-"""POST /v1/load_lora_adapter, /v1/unload_lora_adapter, GET /v1/lora_adapters and /v1/lora_adapters/{name}."""
+"""POST /v1/load_lora_adapter and /v1/unload_lora_adapter, GET /v1/lora_adapters and /v1/lora_adapters/{name}.
+
+{"lora_name": "sql", "source": "hf://org/sql-lora"}  ->  200 {"status": "success", "lora_name": "sql", ...}
+the same with "async_download": true                 ->  202 {"status": "accepted", "lora_name": "sql"}
+"""
 
 from __future__ import annotations
 
@@ -38,7 +42,10 @@ MOST_WORKERS: Final = 64
 
 
 class LoadForm(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of a load: ours, the reference's, and vLLM's own."""
+    """The body of a load: the fields of this runtime, of the reference runtime, and of vLLM's own route.
+
+    `load_inplace` is accepted and never passed on, because it has crashed vLLM.
+    """
 
     lora_name: str
     source: str | None = None
@@ -53,25 +60,25 @@ class LoadForm(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class UnloadForm(msgspec.Struct):
-    """The body of an unload; vLLM's callers send more, which is passed over."""
+    """The body of an unload; vLLM's clients send further fields, which are ignored."""
 
     lora_name: str
 
 
 class LoadResource:
-    """Downloads and loads an adapter."""
+    """POST /v1/load_lora_adapter: downloads an adapter and loads it into the engine."""
 
     def __init__(
         self, manager: Manager, budget: Budget, *, config: Config, lora_dir: Path, write_roots: tuple[str, ...]
     ) -> None:
-        """Serve `manager`.
+        """Prepare the resource.
 
         Args:
-            manager: Holds the adapters.
+            manager: Holds the desired adapters, and reconciles the engine with them.
             budget: The places for callers that wait.
             config: The pod's own credentials and endpoints.
-            lora_dir: Where adapters go that name no directory.
-            write_roots: Directories that downloads must lie in.
+            lora_dir: The directory for adapters whose request names none.
+            write_roots: Directories that confine downloads.
         """
         self._manager = manager
         self._config = config
@@ -80,7 +87,7 @@ class LoadResource:
         self._budget = budget
 
     def on_post(self, req: Request, resp: Response) -> None:
-        """Answer 200 when the engine has it, 202 when it is to be loaded in the background."""
+        """Answer 200 when the engine has loaded the adapter, or 202 immediately with `async_download`."""
         form = decode(req, LoadForm)
         with self._budget[Lane.CALLS if form.async_download else Lane.WAITS].take():
             self._load(form, resp)
@@ -125,7 +132,8 @@ class LoadResource:
             if not directory:
                 raise InvalidAdapterError(codes.INVALID_SOURCE, "give a source, or the output_dir where the adapter is")
             return Wanted(name, Path(directory), allow_pickle=form.allow_pickle, refresh=form.refresh)
-        # One directory for all revisions that come from `config`: equal content is then not loaded again.
+        # The directory depends on the source without the revision of `config`. All those revisions share it, so equal
+        # content is not loaded again.
         derived = self._lora_dir / sha256(parse_source(form.source).uri.encode()).hexdigest()[:32]
         return Wanted(
             name, check_target(directory or str(derived), self._write_roots), _pinned(form.source, caller),
@@ -139,7 +147,7 @@ class LoadResource:
 
 
 def _pinned(text: str, caller: Config) -> str:
-    """Return a source with the revision that the caller's configuration asks for: another revision is another source."""
+    """Return a Hub source with the revision of the caller's `config`, because another revision is another source."""
     source = parse_source(text)
     if isinstance(source, HubSource) and not source.revision and caller.hf_revision:
         return parse_source(f"{source.uri}@{caller.hf_revision}").uri
@@ -147,15 +155,18 @@ def _pinned(text: str, caller: Config) -> str:
 
 
 class UnloadResource:
-    """Unloads an adapter."""
+    """POST /v1/unload_lora_adapter: removes an adapter from the desired ones and from the engine."""
 
     def __init__(self, manager: Manager, budget: Budget) -> None:
-        """Serve `manager`; callers that wait take a place of `budget`."""
+        """Use `manager` to unload; each request takes a place of `budget`, because every caller waits."""
         self._manager = manager
         self._budget = budget
 
     def on_post(self, req: Request, resp: Response) -> None:
-        """Answer 200 when the engine does not have it any more, or will not when it is back."""
+        """Answer 200 with the state `unloaded`, or `unloading` if the engine is unreachable or takes too long.
+
+        An engine that is back later does not have the adapter, or loses it then.
+        """
         name = decode(req, UnloadForm).lora_name
         with self._budget[Lane.WAITS].take():
             goal = self._manager.unload(name)
@@ -167,28 +178,24 @@ class UnloadResource:
 
 
 class AdaptersResource:
-    """All adapters."""
+    """GET /v1/lora_adapters: the status of all adapters, those of the engine that are unmanaged included."""
 
     def __init__(self, manager: Manager) -> None:
-        """Serve `manager`."""
         self._manager = manager
 
     def on_get(self, req: Request, resp: Response) -> None:
-        """Answer with how each stands."""
         resp.media = {"adapters": [_shown(status) for status in self._manager.statuses()]}
 
     on_head = on_get
 
 
 class AdapterResource:
-    """One adapter; its name may hold slashes."""
+    """GET /v1/lora_adapters/{name}: the status of one adapter, whose name may contain slashes."""
 
     def __init__(self, manager: Manager) -> None:
-        """Serve `manager`."""
         self._manager = manager
 
     def on_get(self, req: Request, resp: Response, name: str) -> None:
-        """Answer with how it stands."""
         resp.media = _shown(self._manager.status(name))
 
     on_head = on_get

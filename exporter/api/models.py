@@ -1,4 +1,8 @@
-"""POST /v1/download_model, GET /v1/downloads, GET and DELETE /v1/downloads/{id}."""
+"""POST /v1/download_model, GET /v1/downloads, GET and DELETE /v1/downloads/{id}.
+
+{"source": "hf://org/model", "output_dir": "/models/m"}   ->  200 {"status": "success", "download": {...}}
+the same with "async_download": true                      ->  202 {"status": "accepted", "download": {...}}
+"""
 
 from __future__ import annotations
 
@@ -32,7 +36,7 @@ MOST_PATTERN_BYTES: Final = 1024
 
 
 class DownloadForm(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of a download."""
+    """The body of a download; `replace` overrides DOWNLOAD_REPLACE."""
 
     source: str
     output_dir: str
@@ -45,7 +49,7 @@ class DownloadForm(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class DownloadModelResource:
-    """Downloads a model."""
+    """POST /v1/download_model: downloads a model into a directory."""
 
     def __init__(
         self,
@@ -56,15 +60,15 @@ class DownloadModelResource:
         *,
         replace: bool = False,
     ) -> None:
-        """Serve `supervisor`.
+        """Prepare the resource.
 
         Args:
             supervisor: Runs the downloads.
             config: The pod's own credentials and endpoints.
-            holds: Tells whether a loaded adapter's files are in a directory: an
-                engine dies when they change.
+            holds: Tells whether a directory has the files of a loaded adapter. An
+                engine crashes when they change.
             budget: The places for callers that wait.
-            replace: Whether a request that does not say so may replace files of another source.
+            replace: Whether a download may replace files of another source when its request does not say.
         """
         self._supervisor = supervisor
         self._config = config
@@ -73,7 +77,7 @@ class DownloadModelResource:
         self._replace = replace
 
     def on_post(self, req: Request, resp: Response) -> None:
-        """Answer 200 when it is there, 202 with where to look when it is fetched in the background."""
+        """Answer 200 when the model is downloaded, or 202 immediately with `async_download`, and a Location."""
         form = decode(req, DownloadForm)
         with self._budget[Lane.CALLS if form.async_download else Lane.WAITS].take():
             self._download(form, resp)
@@ -115,32 +119,28 @@ def _patterns(field: str, patterns: list[str] | None) -> tuple[str, ...]:
 
 
 class DownloadsResource:
-    """All downloads that are remembered."""
+    """GET /v1/downloads: all downloads that the supervisor remembers, the oldest first."""
 
     def __init__(self, supervisor: Supervisor) -> None:
-        """Serve `supervisor`."""
         self._supervisor = supervisor
 
     def on_get(self, req: Request, resp: Response) -> None:
-        """Answer with all of them, the oldest first."""
         resp.media = {"downloads": [job.to_json() for job in self._supervisor.list()]}
 
     on_head = on_get
 
 
 class DownloadResource:
-    """One download."""
+    """GET and DELETE /v1/downloads/{id}: the status of one download, and its cancellation."""
 
     def __init__(self, supervisor: Supervisor) -> None:
-        """Serve `supervisor`."""
         self._supervisor = supervisor
 
     def on_get(self, req: Request, resp: Response, download: str) -> None:
-        """Answer with how it stands."""
         resp.media = self._supervisor.get(download).to_json()
 
     on_head = on_get
 
     def on_delete(self, req: Request, resp: Response, download: str) -> None:
-        """Ask it to end."""
+        """Cancel the download, and answer with its status."""
         resp.media = self._supervisor.cancel(download).to_json()

@@ -1,7 +1,7 @@
-"""One budget of places for slow requests: fewer than the threads, so that quick requests always find a thread.
+"""The budget of places for slow requests (docs/adr/0014).
 
-A request is slow when it can wait for the engine, a disk or a worker. Each kind
-of request has threads of its own, a lane (`exporter.api.lanes`):
+A request is slow if it can wait for the engine, a disk or a download. Each kind of
+request has threads of its own, a lane (`exporter.api.lanes`):
 
     lane      routes                        places   threads
     QUICK     /health, /version                  -         2
@@ -10,9 +10,9 @@ of request has threads of its own, a lane (`exporter.api.lanes`):
     CALLS     lists, cancelling, the rest       12        13
     WAITS     loads, unloads, downloads          8        21
 
-In every lane the places are fewer than the threads: a thread is left that
-refuses one request too many. A load or a download in the background takes one
-of the places of CALLS, although it runs in WAITS; hence the additional threads.
+Every lane has fewer places than threads, so a thread is left that refuses further
+requests. A load or download with `async_download` takes a place of CALLS, although
+it runs in a thread of WAITS. WAITS therefore has threads for both.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 __all__ = ["SHARES", "Budget", "Lane", "Places", "Share"]
 
 _RETRY_SECONDS: Final = 5
-# A burst of requests to a quick engine is served within this time.
+# Seconds without a place being taken or given back. A burst at a quick engine moves faster and is served.
 _PATIENCE: Final = 0.25
-# A list of adapters waits for half a second while others ask the engine (`lora.engine.listed`).
+# Longer for calls: a list of adapters may wait half a second for another call to the engine (`lora.engine.listed`).
 _CALLS_PATIENCE: Final = 1.0
 
 
 class Lane(Enum):
-    """Requests that share threads."""
+    """A kind of request, which has threads and a queue of its own."""
 
     QUICK = auto()
     SCRAPES = auto()
@@ -50,13 +50,13 @@ class Lane(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What a lane gets of the budget.
+    """A lane's share of the budget.
 
     Attributes:
-        threads: How many serve the lane.
-        places: How many requests may be slow at a time; 0 where none is slow.
-        advice: What a caller reads who finds no place.
-        patience: Seconds for which all places must have been taken before a request is refused.
+        threads: The highest number of threads.
+        places: The highest number of slow requests at a time; 0 if no request of the lane is slow.
+        advice: The detail of the 503 for a request without a place.
+        patience: Seconds without movement in the places after which a request is refused.
     """
 
     threads: int
@@ -75,7 +75,7 @@ SHARES: Final[Mapping[Lane, Share]] = {
 
 
 class Places:
-    """A number of places, taken by requests for as long as they can wait; safe for threads."""
+    """A number of places, each held by a request while it may wait; safe for threads."""
 
     def __init__(
         self, count: int, advice: str, *, patience: float = 0.0, clock: Callable[[], float] = monotonic
@@ -83,9 +83,9 @@ class Places:
         """Offer `count` places.
 
         Args:
-            count: How many.
-            advice: What a caller reads who finds none.
-            patience: A request waits for a place until none was taken or given back for this many seconds.
+            count: The number of places.
+            advice: The detail of the 503 for a request without a place.
+            patience: A request waits until no place was taken or given back for this many seconds.
             clock: A monotonic clock in seconds.
         """
         self._free = Semaphore(count)
@@ -96,10 +96,10 @@ class Places:
 
     @contextmanager
     def take(self) -> Iterator[None]:
-        """Hold a place.
+        """Hold a place within the context.
 
         Raises:
-            falcon.HTTPServiceUnavailable: All are taken.
+            falcon.HTTPServiceUnavailable: All places are taken; the answer has Retry-After.
         """
         if not self._acquire():
             raise falcon.HTTPServiceUnavailable(description=self._advice, retry_after=_RETRY_SECONDS)
@@ -111,8 +111,8 @@ class Places:
             self._free.release()
 
     def _acquire(self) -> bool:
-        # Patience is counted from the last movement, not from the request: behind an engine
-        # that hangs, a thousand requests are refused in the time of one.
+        # The patience counts from the last movement, not from the arrival of the request. Behind
+        # an engine that hangs, a thousand requests are therefore refused in the time of one.
         while not self._free.acquire(blocking=False):
             left = self._moved + self._patience - self._clock()
             if left <= 0:
@@ -123,10 +123,13 @@ class Places:
 
 
 class Budget:
-    """The places of all lanes; the composition root makes one."""
+    """The places of all lanes with slow requests: `budget[lane]`. The composition root makes one for the process.
+
+    Attributes:
+        threads: The highest number of threads of each lane.
+    """
 
     def __init__(self, shares: Mapping[Lane, Share] = SHARES) -> None:
-        """Offer the places of `shares`."""
         self.threads: Final = {lane: share.threads for lane, share in shares.items()}
         self._places = {
             lane: Places(share.places, share.advice, patience=share.patience)

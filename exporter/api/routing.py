@@ -1,4 +1,4 @@
-"""The router: it finds a route, lets the caller in or not, and gives slow routes a place."""
+"""The router: finds the route of a request, checks the caller's access, and gives slow routes a place."""
 
 from __future__ import annotations
 
@@ -22,37 +22,47 @@ __all__ = ["Router"]
 
 
 class Router(CompiledRouter):
-    """Falcon's router, with what every route has to have."""
+    """Falcon's router, which also enforces access (docs/adr/0013) and places (docs/adr/0014) for every route."""
 
     def __init__(self, admit: Callable[[Request, object | None], None], lanes: Mapping[str, Lane]) -> None:
-        """Route requests.
+        """Prepare the router.
 
         Args:
-            admit: Raises if a request may not use a resource, or the place where there is none.
-            lanes: The lane of a route, by its template; `Lane.CALLS` for those that are missing.
+            admit: Raises if a request may not use a resource; gets `None` if no route was found.
+            lanes: The lane of each route by template; a missing route has `Lane.CALLS`.
         """
         super().__init__()
         self._admit = admit
         self._lanes = lanes
 
     def find(self, uri: str, req: Request | None = None) -> Any:
-        """Return the route of a path, once the caller is let in."""
+        """Return the route of a path, after the caller was admitted.
+
+        Falcon calls it before any responder, for every method.
+
+        Raises:
+            falcon.HTTPUnauthorized, TokenUnavailableError: From `admit`.
+        """
         route = super().find(uri, req)
         if req is not None:
-            # Refused requests are counted under their route, too.
+            # Falcon sets the template from the result of `find`. If `admit` raises, there is no result, but the request
+            # must be counted under its route, too.
             req.uri_template = route[3] if route else None
             self._admit(req, route[0] if route else None)
         return route
 
     def lane_of(self, path: str) -> Lane:
-        """Return the lane of a path as it was sent; a path that is not found goes where slow requests go."""
+        """Return the lane of a path as the client sent it; the server calls it before the request is routed.
+
+        An unknown path goes to the lane of slow calls.
+        """
         route = super().find(path.rstrip("/"))
         return self._lanes.get(route[3] or "", Lane.CALLS) if route else Lane.CALLS
 
     def map_http_methods(self, resource: object, *, places: Places | None = None, **kwargs: object) -> dict[str, Any]:
-        """Return the responders of a resource by method; each takes one of `places`, if there are any.
+        """Return the responders of a resource by method; each holds one of `places`, if given, while it runs.
 
-        Falcon's own answer to OPTIONS leaves OPTIONS itself out of Allow; this one is the same as in a 405.
+        Falcon's own answer to OPTIONS omits OPTIONS in the Allow header. This one is the same as in a 405.
         """
         methods: dict[str, Any] = dict(super().map_http_methods(resource, **kwargs))
         if places is not None:

@@ -1,4 +1,8 @@
-"""Waitress, with threads in lanes, limits for clients, and an end that lets requests under way finish."""
+"""The HTTP server: Waitress with threads in lanes, limits for clients, and a shutdown that drains requests.
+
+One thread, the loop, reads from all clients and parses requests. The threads of the
+lanes answer them (docs/adr/0014).
+"""
 
 from __future__ import annotations
 
@@ -27,10 +31,10 @@ __all__ = ["THREADS", "HttpServer"]
 logger: Final = logging.getLogger(__name__)
 
 THREADS: Final = sum(share.threads for share in SHARES.values())
-# Longer than a scrape takes that Prometheus still waits for is of no use to anyone.
+# The time for requests in flight at the shutdown. The whole shutdown must take less than ten seconds.
 DRAIN_SECONDS: Final = 4.0
-# The loop parses requests for this long, and then looks for new clients and bytes again: a short request, such as that
-# for /health, does not wait for many long ones.
+# The loop parses for this long, and then looks for new clients and bytes again. A short request, such as that for
+# /health, therefore does not wait for many long ones.
 PARSE_SECONDS: Final = 0.02
 
 
@@ -38,7 +42,7 @@ class HttpServer:
     """Serves a WSGI application on a bound socket.
 
     Attributes:
-        url: Where it can be reached from this machine.
+        url: The URL at which this machine reaches the server.
     """
 
     def __init__(
@@ -53,11 +57,11 @@ class HttpServer:
         """Take over `listener`; nothing is served until `serve`.
 
         Args:
-            app: The application.
-            listener: The socket, which listens.
-            budget: How many threads each lane has.
+            app: The WSGI application.
+            listener: A listening socket.
+            budget: The number of threads of each lane.
             lane_of: Returns the lane of a path.
-            unsent: Bytes of answers that may wait for their clients.
+            unsent: The most bytes of answers that clients have not taken yet.
         """
         self._lanes = Lanes((budget or Budget()).threads, lambda channel: _lane(channel, lane_of))
         self._map: dict[int, Any] = {}
@@ -68,24 +72,27 @@ class HttpServer:
         self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def wake(self) -> None:
-        """Make the loop look at its stop event now; safe in a signal handler."""
+        """Make the loop check its stop event now; safe in a signal handler and in other threads."""
         self._server.pull_trigger()
 
     @property
     def wakeup_fd(self) -> int:
-        """What `signal.set_wakeup_fd` takes: a signal between a look at the stop event and the next poll is not missed."""
+        """The descriptor for `signal.set_wakeup_fd`; made non-blocking, as that function requires.
+
+        A signal then also wakes the loop if it arrives between a check of the stop event and the next poll.
+        """
         descriptor: int = self._server.trigger.trigger
         os.set_blocking(descriptor, False)
         return descriptor
 
     def serve(self, stop: Event) -> None:
-        """Serve until `stop` is set and `wake` called; `drain` must follow."""
+        """Serve until `stop` is set and `wake` is called; `drain` must follow. Runs the loop in this thread."""
         while not stop.is_set():
             self._loop_once(self._patience)
 
     def drain(self) -> None:
-        """Take no more requests, let those under way finish, and close."""
-        # The listening socket only: the server's own close would take the trigger too.
+        """Stop accepting clients, let requests in flight finish within `DRAIN_SECONDS`, and close all connections."""
+        # Close the listening socket only. The server's own `close` would also close the trigger, which wakes the loop.
         wasyncore.dispatcher.close(self._server)
         deadline = monotonic() + DRAIN_SECONDS
         while self._is_busy() and monotonic() < deadline:
@@ -95,7 +102,8 @@ class HttpServer:
         for channel in self._server.channels:
             channel.handle_close()
         self._lanes.shutdown(timeout=1)
-        # A thread that still works writes to the trigger's descriptor: it must not belong to another file by then.
+        # A thread that is still busy will write to the trigger's descriptor. If it were closed, another file could get
+        # the same descriptor in the meantime.
         if self._lanes.has_ended:
             self._server.trigger.close()
 
@@ -105,7 +113,7 @@ class HttpServer:
         now = monotonic()
         unsent = sum([channel.proceed(now) for channel in channels])
         is_done = _parse(channels, now + PARSE_SECONDS)
-        # After those that are there were looked at: one of them may have to go.
+        # Accept last: for a new client, one of the connections that were just looked at may have to be closed.
         self._server.take_clients()
         patience = self._limits.enforce(self._server.channels, unsent, monotonic())
         self._patience = min(patience, self._server.pause()) if is_done else 0.0
@@ -115,9 +123,9 @@ class HttpServer:
 
 
 def _parse(channels: Sequence[Channel], until: float) -> bool:
-    """Parse what clients have sent, up to a moment; return whether nothing is left.
+    """Parse what clients have sent, until the time `until`; return whether nothing is left.
 
-    They take turns, and of those who had as many the shortest comes first.
+    Clients take turns. Among clients with equally many turns, the one with the fewest bytes comes first.
     """
     for channel in sorted([one for one in channels if one.unread], key=attrgetter("turns", "unread")):
         if monotonic() > until:

@@ -1,4 +1,4 @@
-"""Routes of something that this engine does not have."""
+"""Routes that are not available for the configured engine: LoRA adapters of engines without such an API."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ __all__ = ["UnsupportedResource"]
 
 
 class UnsupportedResource:
-    """Says so, whatever is asked."""
+    """Refuses every request with the code `unsupported_engine`."""
 
     def __init__(self, detail: str) -> None:
-        """Answer with this sentence."""
+        """Prepare the answer; `detail` names the engines that are supported."""
         self._detail = detail
 
     def on_get(self, req: Request, resp: Response, **params: str) -> None:
-        """Refuse."""
         raise EngineRefusedError(codes.UNSUPPORTED_ENGINE, self._detail)
 
     on_head = on_get

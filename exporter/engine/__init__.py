@@ -1,1 +1,1 @@
-"""The engine's metrics page: how it is fetched within a deadline, and collected."""
+"""The engine's metrics page: fetched within a deadline, checked, and collected."""

@@ -1,7 +1,7 @@
-"""The head of an HTTP answer, read without the email package.
+"""The head of an HTTP answer, read without the email package (docs/adr/0002).
 
-http.client hands it to that, which takes as long over the dozen lines as
-checking a small page does; a scrape wants to know four of them.
+http.client parses heads with the email package. For the usual dozen lines, that
+takes as long as checking a small metrics page, and a scrape needs four of them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "Headers"]
 
-# As many with the blank one as http.client takes, and all of them as long as it allows for each.
+# http.client's limits: 100 lines with the blank one, and 65,536 bytes, which it allows for each line.
+# Here the bytes are the limit for all lines together.
 _MAX_LINES: Final = 100
 _MAX_BYTES: Final = 65536
 _END: Final = frozenset({b"\r\n", b"\n", b""})
@@ -28,29 +29,28 @@ _NO_BODY: Final = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 
 
 class Headers:
-    """Header fields, as far as http.client and its callers ask for them; names in any case."""
+    """Header fields, with the few methods that http.client and its callers use; names are case-insensitive."""
 
     __slots__ = ("_values",)
 
     def __init__(self, fields: Iterable[tuple[str, str]] = ()) -> None:
-        """Hold the fields in their order."""
         self._values: dict[str, list[str]] = {}
         for name, value in fields:
             self._values.setdefault(name.lower(), []).append(value)
 
     def get(self, name: str, default: str | None = None) -> str | None:
-        """Return the first value of a field."""
+        """Return the first value of a field, or `default`."""
         return self._values.get(name.lower(), (default,))[0]
 
     def get_all(self, name: str, default: list[str] | None = None) -> list[str] | None:
-        """Return all values of a field."""
+        """Return all values of a field in their order, or `default`."""
         return self._values.get(name.lower(), default)
 
 
 class Answer(StrictResponse):
-    """http.client's response, but for how its head is read."""
+    """http.client's response with a faster reader for the head, and strict framing (`storage.framing`)."""
 
-    # The types of http.client leave these out, or have other ones.
+    # The type stubs of http.client lack these attributes or declare them differently.
     headers: Any
     msg: Any
     length: Any
@@ -59,14 +59,15 @@ class Answer(StrictResponse):
     _check_close: Any
 
     def begin(self) -> None:
-        """Read the status line and the header fields.
+        """Read the status line and the header fields; set the attributes that http.client's own `begin` sets.
 
         Raises:
-            HTTPException: It is no HTTP, or there is no end to it.
+            HTTPException: The answer is not HTTP, its head is too long, or its framing is not valid.
         """
         if self.headers:
             return
         version, status, reason = self._read_head()
+        # `StrictResponse` bounds the number of interim answers.
         while status in _INTERIM:
             version, status, reason = self._read_head()
         if not version.startswith("HTTP/1."):
@@ -79,7 +80,7 @@ class Answer(StrictResponse):
         self.will_close = self._check_close()
         self.length = None if self.chunked else self._content_length()
         if not (self.will_close or self.chunked) and self.length is None:
-            # Where the body ends, only the end of the connection tells.
+            # Without a length, only the end of the connection marks the end of the body.
             self.will_close = True
 
     def _read_head(self) -> tuple[str, int, str]:
@@ -96,7 +97,7 @@ class Answer(StrictResponse):
     def _content_length(self) -> int | None:
         if self.status in _NO_BODY or self.status < HTTPStatus.OK or self._method == "HEAD":
             return 0
-        # A proxy may have joined repeated fields.
+        # RFC 9112, 6.3: equal repeated lengths are one length. A proxy may have joined them with commas.
         lengths = {text.strip() for field in self.headers.get_all("content-length", []) for text in field.split(",")}
         if not lengths:
             return None
@@ -107,7 +108,7 @@ class Answer(StrictResponse):
 
 
 def _fields(source: IO[bytes]) -> list[tuple[str, str]]:
-    """Read the fields up to the blank line; a line that begins with a blank goes on with the one before."""
+    """Read the fields up to the blank line; a line that begins with a blank continues the previous field."""
     fields: list[tuple[str, str]] = []
     left = _MAX_BYTES
     for _ in range(_MAX_LINES):

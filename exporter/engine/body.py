@@ -1,4 +1,4 @@
-"""The body of an HTTP answer, decoded, within a limit."""
+"""Read and decompress the body of an HTTP answer within a limit, so that no engine can fill the pod's memory."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ __all__ = ["read_body"]
 
 _CHUNK: Final = 1 << 16
 _COMPRESSED: Final = frozenset({"gzip", "x-gzip", "deflate"})
-# Bodies are one member. Each takes a decompressor, and a copy of what comes behind it.
+# Usual bodies are one gzip member. Each member costs a decompressor and a copy of the data behind it.
 _MOST_MEMBERS: Final = 1000
-_GZIP_OR_ZLIB: Final = zlib.MAX_WBITS | 32
+_GZIP_OR_ZLIB: Final = zlib.MAX_WBITS | 32  # zlib detects which of the two headers the data has
 
 
 def read_body(response: HTTPResponse, limit: int) -> bytes:
-    """Read and decode the body, `limit` bytes at most, as it is sent and as it is decoded.
+    """Read and decompress the body; `limit` bounds the bytes as sent and as decompressed.
 
     Raises:
-        ScrapeError: It is larger, or not encoded as was asked.
-        HTTPException, OSError, zlib.error: It is damaged, or never ends.
+        ScrapeError: The body is larger, incomplete, or in an encoding that the runtime cannot decode.
+        HTTPException, OSError, zlib.error: The body is damaged or does not arrive in time.
     """
     encoding = (response.getheader("Content-Encoding") or "identity").strip().lower()
     if encoding not in ("identity", *_COMPRESSED):
@@ -36,6 +36,7 @@ def read_body(response: HTTPResponse, limit: int) -> bytes:
     if encoding != "identity":
         return _gather(_decompress(_bounded(_pieces(response), limit)), limit)
     if response.length is not None:
+        # A known length within the limit: one read, without copies of pieces.
         return response.read()
     return _gather(_pieces(response), limit)
 
@@ -46,7 +47,7 @@ def _pieces(response: HTTPResponse) -> Iterator[bytes]:
 
 
 def _bounded(pieces: Iterable[bytes], limit: int) -> Iterator[bytes]:
-    """Pass pieces on until there are too many: a compressed body may be endless and decode to nothing."""
+    """Pass pieces on, up to `limit` bytes: a compressed body may be endless and decompress to nothing."""
     size = 0
     for piece in pieces:
         size += len(piece)
@@ -56,14 +57,14 @@ def _bounded(pieces: Iterable[bytes], limit: int) -> Iterator[bytes]:
 
 
 def _decompress(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Decompress bit by bit, so that a small body never becomes a large one unseen."""
+    """Decompress in chunks of at most `_CHUNK` bytes, so that the caller can stop before a small body grows large."""
     unpacker = zlib.decompressobj(_GZIP_OR_ZLIB)
     members = 1
     for piece in pieces:
         packed = piece
         while packed:
             if unpacker.eof:
-                # What follows is one more member, or zeros to fill a block.
+                # Behind a gzip member there may be another one, or zero padding.
                 packed = packed.lstrip(b"\x00")
                 if not packed:
                     break
@@ -78,7 +79,7 @@ def _decompress(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _gather(pieces: Iterable[bytes], limit: int) -> bytes:
-    # One large block: many small ones would leave the heap in tatters.
+    # One growing buffer: a list of small pieces would fragment the heap.
     body = BytesIO()
     for piece in pieces:
         body.write(piece)

@@ -1,8 +1,9 @@
-"""Fetch the engine's page over HTTP, within a deadline and a size.
+"""Fetch the engine's page over HTTP, within a deadline and a size limit (docs/adr/0002).
 
-http.client and not a library above it: at 60 KB a page, urllib3 spends twice
-and requests three times the time on a request, as much as all the rest of a
-scrape (docs/adr/0002).
+The client is http.client of the standard library. For a page of 60 KB, urllib3
+takes twice its CPU time, and requests up to six times. Neither can bound the
+total time of a fetch. The client reads no proxies and no credentials from the
+environment.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LOOP_HEADER", "EngineClient", "Fetched"]
 
-# Names the runtime that asks, so that one which is asked by itself can tell.
+# The header names the runtime that asks, so that a runtime recognises its own scrape and answers 508.
 LOOP_HEADER: Final = "X-Kthena-Runtime-Instance"
 
 _CHUNK: Final = 1 << 16
@@ -38,10 +39,10 @@ _OPENMETRICS: Final = "application/openmetrics-text"
 _LOOP_STATUS: Final = HTTPStatus.LOOP_DETECTED
 _MAX_REDIRECTS: Final = 4
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-# What a URL may hold as it is: its own delimiters, and escapes.
+# Characters of a URL that are sent as they are: its delimiters, and the percent signs of existing escapes.
 _URL_CHARACTERS: Final = "/%?&=+,;:@!$'()*~-._"
 
-# The first class that fits names the reason, and its words.
+# The first class that fits gives the reason and the sentence, so subclasses of OSError and HTTPException come first.
 _REASONS: Final[tuple[tuple[type[BaseException], Reason, str], ...]] = (
     (socket.gaierror, Reason.DNS, "the engine's host name does not resolve"),
     (UnicodeError, Reason.DNS, "the engine's host name does not resolve"),
@@ -64,21 +65,20 @@ _Origin: TypeAlias = "tuple[str, str | None, int | None]"
 
 
 class Fetched:
-    """A page as it came: the body and whether it is OpenMetrics text."""
+    """The engine's answer: the decompressed body, and whether its Content-Type is OpenMetrics."""
 
     __slots__ = ("body", "openmetrics")
 
     def __init__(self, body: bytes, *, openmetrics: bool = False) -> None:
-        """Hold a decoded body."""
         self.body = body
         self.openmetrics = openmetrics
 
 
 class EngineClient:
-    """A keep-alive HTTP client for one URL; one fetch at a time.
+    """A keep-alive HTTP client for one URL. Not thread-safe: one fetch at a time.
 
     Attributes:
-        url: The page that is fetched.
+        url: The URL of the engine's metrics page.
     """
 
     def __init__(
@@ -93,39 +93,39 @@ class EngineClient:
 
         Args:
             url: An absolute http or https URL.
-            max_bytes: The largest body, decoded, that is taken.
-            headers: Sent with each request besides the usual ones.
+            max_bytes: The largest body that is accepted, in bytes as sent and as decompressed.
+            headers: Additional headers of each request.
             clock: A monotonic clock in seconds.
         """
         self.url = url
         self._parts = urlsplit(url)
         self._max_bytes = max_bytes
         self._deadline = Deadline(clock)
-        # Reading the certificates takes longer than all else at start.
+        # Created for https only: reading the system's certificates is the slowest step of the start.
         self._tls = _tls_context() if self._parts.scheme == "https" else None
-        # By origin: a redirect may lead to another one, at every scrape.
+        # By origin: at every scrape, a redirect may lead from the engine's own origin to another one.
         self._connections: dict[_Origin, HTTPConnection] = {}
         self._used: set[_Origin] = set()
-        # Compressing at level 9 would cost the engine more than sending the page.
+        # No compression: between containers of a pod, it would cost the engine more than sending the page.
         self._headers = {"Accept": _TEXT_FORMAT, "Accept-Encoding": "identity", **(headers or {})}
 
     def fetch(self, budget: float) -> Fetched:
         """Fetch the page within `budget` seconds.
 
         Raises:
-            ScrapeError: There is no whole page to be had, with the reason.
+            ScrapeError: The page could not be fetched completely; the error has the reason.
         """
         self._deadline.set(budget)
         self._used.clear()
         try:
             fetched = self._read(self._follow(self._parts))
         except BaseException as error:
-            # Half-read: the rest would be taken for the next answer.
+            # The answer may be half-read. On a kept connection, its rest would be read as the next answer.
             self.close()
             if isinstance(error, (OSError, HTTPException, zlib.error, UnicodeError)):
                 raise _classify(error, budget) from error
             raise
-        # Redirects may lead to a new place each time: those of the last time are not kept.
+        # Redirects may lead to a new origin each time, so connections that this fetch did not use are closed.
         for origin in self._connections.keys() - self._used:
             self._connections.pop(origin).close()
         return fetched
@@ -145,7 +145,7 @@ class EngineClient:
                 return response
             response.read(_CHUNK)
             if not response.isclosed():
-                # The rest of a long body would be taken for the next answer.
+                # The rest of a long body would be read as the next answer.
                 self._connection(parts).close()
             parts = _redirected(parts, location)
         raise ScrapeError(Reason.REDIRECT, "the engine redirects without end")
@@ -156,7 +156,7 @@ class EngineClient:
         try:
             return self._send(connection, parts)
         except (ConnectionResetError, BrokenPipeError, HTTPException):
-            # The engine closed the connection while it was idle: the request had no effect there.
+            # Most likely the engine closed the idle connection and never saw the request: retry once on a new one.
             connection.close()
             if fresh:
                 raise
@@ -188,7 +188,7 @@ class EngineClient:
         return connection
 
     def _trust(self) -> ssl.SSLContext:
-        # A redirect may be the first to lead to https.
+        # The first https URL may come from a redirect.
         self._tls = self._tls or _tls_context()
         return self._tls
 
@@ -196,11 +196,15 @@ class EngineClient:
         sock: Any = self._dial(connection.host, connection.port)
         if isinstance(connection, HTTPSConnection):
             sock = self._encrypted(sock, connection.host)
+        # From here on, each read gets only the time that is left (`exporter.engine.deadline`).
         sock.deadline = self._deadline
         connection.sock = sock
 
     def _dial(self, host: str, port: int) -> DeadlineSocket:
-        """Connect to the first address that answers; each may take its share of the time that is left."""
+        """Connect to the first address that answers; each address gets an equal share of the time that is left.
+
+        The name lookup itself is bounded by the resolver's own timeouts only.
+        """
         addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         for count, (family, kind, protocol, _, address) in zip(range(len(addresses), 0, -1), addresses, strict=True):
             sock = DeadlineSocket(family, kind, protocol)
@@ -218,10 +222,11 @@ class EngineClient:
 
     def _encrypted(self, sock: socket.socket, host: str) -> ssl.SSLSocket:
         try:
-            # One timeout is for all of the handshake.
+            # Python applies the timeout to the whole handshake.
             sock.settimeout(self._deadline.left())
             return self._trust().wrap_socket(sock, server_hostname=host)
         except BaseException:
+            # The socket belongs to no connection yet, so `close` of the client would not reach it.
             sock.close()
             raise
 
@@ -242,7 +247,7 @@ def _redirected(parts: SplitResult, location: str) -> SplitResult:
         target = urlsplit(urljoin(parts.geturl(), location))
         if target.scheme in ("http", "https") and target.hostname and target.port != 0:
             return target
-    except ValueError:  # no port, or no host
+    except ValueError:  # an invalid port or host
         pass
     raise ScrapeError(Reason.REDIRECT, "the engine redirects to what is no http URL")
 
@@ -254,7 +259,11 @@ def _tls_context() -> ssl.SSLContext:
 
 
 def _classify(error: BaseException, budget: float) -> ScrapeError:
-    """Find the reason in what went wrong."""
+    """Return the reason and a sentence for an exception.
+
+    The sentence never holds the text of an exception, except the system's own errors and this project's framing
+    errors: an engine must not write into the log.
+    """
     reason, words = next((reason, words) for kind, reason, words in _REASONS if isinstance(error, kind))
     said = error.strerror if isinstance(error, OSError) else str(error) if isinstance(error, FramingError) else None
     return ScrapeError(

@@ -1,7 +1,7 @@
-"""The collector: one scrape of the engine, from fetch to standard families.
+"""The collector: one scrape of the engine, from the fetch to the standard families.
 
-Scrapes that arrive while one is under way share it, so that several scrapers
-cost the engine one rendering of its page.
+Scrapes that arrive while a fetch is in flight share it. Several concurrent
+scrapers therefore cost the engine one rendering of its page.
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ _NO_PAGE: Final = parse_page(b"")
 
 
 class _Flight:
-    """A scrape under way, and those who wait for it."""
+    """A scrape in flight: one thread leads it, the threads of other scrapes wait for `done`.
+
+    `result` stays `None` if the leading thread ends without one.
+    """
 
     __slots__ = ("done", "result")
 
@@ -51,14 +54,17 @@ class _Flight:
 
 
 class EngineCollector(Collector):
-    """Collects the engine's families and their standard twins.
+    """Collects the engine's families and their standard twins; safe for threads.
 
     Works in any prometheus_client registry:
 
         # TYPE vllm:num_requests_waiting gauge
         vllm:num_requests_waiting{engine="0",model_name="m"} 3.0
+        # HELP kthena:num_requests_waiting ... (from vllm:num_requests_waiting)
         # TYPE kthena:num_requests_waiting gauge
         kthena:num_requests_waiting{engine="0",model_name="m"} 3.0
+
+    A scrape that fails yields no families. The runtime never serves an earlier page.
     """
 
     def __init__(
@@ -72,15 +78,16 @@ class EngineCollector(Collector):
         observer: ScrapeObserver | None = None,
         clock: Callable[[], float] = perf_counter,
     ) -> None:
-        """Collect with `fetch`, which takes a budget in seconds.
+        """Prepare to collect; nothing is fetched yet.
 
         Args:
-            fetch: Returns the engine's page or raises ScrapeError.
-            rules: Which family feeds which standard metric.
-            budget: Seconds for a scrape when the caller names none.
-            limit: The most that a page may cost (`exporter.page.cost`).
-            room: Where pages are held; no scrape begins while it is full.
-            observer: Told of each fetch.
+            fetch: Takes a budget in seconds, and returns the engine's page or raises ScrapeError.
+                One thread calls it at a time.
+            rules: Which engine family feeds which standard metric.
+            budget: Seconds for a scrape when the caller gives none.
+            limit: The highest cost of a page in bytes (`exporter.page.cost`).
+            room: Counts the bytes of all pages in memory; no scrape begins while it is full.
+            observer: Called once with the result of each fetch.
             clock: A monotonic clock in seconds.
         """
         self._fetch = fetch
@@ -96,21 +103,21 @@ class EngineCollector(Collector):
         self._news = ScrapeNews(rules.engine)
 
     def collect(self) -> Iterator[TextFamily]:
-        """Scrape, and yield all raw families and the standard ones."""
+        """Scrape, and yield all raw families, then the standard ones; nothing if the scrape failed."""
         scrape = self.scrape()
         yield from scrape.page.families()
         yield from scrape.standard.families
 
     def scrape(self, budget: float | None = None, *, glance: bool = False) -> Scrape:
-        """Scrape the engine within `budget` seconds, or share a scrape under way.
+        """Scrape the engine within `budget` seconds, or share a scrape in flight.
 
-        Never raises: what went wrong is the result's `error`.
+        Does not raise: a failure is the result's `error`.
 
         Args:
-            budget: Seconds; without it the collector's own.
-            glance: Whether the caller waits less than a scraper would. That the
-                time was too short for it is then neither logged nor told to the
-                observer: it says nothing about the scrapes of others.
+            budget: Seconds; the collector's own budget when `None`.
+            glance: Whether the caller waits less than a scraper would. A timeout
+                is then neither logged nor reported to the observer, because it
+                says nothing about scrapes with more time.
         """
         started = self._clock()
         deadline = started + (self._budget if budget is None else budget)
@@ -120,7 +127,7 @@ class EngineCollector(Collector):
                 return self._lead(flight, left, glance=glance)
             if not flight.done.wait(left):
                 break
-            # A leader with less time than we have may have run out of it: try again.
+            # The leader may have had less time than this caller. After its timeout, this caller tries again.
             result = flight.result
             if result and not _is_timeout(result):
                 return result
@@ -138,10 +145,11 @@ class EngineCollector(Collector):
     def _lead(self, flight: _Flight, budget: float, *, glance: bool) -> Scrape:
         try:
             result = flight.result = self._attempt(budget)
-            # Before the others have it: the page that they make of it counts it, too.
+            # Report before `done` is set: the pages of the waiting scrapers must count this fetch, too.
             if not (glance and _is_timeout(result)):
                 self._tell(result)
         finally:
+            # Clear the flight before `done` is set, so that a waiter that tries again starts a new one.
             with self._lock:
                 self._flight = None
             flight.done.set()
@@ -152,7 +160,7 @@ class EngineCollector(Collector):
         try:
             return self._scrape(budget, started)
         except ScrapeError as error:
-            # Made anew: the one raised holds on to the frames it went through, and to the page in them.
+            # A new error: the caught one refers to its traceback, and so to the frames that hold the page.
             failure = ScrapeError(error.reason, error.detail)
         except Exception:
             logger.exception("scrape failed for a reason that is a defect of the runtime")
@@ -160,6 +168,7 @@ class EngineCollector(Collector):
         return self._failed(failure, self._clock() - started)
 
     def _scrape(self, budget: float, started: float) -> Scrape:
+        # The size is not known yet, so nothing is claimed: this waits only while earlier pages fill the room.
         hold = self._room.claim(0, budget)
         if hold is None:
             detail = "readers that are slow to take their answers hold all the memory there is for pages"
@@ -172,6 +181,7 @@ class EngineCollector(Collector):
         if page.shape is not self._shape:
             self._shape = page.shape
         repairs |= page.repairs
+        # Two families of one name fail the page in Go's parsers, and these names are the runtime's own.
         if own := page.shape.names_under(OWN_PREFIX):
             page = page.without(own)
             repairs[Repair.RESERVED_NAME] = len(own)
@@ -182,7 +192,7 @@ class EngineCollector(Collector):
         return Scrape(page, standard, size, self._clock() - started, None, repairs, hold)
 
     def _text(self, budget: float) -> tuple[bytes, int, dict[str, int]]:
-        """Return the engine's page as text format, its size as it came, and what was done to it."""
+        """Return the engine's page as text 0.0.4, its size in bytes as the engine sent it, and the repairs so far."""
         fetched = self._fetch(budget)
         if not fetched.openmetrics:
             return fetched.body, len(fetched.body), {}
@@ -193,7 +203,7 @@ class EngineCollector(Collector):
         return Scrape(_NO_PAGE, Standardized((), missing), 0, duration, error)
 
     def _tell(self, scrape: Scrape) -> None:
-        """Log what is new, and tell the observer."""
+        """Log changes, and report the fetch to the observer."""
         self._news.tell(scrape)
         if self._observer:
             self._observer.scraped(scrape)
@@ -204,7 +214,7 @@ def _is_timeout(scrape: Scrape) -> bool:
 
 
 def _unusable(body: bytes, error: InvalidPageError) -> ScrapeError:
-    """Tell a page that is not metrics at all from one that is damaged."""
+    """Return the error for an invalid page: no metrics at all (HTML, JSON), cut off, or damaged."""
     if body[:4096].lstrip()[:1] in (b"<", b"{", b"["):
         return ScrapeError(Reason.NOT_METRICS, "the answer is not exposition text: check --engine-metrics-path")
     if not body.endswith(b"\n"):

@@ -1,4 +1,8 @@
-"""One deadline for all that a scrape reads, however the engine spreads it."""
+"""Sockets that share one deadline for a whole fetch (docs/adr/0002).
+
+A socket's own timeout counts from one read to the next. An engine that sends a
+byte now and then would hold a scrape forever, and Prometheus would give up first.
+"""
 
 from __future__ import annotations
 
@@ -15,23 +19,22 @@ _BUFFER: Final = 1 << 16
 
 
 class Deadline:
-    """The moment by which the request under way must be over.
-
-    A socket's timeout counts from one read to the next, so an engine that sends
-    a byte now and then would hold a scrape for ever. The sockets below give
-    each read only what is left.
-    """
+    """The end of the current fetch. The sockets below give each read only the time that is left."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._at = 0.0
 
     def set(self, budget: float) -> None:
-        """Allow so many seconds from now."""
+        """Set the end to `budget` seconds from now."""
         self._at = self._clock() + budget
 
     def left(self) -> float:
-        """Return the seconds left; raises TimeoutError when there are none."""
+        """Return the seconds left, always above 0.
+
+        Raises:
+            TimeoutError: No time is left.
+        """
         left = self._at - self._clock()
         if left <= 0:
             message = "the deadline is over"
@@ -40,28 +43,28 @@ class Deadline:
 
 
 class DeadlineSocket(socket.socket):
-    """A socket that reads until its `deadline`."""
+    """A socket whose reads end at its `deadline`. Set `deadline` before the first read."""
 
     deadline: Deadline
 
     def makefile(self, *args: Any, **kwargs: Any) -> Any:
-        """Return a file whose buffer holds a small page, which is then there with one read."""
+        """Return a file with a buffer for a small page, which then needs one system call instead of many."""
         return super().makefile(*args, **({"buffering": _BUFFER} | kwargs))
 
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
-        """Read, within what is left."""
+        """Read within the time that is left; the file of `makefile` reads with this method only."""
         self.settimeout(self.deadline.left())
         return super().recv_into(*args, **kwargs)
 
 
 class DeadlineTLSSocket(ssl.SSLSocket):
-    """An encrypted one; its deadline is put on once it is connected."""
+    """A TLS socket whose reads end at its `deadline`, which is set after the handshake."""
 
     deadline: Deadline
 
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
-        """Read, within what is left."""
-        # The handshake reads too, before the deadline has been put on.
+        """Read within the time that is left, if there is a deadline yet."""
+        # The handshake comes first: `SSLContext.wrap_socket` creates the object without a deadline.
         if hasattr(self, "deadline"):
             self.settimeout(self.deadline.left())
         return super().recv_into(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""What the log says about scrapes: each state once when it begins, however many scrapes find it."""
+"""Log lines about scrapes: one line when the state changes, however often the engine is scraped."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ logger: Final = logging.getLogger(__name__)
 
 
 class ScrapeNews:
-    """Logs what is new about the engine's page, for one engine's rules."""
+    """Logs changes of the engine's page: unavailable and available again, no standard metrics, wrong types.
+
+    Not thread-safe: the collector calls it for one scrape at a time.
+    """
 
     def __init__(self, engine: str) -> None:
-        """Tell of scrapes that use the rules of `engine`."""
         self._engine = engine
         self._failing: Reason | None = None
         self._without_standard = False
         self._wrong_types: set[WrongType] = set()
 
     def tell(self, scrape: Scrape) -> None:
-        """Log what this scrape has that the one before had not."""
+        """Log the differences between this scrape and the previous one."""
         reason = scrape.error.reason if scrape.error else None
         if reason is not self._failing:
             self._failing = reason

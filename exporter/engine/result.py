@@ -1,4 +1,4 @@
-"""What one scrape of the engine brought, and who is told."""
+"""The result of one scrape of the engine, and the protocol of its observer."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["Scrape", "ScrapeObserver"]
 
 @dataclass(frozen=True, slots=True)
 class Scrape:
-    """What one scrape of the engine brought.
+    """The result of one scrape of the engine.
 
     Attributes:
         page: The engine's families; empty when the scrape failed.
-        standard: The standard families made of it.
-        size: Bytes of the page as it came, decoded.
-        duration: Seconds from request to result.
-        error: Why there is no page, if there is none.
-        repairs: How often each kind of flaw was mended or left out.
-        hold: Counts the page as held, for as long as anything refers to it.
+        standard: The standard families made from the page.
+        size: Bytes of the page as the engine sent it, decompressed.
+        duration: Seconds from the request to the result.
+        error: Why there is no page; `None` after a success.
+        repairs: Number of repairs by `Repair`.
+        hold: Counts the page's bytes in the collector's room until nothing refers to this object.
     """
 
     page: Page
@@ -38,12 +38,12 @@ class Scrape:
 
     @property
     def up(self) -> bool:
-        """Whether the engine's metrics could be read."""
+        """Whether the scrape succeeded: `kthena_runtime_engine_up`."""
         return self.error is None
 
 
 class ScrapeObserver(Protocol):
-    """Told of each fetch that was made, however many scrapers share it."""
+    """Observes fetches. Several scrapers may share one fetch, which is reported once."""
 
     def scraped(self, scrape: Scrape) -> None:
-        """Take note of a finished scrape; must not raise."""
+        """Note a finished scrape; must not raise or block, because scrapers wait for it."""

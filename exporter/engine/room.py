@@ -1,8 +1,8 @@
-"""Room for pages: how many bytes of them are held at once.
+"""Room for pages: a limit for the bytes of all pages in memory (docs/adr/0018).
 
-A page is held while it is checked and until the last of its readers has taken
-it. A scrape waits while there is too much of that, so that readers who take
-their time cost no more memory than a few pages.
+A page stays in memory until the last client has received it. A new scrape waits
+while pages fill the room. Clients that read slowly therefore cost no more memory
+than a few pages.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 
 __all__ = ["Hold", "Room"]
 
-# Less is never too much.
+# The smallest room that is used for pages, in bytes, whatever --max-scrape-bytes is.
 LEAST: Final = 32 * 1024 * 1024
 
 
@@ -20,21 +20,21 @@ class Room:
     """Counts held bytes; safe for threads.
 
     Attributes:
-        size: Bytes beyond which nothing more is begun.
+        size: Capacity in bytes.
     """
 
     def __init__(self, size: int = LEAST) -> None:
-        """Offer so many bytes."""
         self.size = size
-        # Its lock is reentrant: a hold may be let go of anywhere, by the garbage collector too.
+        # A Condition has a reentrant lock, and this needs one: `Hold.__del__` may run at any moment,
+        # also in a thread that has the lock.
         self._changed = Condition()
         self._held = 0
 
     def claim(self, size: int, seconds: float) -> Hold | None:
-        """Hold `size` bytes as soon as they fit, or `None` if they do not within `seconds`.
+        """Wait until `size` bytes fit and hold them; return `None` if they do not fit within `seconds`.
 
-        They are held until nothing refers to the returned object any more. What
-        is larger than the room fits when nothing else is held.
+        The bytes are held until nothing refers to the returned object. A claim
+        that is larger than the room succeeds when nothing else is held.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: not self._held or self._held + size <= self.size, seconds):
@@ -51,17 +51,16 @@ class Room:
 
 
 class Hold:
-    """Some bytes of a room."""
+    """A number of bytes that is held in a room, and released when this object is destroyed."""
 
     __slots__ = ("_room", "_size")
 
     def __init__(self, room: Room) -> None:
-        """Hold nothing yet."""
         self._room = room
         self._size = 0
 
     def resize(self, size: int) -> None:
-        """Hold so many bytes from now on."""
+        """Hold `size` bytes from now on; never waits, even if they exceed the room."""
         change, self._size = size - self._size, size
         self._room._add(change)  # noqa: SLF001 - the two are one
 

@@ -1,9 +1,9 @@
-"""The router's hash of a block: what Redis keys are made of.
+"""The router's hash of a block, which is part of its Redis key.
 
-SHA-256 over the block's token ids, each an unsigned 32-bit big-endian integer;
-the first 8 bytes of the digest, big-endian, without the sign bit. A block's
-hash depends on its own tokens only, not on its parent (kthena's router,
-kvcache_aware.go). Tokens 1 to 16 give 6615856733697512468.
+The hash is SHA-256 over the block's token ids, each as an unsigned 32-bit big-endian
+integer: the first 8 bytes of the digest, big-endian, without the sign bit. It depends
+on the block's own tokens only, not on its parent. kthena's router defines it
+(kvcache_aware.go). Tokens 1 to 16 give 6615856733697512468.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _first: Final = Struct(">Q").unpack_from
 
 
 def hash_blocks(token_ids: Iterable[int], block_size: int) -> list[int]:
-    """Return the hash of each run of `block_size` tokens; the last may be shorter.
+    """Return the hash of each run of `block_size` tokens; the last run may be shorter.
 
     Raises:
         OverflowError: A token id is negative or does not fit 32 bits.

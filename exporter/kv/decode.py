@@ -1,12 +1,13 @@
-"""Decode the engines' event batches, in every form they have had.
+"""Decode the engines' event batches, in every form that an engine version has sent.
 
     vLLM 0.9 to 0.23, SGLang 0.4.9 to 0.5.19    ["BlockStored", hashes, parent, tokens, ...]
     vLLM 0.24 on, SGLang 0.5.20 on              {"type": "BlockStored", "block_hashes": ..., ...}
 
-around them `[ts, [event, ...], rank]`. New fields, new event types and further
-elements are passed over; one bad event never costs the others of its batch.
+A batch is `[ts, [event, ...], rank]`. The decoder ignores unknown fields and further
+elements, and drops and counts unknown event types. A bad event is dropped alone, and
+the others of its batch are decoded.
 
-What leaves this module holds no token ids: they are the users' prompts.
+Token ids never leave this module, because they are the users' prompts.
 """
 
 from __future__ import annotations
@@ -43,25 +44,25 @@ EngineHash: TypeAlias = int | bytes
 
 
 class Drop(StrEnum):
-    """Why a message or an event is left out: the `reason` label of the metric."""
+    """Why a message or an event was dropped: the `reason` label of `kthena_runtime_kv_events_dropped_total`."""
 
-    FRAMES = "frames"
+    FRAMES = "frames"  # not the three frames of an event message
     TOO_LARGE = "too_large"
-    SEQUENCE = "sequence"
-    TOPIC = "topic"
-    DUPLICATE = "duplicate"
-    LOST = "lost"
-    PAYLOAD = "payload"
+    SEQUENCE = "sequence"  # a sequence number that no engine reaches
+    TOPIC = "topic"  # excluded by KV_EVENTS_TOPIC_FILTER
+    DUPLICATE = "duplicate"  # a replay brought this message earlier
+    LOST = "lost"  # missing in the sequence, and not replayed
+    PAYLOAD = "payload"  # not an event batch
     INVALID = "invalid"
     UNKNOWN_TYPE = "unknown_type"
-    TIER = "tier"
+    TIER = "tier"  # not in GPU memory, so of no use to the router
     NO_TOKENS = "no_tokens"
-    UNNAMED_ADAPTER = "unnamed_adapter"
-    FULL = "full"
+    UNNAMED_ADAPTER = "unnamed_adapter"  # only a numeric lora_id: the router's key needs the name
+    FULL = "full"  # no room in the ledger (KV_EVENTS_MAX_BLOCKS)
 
 
 class PayloadError(ValueError):
-    """A message is not an event batch."""
+    """A message is not an event batch; the text contains nothing of it."""
 
 
 # The events' names on the wire.
@@ -71,14 +72,14 @@ CLEARED: Final = "AllBlocksCleared"
 
 
 class Stored(NamedTuple):
-    """Blocks that the engine now holds.
+    """Blocks that the engine stored.
 
     Attributes:
-        hashes: The engine's name of each block.
+        hashes: The engine's hash of each block.
         blocks: The router's hash of each block, in the same order.
         adapter: The LoRA adapter's name; `None` for the base model.
-        group: The KV-cache group, 0 without groups.
-        kind: The group's kind of attention, if the engine says it.
+        group: The KV-cache group of a hybrid model; 0 without groups.
+        kind: The group's kind of attention; `None` if the engine does not send it.
     """
 
     hashes: Sequence[EngineHash]
@@ -89,26 +90,26 @@ class Stored(NamedTuple):
 
 
 class Removed(NamedTuple):
-    """Blocks that the engine holds once less."""
+    """Blocks that the engine removed; a block that it stored twice must be removed twice."""
 
     hashes: Sequence[EngineHash]
     group: int = 0
 
 
 class Cleared(NamedTuple):
-    """The engine holds no block any more."""
+    """The engine removed all its blocks, of all groups."""
 
 
 Event: TypeAlias = Stored | Removed | Cleared
 
 
 class Batch(NamedTuple):
-    """One message.
+    """The decoded payload of one message.
 
     Attributes:
-        timestamp: When the engine made it, unix seconds.
-        events: What happened, in order.
-        dropped: How many events were left out, by reason.
+        timestamp: When the engine made the batch, unix seconds.
+        events: The decoded events, in order.
+        dropped: Number of dropped events by reason.
     """
 
     timestamp: float
@@ -116,18 +117,19 @@ class Batch(NamedTuple):
     dropped: Mapping[Drop, int]
 
 
+# The order of the elements in the array form, behind the tag.
 _STORED_FIELDS: Final = (
     "block_hashes", "parent_block_hash", "token_ids", "block_size", "lora_id", "medium", "lora_name", "extra_keys",
     "group_idx", "kv_cache_spec_kind",
 )  # fmt: skip
 _REMOVED_FIELDS: Final = ("block_hashes", "medium", "group_idx")
 
-# Where the router's requests can use a block at once; others must be brought in first.
+# Media from which the engine can use a block immediately; blocks of other tiers must be loaded first.
 _USABLE_MEDIA: Final = frozenset({None, "GPU"})
 
 _HASH_TYPES: Final = frozenset({int, bytes})
-_LONGEST_HASH: Final = 64
-# Of an adapter, in characters.
+_LONGEST_HASH: Final = 64  # bytes
+# Characters of an adapter's name.
 LONGEST_NAME: Final = 512
 _MOST_GROUPS: Final = 1024
 
@@ -141,10 +143,10 @@ class _DropError(Exception):
 
 
 def decode(payload: bytes) -> Batch:
-    """Decode a message.
+    """Decode the payload of a message.
 
     Raises:
-        PayloadError: It is no event batch at all; the text holds nothing of it.
+        PayloadError: The payload is not an event batch.
     """
     timestamp, raw_events = _open(payload)
     events: list[Event] = []
@@ -191,14 +193,14 @@ def _stored(fields: Mapping[str, Any]) -> Stored:
     hashes = _hashes(fields)
     tokens = fields["token_ids"]
     if not tokens:
-        # Offload placeholders: blocks that were stored elsewhere before.
+        # Placeholders for offloaded blocks. Without tokens, there is no router's hash.
         raise _DropError(Drop.NO_TOKENS)
     adapter = _adapter(fields)
     if not isinstance(tokens, list):
         message = "tokens are a list"
         raise TypeError(message)
     if isinstance(tokens[0], list):
-        # SGLang's pairs (EAGLE): the first of each is the token at that place.
+        # SGLang with EAGLE sends bigrams: the first of each pair is the token at that position.
         tokens = [first for first, _ in tokens]
     size = _block_size(len(tokens), len(hashes), fields.get("block_size"))
     kind = fields.get("kv_cache_spec_kind")
@@ -242,7 +244,7 @@ def _hashes(fields: Mapping[str, Any]) -> list[EngineHash]:
 
 def _adapter(fields: Mapping[str, Any]) -> str | None:
     name = fields.get("lora_name")
-    if not isinstance(name, str):  # SGLang's arrays have a map in its place
+    if not isinstance(name, str):  # SGLang's array form has a map in this position
         if fields.get("lora_id") is not None:
             raise _DropError(Drop.UNNAMED_ADAPTER)
         return None
@@ -263,7 +265,10 @@ def _group(fields: Mapping[str, Any]) -> int:
 
 
 def _block_size(tokens: int, blocks: int, declared: object) -> int:
-    """Return how many tokens a block has; the last block may have fewer."""
+    """Return the number of tokens per block; the last block may have fewer (vLLM 0.33).
+
+    The declared size counts only if it fits. Otherwise the tokens are divided evenly among the blocks.
+    """
     if isinstance(declared, int) and declared > 0 and -(-tokens // declared) == blocks:
         return declared
     if blocks and tokens % blocks == 0:

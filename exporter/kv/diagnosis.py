@@ -1,7 +1,7 @@
-"""Which link from the engine to Redis is missing, in words that say what to do.
+"""Diagnose which link from the engine to Redis does not work, in sentences that say what to do.
 
-Configuration that parses, and then no event: the usual way in which KV events
-fail. `/ready` shows this, and the log says it once when it changes.
+KV events usually fail silently: the configuration is valid, and no event arrives.
+`/ready` shows these findings, and the log has a line when a failure begins or changes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ OK: Final = "ok"
 WAITING: Final = "waiting"
 FAILING: Final = "failing"
 
-# The flag with which each engine publishes its events; the endpoint is the engine's side of ours.
+# The flag with which each engine publishes its events; its endpoint matches the default KV_EVENTS_ENDPOINT.
 _FLAGS: Final[Mapping[str, str]] = {
     "vllm": """--kv-events-config '{"enable_kv_cache_events": true, "publisher": "zmq", "endpoint": "tcp://*:5557"}'""",
     "sglang": """--kv-events-config '{"publisher": "zmq", "endpoint": "tcp://*:5557"}' --page-size 16""",
@@ -41,19 +41,19 @@ _REDIS: Final[Mapping[str, str]] = {
 
 
 class Finding(NamedTuple):
-    """How one link fares: `ok`, `waiting` or `failing`, and why."""
+    """The state of one link: the status (`ok`, `waiting` or `failing`), and a sentence for people."""
 
     status: str
     detail: str
 
     @property
     def fails(self) -> bool:
-        """Whether somebody must do something."""
+        """Whether an operator must act."""
         return self.status == FAILING
 
 
 def diagnose_engine(engine: str, subscribers: Iterable[Subscriber], ledger: Ledger) -> Finding:
-    """Return the worst of what the ranks' subscriptions and the ledger show."""
+    """Return the worst finding of all ranks' subscriptions and the ledger."""
     findings = [_diagnose_rank(engine, subscriber) for subscriber in subscribers]
     if ledger.is_full:
         detail = (
@@ -79,7 +79,7 @@ def _diagnose_rank(engine: str, subscriber: Subscriber) -> Finding:
 
 
 def _diagnose_stream(subscriber: Subscriber) -> Finding:
-    """Return how a rank fares whose connection is there."""
+    """Return the finding for a rank that is connected."""
     rank, endpoint, stream = subscriber.rank, subscriber.endpoint, subscriber.stream
     if stream.is_shared:
         return Finding(
@@ -107,7 +107,7 @@ def _diagnose_stream(subscriber: Subscriber) -> Finding:
 
 
 def diagnose_redis(pump: Pump) -> Finding:
-    """Return whether Redis takes what it is sent."""
+    """Return whether Redis accepts the pump's operations."""
     if pump.failure is None:
         return Finding(OK, "Redis takes the index")
     return Finding(FAILING, _REDIS.get(pump.failure, f"Redis does not take the index: {pump.failure}"))

@@ -1,4 +1,4 @@
-"""KV events as a whole: what is built, started and stopped together."""
+"""KV events as a whole: builds, starts and stops the subscribers, the ledger and the pump."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ logger: Final = logging.getLogger(__name__)
 
 CONNECT_SECONDS: Final = 2.0
 ANSWER_SECONDS: Final = 5.0
-# As long fields may be taken out of Redis at the end; `exporter.service` waits longer.
+# The time at the end for removing this pod's fields from Redis; `exporter.service` waits longer.
 STOP_SECONDS: Final = 5.0
-# All subscribers together, meanwhile.
+# The time for all subscribers together to end, meanwhile.
 _SUBSCRIBERS_SECONDS: Final = 1.0
 SWITCH_SECONDS: Final = 0.001
-# An engine may take its time to start: only then is a missing link news.
+# An engine may take long to start: a failing link is logged only after this time.
 PATIENCE_SECONDS: Final = 60.0
 
 
-# The label values of the metrics that there can be (KvLabels in exporter.telemetry.kv).
+# All label values of the metrics (`KvLabels` of `exporter.telemetry.kv`).
 LABELS: Final[Mapping[str, Collection[str]]] = {
     "event_types": (STORED, REMOVED, CLEARED),
     "drop_reasons": tuple(Drop),
@@ -56,23 +56,23 @@ LABELS: Final[Mapping[str, Collection[str]]] = {
 
 
 class KvObserver(StreamObserver, SubscriberObserver, PumpObserver, Protocol):
-    """Told of everything that happens between the engine and Redis."""
+    """Observes everything between the engine and Redis; called from several threads, must not raise."""
 
 
 @dataclass(frozen=True, slots=True)
 class KvOptions:
-    """Where events come from and where they go.
+    """The source and the destination of KV events.
 
     Attributes:
-        engine: `vllm` or `sglang`, for hints.
-        model: The base model's name in keys.
-        pod: This pod's field, `name.namespace`.
-        redis_url: `redis://` or `rediss://`, with credentials.
-        endpoint: Rank 0's events.
-        topic: What a message's topic must begin with.
-        replay_endpoint: Rank 0's replay socket, if it has one.
-        ranks: How many DP ranks there are.
-        max_blocks: How many of the engine's blocks are kept in memory at most.
+        engine: `vllm` or `sglang`; used for the hints in findings only.
+        model: The base model's name in Redis keys.
+        pod: The name of this pod's fields, `name.namespace`.
+        redis_url: A `redis://` or `rediss://` URL, with credentials.
+        endpoint: ZeroMQ endpoint of rank 0's events.
+        topic: The required beginning of a message's topic.
+        replay_endpoint: ZeroMQ endpoint of rank 0's replay socket, if there is one.
+        ranks: The number of DP ranks.
+        max_blocks: The highest number of the engine's blocks in memory.
     """
 
     engine: str
@@ -87,20 +87,25 @@ class KvOptions:
 
 
 class KvEvents:
-    """The subscribers, the ledger and the pump of one pod."""
+    """The subscribers, the ledger and the pump of one pod. A part of `exporter.assembly`.
+
+    Attributes:
+        ledger: The blocks that the engine holds.
+    """
 
     def __init__(self, options: KvOptions, observer: KvObserver) -> None:
         """Build everything; nothing is connected yet.
 
         Raises:
-            ValueError: An endpoint or the URL cannot be used.
+            ValueError: An endpoint or the Redis URL cannot be used.
         """
         self._engine = options.engine
         self._stopping = Event()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.ledger = Ledger(options.model, most=options.max_blocks)
         index = PodIndex(_client(options.redis_url), options.pod, uuid4().hex)
-        # The router passes over fields as old as the container, which started within this second.
+        # ADR 8: the router ignores a field that is not later than its container's start. Both are whole seconds, and
+        # this container may have started within the current one.
         born = int(time()) + 1.0
         self._pump = Pump(self.ledger, index, observer, now=lambda: max(time(), born))
         self._subscribers = [self._subscriber(options, rank, observer) for rank in range(options.ranks)]
@@ -119,8 +124,9 @@ class KvEvents:
         )  # fmt: skip
 
     def start(self) -> None:
-        """Start all threads."""
-        # A scrape takes its turn ten times; in a burst each of them would be five times as long.
+        """Start all threads: the pump, one subscriber for each rank, and the watch that logs failing links."""
+        # During a burst of events, a scrape gets the interpreter about ten times, and waits one switch interval for
+        # each turn. Python's default is five times as long.
         sys.setswitchinterval(SWITCH_SECONDS)
         self._pump.start()
         for subscriber in self._subscribers:
@@ -128,31 +134,31 @@ class KvEvents:
         self._watch.start()
 
     def stop(self) -> None:
-        """Take no more events, and begin to take this pod's fields out of Redis; waits for nothing."""
+        """Take no more events, and start to remove this pod's fields from Redis; does not wait."""
         self._stopping.set()
         for subscriber in self._subscribers:
             subscriber.wake()
         self._pump.stop(STOP_SECONDS)
 
     def join(self) -> None:
-        """Wait until all has ended, a few seconds at most."""
+        """Wait until all threads have ended, a few seconds at most."""
         deadline = monotonic() + _SUBSCRIBERS_SECONDS
         ended = [subscriber.join(max(deadline - monotonic(), 0.0)) for subscriber in self._subscribers]
         self._pump.join()
         self._watch.join(1.0)
-        # Sockets are not thread-safe: those of a subscriber that is still busy go with the process.
+        # ZeroMQ sockets are not thread-safe: a busy subscriber's socket must not be closed here. The process ends soon.
         if all(ended):
             self._context.destroy(linger=0)
 
     def findings(self) -> dict[str, Finding]:
-        """Return how each link fares."""
+        """Return the entries `kv_events` and `redis` of `/ready`."""
         return {
             "kv_events": diagnose_engine(self._engine, self._subscribers, self.ledger),
             "redis": diagnose_redis(self._pump),
         }
 
     def _watch_links(self) -> None:
-        """Say what is missing once it has been missing for a while, and again when that changes."""
+        """Log a link that fails at a check once a minute, and again only when its finding changes."""
         said: dict[str, str] = {}
         while not self._stopping.wait(PATIENCE_SECONDS):
             for link, finding in self.findings().items():
@@ -162,10 +168,10 @@ class KvEvents:
 
 
 def _client(url: str) -> redis.Redis:
-    """Make a client, and a connection that is not connected, so that a bad URL shows now.
+    """Return a client for `url`; nothing is connected.
 
     Raises:
-        ValueError: The URL cannot be used; the message shows nothing of it.
+        ValueError: The URL cannot be used; the message contains nothing of it.
     """
     try:
         client = redis.Redis.from_url(
@@ -173,15 +179,17 @@ def _client(url: str) -> redis.Redis:
             socket_connect_timeout=CONNECT_SECONDS,
             socket_timeout=ANSWER_SECONDS,
             socket_keepalive=True,
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,  # 3 costs a round trip at each connect and asks for Redis 6
+            retry=Retry(NoBackoff(), 0),  # the pump retries, with its own back-off
+            protocol=2,  # RESP 3 costs a round trip for each connection and needs Redis 6
             parser_class=BoundedParser,
         )
+        # redis-py checks a URL's query parameters only when it makes a connection object.
         client.connection_pool.make_connection()
     except (TypeError, ValueError):
         message = "REDIS_URL has a part that the client does not know"
         raise ValueError(message) from None
     if client.get_encoder().decode_responses:
+        # `PodIndex` works with bytes.
         message = "REDIS_URL must not set decode_responses"
         raise ValueError(message)
     return client

@@ -1,9 +1,9 @@
-"""Large payloads: opened event by event, and only as what an event may be.
+"""Decode large payloads event by event, with limits on their contents (docs/adr/0019).
 
-A byte of MessagePack may become eighty of Python: an empty list, an empty map.
-A payload of the usual size is decoded as it is. In a larger one the number of
-events, hashes and tokens is bounded, and what else an event has must be a
-single value, or is passed over undecoded.
+One byte of MessagePack, such as an empty list, may become eighty bytes of Python
+objects. A payload of the usual size is decoded in one go. In a larger one, the
+numbers of events, hashes and tokens are limited. Every other field must be a single
+value, or stays undecoded.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from msgspec import Meta, Raw, Struct
 
 __all__ = ["LARGE", "open_event", "open_large"]
 
-# As many bytes may become five megabytes of objects.
+# A payload of this size may become five megabytes of Python objects.
 LARGE: Final = 64 * 1024
 _MOST_EVENTS: Final = 65_536
 
 _Value: TypeAlias = str | int | float | bool | None
 _Hashes: TypeAlias = Annotated[list[int | bytes], Meta(max_length=131_072)]
-# SGLang's pairs (EAGLE) come one page at a time.
+# A token is an integer, or with EAGLE a pair of them (SGLang).
 _Tokens: TypeAlias = Annotated[list[int | tuple[int, int]], Meta(max_length=1_048_576)] | None
 
 
@@ -82,20 +82,20 @@ _ARRAY_FORMS: Final[dict[str, type[Struct]]] = {"BlockStored": _Stored, "BlockRe
 
 
 def open_large(payload: bytes) -> list[Any]:
-    """Return time and events of a batch, the events still encoded.
+    """Return `[timestamp, events]` of a batch; each event is still encoded.
 
     Raises:
-        msgspec.DecodeError: It is no batch, or has too many events.
+        msgspec.DecodeError: The payload is not a batch, or has too many events.
     """
     batch = _decode(payload, _BatchMap if _is_map(payload) else _Batch)
     return [batch.ts, batch.events]
 
 
 def open_event(raw: Raw) -> Any:
-    """Return an event as `msgspec.msgpack.decode` does, if it is small or has the form of one.
+    """Return an event as `msgspec.msgpack.decode` would; a large event only with its known fields.
 
     Raises:
-        msgspec.DecodeError: It is no event, or has too much in it.
+        msgspec.DecodeError: It is not an event, or exceeds a limit.
     """
     if len(memoryview(raw)) <= LARGE:
         return _decoder.decode(raw)

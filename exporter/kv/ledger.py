@@ -1,19 +1,19 @@
-"""The ledger: which blocks the engine holds, and which of them Redis knows.
+"""The ledger: which blocks the engine holds, and which of them Redis has (docs/adr/0006).
 
-The engine names a block by a hash of its own; the router by one of the block's
-tokens. Several of the engine's blocks may have the same tokens, on one rank or
-several: they share one entry, which is there as long as one of them is.
+The engine identifies a block by its own hash, and the router by a hash of the block's
+tokens. Several engine blocks may have the same tokens, on one rank or on several. They
+share one entry, which exists as long as one of them does.
 
     engine hash --(rank, group)--> Entry(model, block, holders, written) <--(model, block)-- router's key
 
-The engine reports a block that it stores twice twice, and removes it twice, so
-holders are counted. Repeats without a further block (`kv_cache_report_mode:
-full`) make an entry stay too long rather than go too early.
+The engine reports a block that it stores twice two times, and removes it two times.
+The ledger therefore counts. An engine that repeats events without storing another block
+(`kv_cache_report_mode: full`) makes an entry stay too long, rather than go too early.
 
-What is kept is bounded. The engine's blocks come first; of the fields that only
-Redis has any more, as many are kept as there is room for. The others are
-forgotten and counted: this pod's set in Redis names them, and from there they
-are adopted again when there is room.
+Memory is limited (docs/adr/0019). The engine's blocks take precedence. Leftovers, the
+fields that Redis has and the engine no longer holds, are kept while there is room. The
+others are forgotten and counted. This pod's set in Redis still names them, and the pump
+adopts them again when there is room.
 """
 
 from __future__ import annotations
@@ -32,45 +32,53 @@ if TYPE_CHECKING:
 
 __all__ = ["MOST_BLOCKS", "Change", "Entry", "Ledger", "Written"]
 
-# Blocks that are kept at 360 bytes each, and adapters that blocks are of. A repeat counts as a block.
+# The default number of blocks, each of which takes 360 bytes, and the number of models and adapters with blocks.
+# A repeated block counts as another block.
 MOST_BLOCKS: Final = 200_000
 _MOST_MODELS: Final = 4096
 
-# Beside a full ledger a twentieth of its size is room for fields that have to go from Redis.
+# Even when the ledger is full, there is room for leftovers: a twentieth of its size.
 _SHARE_OF_LEFTOVERS: Final = 20
 
-# Groups of these kinds hold only part of a prefix: beside a group that holds
-# all of it they say nothing about what can be reused.
+# Groups of these kinds hold only a part of a prefix. Next to a group that holds all
+# of it, they say nothing about what can be reused.
 _PARTIAL_KINDS: Final = frozenset({
     "sliding_window", "sliding_window_mla", "chunked_local_attention", "mamba", "encoder_only_attention",
     "cross_attention",
 })  # fmt: skip
 
-# Entries that wait to be written although they are gone again, before they are swept out.
+# The number of dropped entries in the queue of pending ones before the queue is cleaned.
 _MOST_DEAD: Final = 1000
 
 _Source: TypeAlias = tuple[int, int]  # rank, group
 
 
 class Written(IntEnum):
-    """What Redis has of an entry."""
+    """Whether Redis has an entry's field."""
 
     NO = 0
     YES = 1
-    UNKNOWN = 2
-    UNDERWAY = 3
+    UNKNOWN = 2  # a write failed, or Redis may have lost data: write or remove it again
+    UNDERWAY = 3  # taken by the pump and not settled yet
 
 
 _WRITTEN: Final = {False: Written.NO, True: Written.YES}
 
 
 class Entry:
-    """One field in Redis: `model@block` of this pod."""
+    """One field in Redis: this pod's field of the key `model@block`.
+
+    Attributes:
+        model: The base model's or adapter's name.
+        block: The router's hash.
+        holders: How many of the engine's hashes refer to it. Without any, the field must go.
+        written: Whether Redis has the field.
+        queued: Whether the entry is in the queue of pending ones.
+    """
 
     __slots__ = ("block", "holders", "model", "queued", "written")
 
     def __init__(self, model: str, block: int, written: Written) -> None:
-        """Make an entry that nothing holds."""
         self.model = model
         self.block = block
         self.holders = 0
@@ -79,7 +87,7 @@ class Entry:
 
 
 class _Blocks(dict[int, Entry]):
-    """The entries of one model, which share one copy of its name."""
+    """The entries of one model by block; they share one copy of the model's name, to save memory."""
 
     __slots__ = ("model",)
 
@@ -89,29 +97,34 @@ class _Blocks(dict[int, Entry]):
 
 
 class Change(NamedTuple):
-    """What has to be done about an entry in Redis."""
+    """A change for Redis: write the entry's field (`present`), or remove it."""
 
     entry: Entry
     present: bool
 
 
 class Ledger:
-    """Thread-safe: subscribers apply events, the pump takes changes and settles them.
+    """The blocks of one pod; safe for threads. Subscribers apply events; the pump takes changes and settles them.
 
     Attributes:
-        most: How many of the engine's blocks are kept.
-        forgotten: How many fields there was no room for so far, which are in Redis all the same.
+        most: The highest number of the engine's blocks.
+        forgotten: How many leftovers there was no room for so far. Their fields may still be in Redis.
     """
 
     def __init__(self, model: str, *, most: int = MOST_BLOCKS) -> None:
-        """Keep the blocks of `model` and of its adapters, which go by their own names; `most` of them."""
+        """Start empty.
+
+        Args:
+            model: The base model's name. Blocks of an adapter are kept under the adapter's name.
+            most: The highest number of the engine's blocks.
+        """
         self._model = model
         self.most = most
         self.forgotten = 0
         self._limit = most + max(most // _SHARE_OF_LEFTOVERS, 1)
-        self._kept = 0  # names and repeats of the engine
+        self._kept = 0  # engine hashes, and those of them that are repeated: what `most` limits
         self._count = 0  # entries
-        self._leftovers = 0  # of the entries, those that nothing holds
+        self._leftovers = 0  # entries without holders
         self._lock = Lock()
         self._changed = Condition(self._lock)
         self._waiting = False
@@ -121,10 +134,13 @@ class Ledger:
         self._repeats: dict[_Source, dict[EngineHash, int]] = {}
         self._partial: dict[_Source, bool] = {}
         self._pending: deque[Entry] = deque()
-        self._dead = 0  # of those pending, how many nobody knows any more
+        self._dead = 0  # dropped entries that are still in `_pending`
 
     def apply(self, rank: int, events: Iterable[Event]) -> int:
-        """Take note of what happened on a rank, in order; return how many blocks there was no room for."""
+        """Apply a rank's events in order; return the number of blocks that were refused for lack of room.
+
+        Never waits for Redis: a slow Redis must not stop the subscribers.
+        """
         refused = 0
         with self._lock:
             for event in () if self._is_closed else events:
@@ -139,11 +155,11 @@ class Ledger:
         return refused
 
     def clear(self, rank: int) -> None:
-        """Forget all blocks of a rank: its engine restarted."""
+        """Forget all blocks of a rank, whose engine restarted."""
         self.apply(rank, (Cleared(),))
 
     def close(self) -> None:
-        """Forget all blocks of all ranks and take no more: the runtime ends."""
+        """Forget all blocks of all ranks and accept no more: at the end, all of this pod's fields must go."""
         with self._lock:
             self._is_closed = True
             for rank in {rank for rank, _ in self._partial}:
@@ -151,9 +167,12 @@ class Ledger:
             self._notify()
 
     def adopt(self, model: str, block: int) -> None:
-        """Take over an entry that Redis has; it goes unless the engine holds it, or there is no room for it."""
+        """Add a field that Redis has. The pump removes it, or writes it again if the engine holds the block.
+
+        Without room, the field is counted as forgotten.
+        """
         if len(model) > LONGEST_NAME and model != self._model:
-            return  # no runtime has written that
+            return  # no runtime has written such a field
         with self._lock:
             known = self._entries.get(model)
             entry = known.get(block) if known else None
@@ -171,7 +190,7 @@ class Ledger:
             self._notify()
 
     def doubt(self) -> None:
-        """Write every entry again: Redis may have lost any of them."""
+        """Mark every entry as unknown, so that the pump writes or removes it again."""
         with self._lock:
             for entries in self._entries.values():
                 for entry in entries.values():
@@ -180,7 +199,7 @@ class Ledger:
             self._notify()
 
     def take(self, limit: int) -> list[Change]:
-        """Return up to `limit` entries that differ from what Redis has; each must be settled."""
+        """Return up to `limit` changes for entries that differ from Redis; `settle` must follow for each."""
         changes: list[Change] = []
         with self._lock:
             while self._pending and len(changes) < limit:
@@ -188,14 +207,15 @@ class Ledger:
                 entry.queued = False
                 present = entry.holders > 0
                 if entry.written is not _WRITTEN[present]:
-                    entry.written = Written.UNDERWAY  # until it is settled
+                    # An event may change the entry before it is settled; `settle` then queues it again.
+                    entry.written = Written.UNDERWAY
                     changes.append(Change(entry, present))
                 elif not present:
                     self._dead -= 1
         return changes
 
     def settle(self, changes: Iterable[Change], *, done: bool) -> None:
-        """Note that changes are in Redis, or that nobody knows whether they are."""
+        """Note that changes are in Redis (`done`), or that it is unknown whether they are."""
         with self._lock:
             for entry, present in changes:
                 entry.written = _WRITTEN[present] if done else Written.UNKNOWN
@@ -206,34 +226,34 @@ class Ledger:
                     self._drop(entry)
 
     def wait(self, timeout: float, *, unless: Callable[[], bool]) -> None:
-        """Wait until there is something to take, or `unless` is true after a `wake`."""
+        """Wait until an entry is pending, `unless` is true after a `wake`, or `timeout` seconds have passed."""
         with self._lock:
             self._waiting = True
             self._changed.wait_for(lambda: self.pending > 0 or unless(), timeout)
             self._waiting = False
 
     def wake(self) -> None:
-        """Let those who wait look again."""
+        """Let a waiting pump check its condition again."""
         with self._lock:
             self._notify()
 
     @property
     def pending(self) -> int:
-        """Entries that wait to be written."""
+        """Number of entries that differ from Redis and wait for the pump."""
         return len(self._pending) - self._dead
 
     @property
     def is_full(self) -> bool:
-        """Whether there is no room for another block."""
+        """Whether there is no room for another of the engine's blocks."""
         return self._kept >= self.most
 
     @property
     def size(self) -> int:
-        """Entries there are."""
+        """Number of entries: fields of this pod that Redis has or will get."""
         return self._count
 
     def held(self) -> set[tuple[str, int]]:
-        """Return the model and block of every entry that is held."""
+        """Return the model and block of every entry that the engine holds."""
         with self._lock:
             return {
                 (model, entry.block)
@@ -243,11 +263,11 @@ class Ledger:
             }
 
     def _notify(self) -> None:
-        if self._waiting:  # seldom; telling nobody costs as much as a block
+        if self._waiting:  # rarely; a notification without a waiter costs as much as a block
             self._changed.notify_all()
 
     def _store(self, rank: int, event: Stored) -> int:
-        """Take blocks; return how many there was no room for."""
+        """Store blocks; return how many were refused for lack of room."""
         source = (rank, event.group)
         if self._partial.get(source, True) and self._ignores(source, event.kind):
             return 0
@@ -287,7 +307,7 @@ class Ledger:
             entry.holders += 1
             if entry.holders == 1:
                 self._queue(entry)
-            if before is not None:  # the engine uses the name for other tokens now
+            if before is not None:  # the engine now uses this hash for other tokens
                 self._release(before)
                 self._kept -= repeats.pop(name, 0) > 0
         if not entries:
@@ -295,7 +315,7 @@ class Ledger:
         return refused
 
     def _is_unknown(self, model: str) -> bool:
-        """Whether there are blocks of as many adapters as can be, and this one has none."""
+        """Tell whether a model is new, and there are already blocks of the highest number of models."""
         return len(self._entries) >= _MOST_MODELS and model not in self._entries
 
     def _remove(self, source: _Source, names: Iterable[EngineHash]) -> None:
@@ -325,7 +345,10 @@ class Ledger:
             self._release(entry)
 
     def _ignores(self, source: _Source, kind: str | None) -> bool:
-        """Tell whether a group counts for nothing beside the others of its rank."""
+        """Tell whether a group is ignored because another group of its rank holds whole prefixes.
+
+        The first such group also drops the blocks of partial groups that were counted until then.
+        """
         if source not in self._partial:
             self._partial[source] = kind in _PARTIAL_KINDS
             if not self._partial[source]:
@@ -352,13 +375,14 @@ class Ledger:
         if entry.holders:
             return
         if entry.written is Written.NO:
-            self._drop(entry)  # an outage of Redis must not keep all that the engine ever had
+            # Redis never had it. Otherwise, an outage of Redis would keep every block that the engine ever held.
+            self._drop(entry)
         else:
             self._leftovers += 1
             self._queue(entry)
 
     def _drop(self, entry: Entry) -> None:
-        """Forget an entry that nothing holds and Redis does not have."""
+        """Forget an entry without holders. It stays in the queue for now, because a deque cannot remove it cheaply."""
         entries = self._entries[entry.model]
         del entries[entry.block]
         self._count -= 1
@@ -371,7 +395,7 @@ class Ledger:
                 self._dead = 0
 
     def _forget_leftovers(self) -> None:
-        """Make room: forget what only Redis has any more, but for what is underway."""
+        """Make room: forget all leftovers, except those that the pump is removing now."""
         kept: deque[Entry] = deque()
         for entry in self._pending:
             if entry.holders or entry.written is Written.UNDERWAY:

@@ -1,7 +1,7 @@
-"""How much of what an engine publishes is held in memory, whatever it publishes (docs/adr/0019).
+"""Limits for the memory that an engine's messages may take (docs/adr/0019).
 
-ZeroMQ counts messages, not bytes: the largest message times the length of its
-queue is what the queue may take.
+ZeroMQ limits the number of messages in a queue, not their bytes. A queue may
+therefore take the size of the largest message times the length of the queue.
 """
 
 from __future__ import annotations
@@ -19,25 +19,28 @@ __all__ = [
     "queue_length",
 ]
 
-# Four hundred thousand tokens in one batch.
+# The largest message, in bytes: about 400,000 tokens in one batch.
 MAX_PAYLOAD: Final = 2 * 1024 * 1024
-# Batches have lower numbers; what follows from one still fits the eight bytes in which a number is sent.
+# Sequence numbers are lower than this. The number after the highest one still fits the eight bytes of a request.
 MAX_SEQUENCE: Final = 1 << 63
-# Nearly all batches have less.
+# Nearly all batches are smaller than this.
 USUAL_PAYLOAD: Final = 32 * 1024
-# Of a message that are kept: one more than a reply of a replay has, the longest message of an engine. ZeroMQ itself
-# limits the size of a frame but not their number, and holds a message until it is whole.
+# The number of frames of a message that are kept: one more than the longest message of an engine, a replay's reply.
+# ZeroMQ limits the size of a frame but not the number of frames, and holds a message until it is complete.
 MOST_FRAMES: Final = 5
-# Of messages that were received and not yet read, of all ranks together.
+# The bytes in ZeroMQ's receive queues, for all ranks together.
 QUEUE_BYTES: Final = 48 * 1024 * 1024
-# Of messages that are taken off a socket before they are worked on.
+# The bytes of messages that are received in one run and then decoded.
 RUN_BYTES: Final = 4 * 1024 * 1024
-# Of a replay's answer, which comes faster than it can be worked on.
+# The bytes and number of a replay's replies that are received before they are decoded.
 GATHERED_BYTES: Final = 16 * 1024 * 1024
 GATHERED_REPLIES: Final = 20_000
 _LEAST: Final = 2
 
 
 def queue_length(ranks: int, largest: int = MAX_PAYLOAD, *, size: int = QUEUE_BYTES) -> int:
-    """Return how many messages a socket may queue, if none is larger than `largest` and each rank has such a socket."""
+    """Return the queue length of one of `ranks` sockets, whose queues together may take `size` bytes.
+
+    No message is larger than `largest` bytes.
+    """
     return max(size // largest // ranks, _LEAST)

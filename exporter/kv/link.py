@@ -1,8 +1,9 @@
-"""What ZeroMQ makes of a socket's connection.
+"""Watch the connection of a ZeroMQ socket, and reconnect where ZeroMQ does not.
 
-It reconnects by itself after an engine went away, but not after one sent what
-it does not take: too large a message, or no message at all. Then it is silent
-for ever. The two differ in whether a retry is announced.
+ZeroMQ reconnects after an engine went away. It does not reconnect after an engine
+sent a message that is too large, or data that is not ZeroMQ's. Then the socket
+stays silent forever. The monitor socket tells the two cases apart: only the first
+one is followed by an announced retry.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ if TYPE_CHECKING:
 __all__ = ["Link"]
 
 _EVENTS: Final = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED
-# How long a retry may take to be announced; it comes within the same millisecond on an idle machine.
+# The time for the announcement of a retry. On an idle machine, it comes within a millisecond.
 GRACE_SECONDS: Final = 1.0
 
 
 class Link:
-    """The connection of one socket, which connects to one endpoint. For one thread.
+    """The connection of one socket to one endpoint. Not thread-safe, like the socket.
 
     Attributes:
-        monitor: A socket that is readable when something has changed.
+        monitor: A socket that is readable when `changes` has something to yield; for a poller.
         up: Whether there is a connection.
     """
 
@@ -42,18 +43,26 @@ class Link:
         largest: int = MAX_PAYLOAD,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """Let `socket` receive messages of `largest` bytes, `queue` of them; nothing is connected before `connect`."""
+        """Prepare `socket`; nothing is connected before `connect`.
+
+        Args:
+            socket: The socket.
+            endpoint: Where it connects to.
+            queue: The highest number of messages in the receive queue.
+            largest: The largest message in bytes; a larger one ends the connection.
+            clock: A monotonic clock in seconds.
+        """
         self._socket = socket
         self._endpoint = endpoint
         self._clock = clock
-        self._ended_at: float | None = None  # and no retry was announced since
+        self._ended_at: float | None = None  # when the connection ended, unless a retry was announced since
         self.up = False
         self.monitor: zmq.Socket[bytes] = socket.get_monitor_socket(_EVENTS)
         socket.setsockopt(zmq.MAXMSGSIZE, largest)
         socket.rcvhwm = queue
 
     def connect(self) -> None:
-        """Connect, or start over after ZeroMQ gave up.
+        """Connect, or connect again after ZeroMQ gave up.
 
         Raises:
             zmq.ZMQError: The endpoint cannot be used.
@@ -64,7 +73,7 @@ class Link:
         self._socket.connect(self._endpoint)
 
     def changes(self) -> Iterator[bool]:
-        """Take what has happened; yield whether there is a connection each time that changed."""
+        """Read the monitor's events; yield whether there is a connection, for each change."""
         while self.monitor.poll(0):
             event = recv_monitor_message(self.monitor)["event"]
             self._ended_at = self._clock() if event == zmq.EVENT_DISCONNECTED else None
@@ -73,15 +82,15 @@ class Link:
                 yield self.up
 
     def patience(self) -> float | None:
-        """Return the seconds after which `is_given_up` may be true; `None` if nothing is awaited."""
+        """Return the seconds until `is_given_up` becomes true; `None` if no announcement is awaited."""
         return None if self._ended_at is None else max(self._ended_at + GRACE_SECONDS - self._clock(), 0.0)
 
     @property
     def is_given_up(self) -> bool:
-        """Whether ZeroMQ will not connect again."""
+        """Whether ZeroMQ will not reconnect by itself: no retry was announced in time."""
         return self.patience() == 0.0
 
     def close(self) -> None:
-        """Stop watching."""
+        """Close the monitor; call it before the socket is closed."""
         self._socket.disable_monitor()
         self.monitor.close(linger=0)

@@ -1,9 +1,9 @@
-"""The pump: one thread that makes Redis match the ledger, whatever happens to Redis.
+"""The pump: one thread that makes Redis match the ledger, through outages and loss of data (docs/adr/0006).
 
-While Redis is away events go on into the ledger, which the engine's own cache
-bounds; what differs is written when Redis is back. A Redis that lost data (it
-was emptied, restarted, or failed over) gets everything again, and fields that
-should not be there are taken out.
+During an outage, the ledger continues to record events. The pump writes the
+differences when Redis is back. When Redis lost data (it was emptied, restarted, or
+failed over), the pump does a resync: it writes every field again, and removes the
+fields that should not be there.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ __all__ = ["OPERATIONS", "REASONS", "RESYNCS", "Pump", "PumpObserver"]
 
 logger: Final = logging.getLogger(__name__)
 
-# The `reason` of a failure: the first class that fits (subclasses first).
+# The `reason` label of a failed operation. The first class that fits counts, so subclasses come first.
 _REASONS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (AuthenticationError, "auth"),
     (NoPermissionError, "auth"),
@@ -59,37 +59,38 @@ REASONS: Final = tuple(dict.fromkeys(reason for _, reason in _REASONS))
 OPERATIONS: Final = ("write", "check", "resync")
 RESYNCS: Final = ("start", "emptied", "restarted", "refresh")
 
-# Commands a pipeline: enough to hide the round trip, few enough not to hold a shared server up.
+# Changes per pipeline: enough to hide the round trip, and few enough not to block a shared server.
 BATCH: Final = 1000
-# How long a first change waits for more: a pipeline of its own costs ten times what the change does.
+# How long a first change waits for more: a pipeline for one change costs ten times as much as the change.
 GATHER_SECONDS: Final = 0.005
 CHECK_SECONDS: Final = 5.0
-# The router takes a field for stale after 24 h.
+# The router drops a field after 24 h, so valid fields are rewritten well before that.
 REFRESH_SECONDS: Final = 6 * 3600.0
-# How long after the deadline an operation that is under way may still succeed.
+# How long `join` waits beyond the deadline for an operation in flight.
 LAST_SECONDS: Final = 0.5
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 10.0
 
 
 class PumpObserver(Protocol):
-    """Told what the pump does; must not raise."""
+    """Observes the pump; called from its thread, must not raise."""
 
     def redis_done(self, *, operation: str, seconds: float) -> None:
-        """An operation succeeded."""
+        """One of `OPERATIONS` succeeded."""
 
     def redis_failed(self, *, operation: str, reason: str) -> None:
-        """An operation failed."""
+        """One of `OPERATIONS` failed for one of `REASONS`."""
 
     def resynced(self, *, reason: str) -> None:
-        """Everything is written again."""
+        """A resync for one of `RESYNCS`: every field is marked and will be written again."""
 
 
 class Pump:
-    """Owns the thread that writes to Redis.
+    """Owns the thread that writes to Redis; no other thread talks to Redis.
 
     Attributes:
-        failure: Why Redis does not take what it is sent, for people; `None` when it does.
+        failure: The reason of the last failure, one of `REASONS`, until a whole turn succeeds; then `None`.
+            It is a sentence before the first operation.
     """
 
     def __init__(
@@ -104,17 +105,17 @@ class Pump:
         refresh_every: float = REFRESH_SECONDS,
         pauses: tuple[float, float] = (FIRST_PAUSE, LONGEST_PAUSE),
     ) -> None:
-        """Write `ledger` to `index`.
+        """Prepare to write `ledger` to `index`; nothing is sent before `start`.
 
         Args:
-            ledger: What the engine holds.
-            index: Redis.
-            observer: Told of each operation.
+            ledger: The blocks that the engine holds.
+            index: This pod's fields in Redis.
+            observer: Called for each operation.
             clock: A monotonic clock in seconds.
-            now: Unix seconds, for the fields' values.
-            check_every: Seconds between two looks at whether Redis still has everything.
-            refresh_every: Seconds after which all fields are written anew.
-            pauses: Seconds to wait after a first failure, and at most.
+            now: Returns unix seconds, for the values of fields.
+            check_every: Seconds between two checks whether Redis lost data.
+            refresh_every: Seconds after which all fields are written again.
+            pauses: The first and the longest pause after failures, in seconds.
         """
         self._ledger = ledger
         self._index = index
@@ -126,7 +127,7 @@ class Pump:
         self.failure: str | None = "not asked yet"
         self._server: str | None = None
         self._resync_reason: str | None = "start"
-        self._collected = 0  # of what the ledger has forgotten
+        self._collected = 0  # the ledger's `forgotten` before the last look at this pod's set
         self._check_at = self._refresh_at = clock()
         self._first_pause, self._longest_pause = pauses
         self._pause = self._first_pause
@@ -134,23 +135,23 @@ class Pump:
         self._log_success = Seldom()
         self._stopping = Event()
         self._deadline = 0.0
-        # A server that sends a byte now and then can hold an operation longer than an end may take.
+        # A daemon: a server that sends a byte now and then may delay an operation beyond the end of the runtime.
         self._thread = Thread(target=self._run, name="kv-pump", daemon=True)
 
     def start(self) -> None:
-        """Begin to write."""
         self._refresh_at = self._clock() + self._refresh_every
         self._thread.start()
 
     def stop(self, seconds: float) -> None:
-        """Ask the thread to take this pod's fields out of Redis and to end within `seconds`."""
+        """Ask the thread to remove this pod's fields from Redis and to end within `seconds`."""
         self._deadline = self._clock() + seconds
+        # An empty ledger makes every field of this pod a removal, which the thread handles like any other change.
         self._ledger.close()
         self._stopping.set()
         self._ledger.wake()
 
     def join(self) -> None:
-        """Wait for the end that `stop` asked for, and log what is left in Redis."""
+        """Wait for the end that `stop` requested, and log the number of fields that stay in Redis."""
         self._thread.join(max(self._deadline - self._clock(), 0.0) + LAST_SECONDS)
         left, more = self._ledger.size, " or more" if self._misses_some else ""
         if left or more:
@@ -162,7 +163,7 @@ class Pump:
         self._index.close()
 
     def _is_last_turn(self) -> bool:
-        """Take one turn; a defect costs that turn, and everything is written again."""
+        """Take one turn; return whether the thread must end. After a defect, the next turn begins with a resync."""
         try:
             if self._is_over():
                 return True
@@ -178,12 +179,14 @@ class Pump:
             return False
         is_empty = not self._ledger.size and not self._misses_some
         if self._clock() >= self._deadline or (self.failure is not None and is_empty):
-            return True  # or nothing of ours is there, as far as the runtime knows
+            return True  # the time is over, or Redis fails and has no field of this pod as far as the runtime knows
         if self._resync_reason is not None or self._ledger.pending:
             return False
         if self._misses_some:
+            # The next check adopts the forgotten fields, so that they are removed, too.
             self._check_at = self._clock()
             return False
+        # Everything is removed: the set goes last.
         if self._do("write", self._index.forget):
             return True
         self._rest()
@@ -192,7 +195,7 @@ class Pump:
     def _step(self) -> None:
         if self._resync() and self._check() and self._write():
             self._pause = self._first_pause
-            if self.failure is not None:  # over only now: a full Redis answers checks and refuses writes
+            if self.failure is not None:  # cleared only after a write: a full Redis answers checks and refuses writes
                 if self._log_success.due():
                     logger.info("Redis takes the KV index")
                 self.failure = None
@@ -203,7 +206,7 @@ class Pump:
             self._rest()
 
     def _rest(self) -> None:
-        """Pause after a failure, longer each time; the end is near when `stop` was called."""
+        """Back off after a failure, longer each time; only briefly after `stop`, to try again before the deadline."""
         if self._stopping.is_set():
             Event().wait(min(self._first_pause, max(self._deadline - self._clock(), 0.0)))
         else:
@@ -220,14 +223,15 @@ class Pump:
         return True
 
     def _adopt(self) -> None:
-        """Make the ledger and Redis know of each other's entries."""
+        """Compare the ledger with Redis: mark all entries for writing, and adopt the fields that the set names."""
         self._server = self._index.server_id()
         self._ledger.doubt()
         self._collect()
         self._index.claim()
 
     def _collect(self) -> None:
-        """Let the ledger adopt what this pod has in Redis, as far as there is room."""
+        """Let the ledger adopt the fields that this pod's set names, as far as there is room."""
+        # Read the count first: what is forgotten during the scan needs another look.
         forgotten = self._ledger.forgotten
         for model, block in self._index.remembered():
             self._ledger.adopt(model, block)
@@ -235,11 +239,11 @@ class Pump:
 
     @property
     def _misses_some(self) -> bool:
-        """Whether Redis may have fields that the ledger has forgotten."""
+        """Whether Redis may have fields that the ledger forgot for lack of room."""
         return self._collected != self._ledger.forgotten
 
     def _check(self) -> bool:
-        """Notice that Redis lost what was written, and what is due to be written anew."""
+        """Mark all fields for writing when a refresh is due, and check whether Redis lost data when that is due."""
         now = self._clock()
         if now >= self._refresh_at:
             self._refresh_at = now + self._refresh_every
@@ -264,12 +268,13 @@ class Pump:
         while changes := self._ledger.take(BATCH):
             if not self._put(changes):
                 return False
+            # A check may be due in a long run of writes: only it notices a Redis that was emptied meanwhile.
             if len(changes) < BATCH or self._clock() >= self._check_at:
                 break
         return True
 
     def _put(self, changes: Sequence[Change]) -> bool:
-        """Write changes; what goes, goes first and by itself: a Redis out of memory still lets go."""
+        """Write changes. Removals go first, in a pipeline of their own: a Redis that is out of memory accepts them."""
         now, done = int(self._now()), True
         for present in (False, True):
             part = [change for change in changes if change.present is present]
@@ -278,7 +283,7 @@ class Pump:
         return done
 
     def _do(self, operation: str, action: Callable[[], None]) -> bool:
-        """Run one operation against Redis; count it, and say once when Redis goes."""
+        """Run one operation on Redis, and report it; return whether it succeeded."""
         started = self._clock()
         try:
             action()
@@ -291,14 +296,15 @@ class Pump:
     def _failed(self, operation: str, error: Exception) -> None:
         reason = next(reason for kind, reason in _REASONS if isinstance(error, kind))
         self._observer.redis_failed(operation=operation, reason=reason)
-        # What stays wrong is logged by `exporter.kv.events` as well, after a minute.
+        # A failure that lasts a minute is also logged by `exporter.kv.events`, with what to do.
         if reason != self.failure and self._log_failure[reason].due():
             logger.warning(
                 "Redis does not take the KV index (%s): events are kept and written later", reason,
                 exc_info=error if reason == "internal" else None,
             )  # fmt: skip
         self.failure = reason
-        # Whatever it was: before the next write, look whether this is still the same Redis.
+        # After any failure, check first whether this is still the same Redis with the same data.
         self._check_at = self._clock()
         if reason == "read_only" and self._resync_reason is None:
-            self._resync_reason = "restarted"  # demoted: promoted again it has what its primary had
+            # This server was demoted. After a promotion, it has the data of its former primary.
+            self._resync_reason = "restarted"

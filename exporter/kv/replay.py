@@ -1,13 +1,14 @@
-"""Ask an engine again for events that were missed: its replay socket.
+"""Request missed event batches from the engine's replay socket.
 
     request      ["", start]                      start: 8 bytes, big-endian
     reply        ["", topic, seq, payload]        vLLM 0.26 on, SGLang 0.5.22 on
-                 ["", seq, payload]               before
-    its end      ["", "", ff x 8, ""]  or  ["", ff x 8, ""]
+                 ["", seq, payload]               earlier versions
+    end          ["", "", ff x 8, ""]  or  ["", ff x 8, ""]
 
-The engine keeps a bounded number of batches, begins at the oldest it has
-without a word, and drops replies when they are not read fast enough. An answer
-is bounded: by the batches that an engine may have, by bytes and by time.
+The engine keeps a limited number of batches. If the requested ones are no longer
+there, it starts with its oldest one, without a notice. It drops replies that the
+client does not read fast enough. The runtime limits an answer: by the number of
+batches that an engine can have, by bytes, and by time (docs/adr/0019).
 """
 
 from __future__ import annotations
@@ -28,36 +29,36 @@ if TYPE_CHECKING:
 __all__ = ["OversizedReplyError", "Replay", "ReplayError", "UnsoundReplayError"]
 
 _END: Final = b"\xff" * 8
-# The engine looks for requests ten times a second, between two batches.
+# The engine looks for requests ten times per second, between two batches, so an answer may take this long to begin.
 SILENCE_SECONDS: Final = 3.0
-# Once it answers, replies follow at once: after such a silence the end of the answer is lost.
+# Replies follow each other immediately. After this silence, the rest of the answer is lost.
 END_SECONDS: Final = 1.0
-# Batches beyond those that are known to be missing: five times as many as vLLM keeps.
+# Batches of one answer beyond those that are known to be missing: five times as many as vLLM keeps.
 MOST_BATCHES: Final = 50_000
 MOST_BYTES: Final = 512 * 1024 * 1024
 LONGEST_SECONDS: Final = 60.0
-# Replies that trickle in are worked on before all are there.
+# Replies that arrive slowly are decoded after this time, although more may follow.
 GATHER_SECONDS: Final = 1.0
 _QUEUE_BYTES: Final = 16 * 1024 * 1024
 _SLICE_MS: Final = 250
-# Between two replies of one answer there is less.
+# Two replies of one answer arrive within this time.
 _LULL_MS: Final = 5
 
 
 class ReplayError(Exception):
-    """The engine does not answer, or not as it should."""
+    """The engine does not answer, or its answer is not usable."""
 
 
 class OversizedReplyError(ReplayError):
-    """The next batch is larger than any that is taken."""
+    """The next batch is larger than `MAX_PAYLOAD`; the caller can skip it."""
 
 
 class UnsoundReplayError(ReplayError):
-    """The answer is none that an engine gives: it is out of order, or has no end."""
+    """No engine gives such an answer: it is out of order, malformed, or has no end. Do not ask again soon."""
 
 
 class Replay:
-    """A client of one rank's replay socket."""
+    """A client for one rank's replay socket. Not thread-safe; each request has a socket of its own."""
 
     def __init__(
         self,
@@ -68,7 +69,15 @@ class Replay:
         ranks: int = 1,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """Ask at `endpoint`, for one of so many ranks; `stopping` ends a wait."""
+        """Prepare; nothing is connected yet.
+
+        Args:
+            context: The ZeroMQ context.
+            endpoint: The rank's replay socket.
+            stopping: Ends a wait when it is set.
+            ranks: The number of ranks, which share the memory for queued replies.
+            clock: A monotonic clock in seconds.
+        """
         self._context = context
         self._endpoint = endpoint
         self._stopping = stopping
@@ -77,14 +86,18 @@ class Replay:
         self._clock = clock
 
     def since(self, start: int, *, missing: int = 0) -> Generator[tuple[int, bytes], None, None]:
-        """Yield sequence number and payload of every batch from `start` on that the engine still has.
+        """Yield the sequence number and payload of every batch from `start` on that the engine still has.
 
-        Numbers go up. `missing` batches are known to be missing.
+        Numbers increase, but may have gaps. The iteration blocks for some seconds at most between batches.
+
+        Args:
+            start: The first sequence number.
+            missing: The number of batches that are known to be missing; it raises the limit.
 
         Raises:
-            OversizedReplyError: The batch behind the last one is too large.
-            UnsoundReplayError: Something comes that is no reply, or more than an engine has.
-            ReplayError: Nothing comes for some seconds.
+            OversizedReplyError: The batch after the last one is too large.
+            UnsoundReplayError: A reply is malformed or out of order, or there are more than an engine can have.
+            ReplayError: No reply arrives in time, or the runtime ends.
         """
         deadline = self._clock() + LONGEST_SECONDS
         batches, size, last = missing + MOST_BATCHES, MOST_BYTES, start - 1
@@ -102,7 +115,10 @@ class Replay:
             last = number
 
     def _replies(self, start: int) -> Generator[tuple[int, bytes], None, None]:
-        """Ask for small replies, which can be queued by the hundred, and for the rest after one that is not."""
+        """Ask for small replies first, because hundreds of them fit into the queue.
+
+        After a reply that is larger, ask for the rest with the full size and a shorter queue, now and in the future.
+        """
         while True:
             try:
                 for number, payload in self._ask(start):
@@ -135,7 +151,12 @@ class Replay:
                 link.close()
 
     def _wait(self, socket: zmq.Socket[bytes], link: Link, seconds: float) -> None:
-        """Wait for a reply."""
+        """Wait until a reply can be read.
+
+        Raises:
+            OversizedReplyError: ZeroMQ ended the connection because a reply was too large.
+            ReplayError: No reply arrived in time, or the runtime ends.
+        """
         waited = 0
         while not socket.poll(_SLICE_MS):
             if self._stopping.is_set():
@@ -149,7 +170,11 @@ class Replay:
                 raise ReplayError("no answer")
 
     def _gathered(self, socket: zmq.Socket[bytes]) -> list[list[bytes]]:
-        """Return what is there and follows closely: the engine drops replies that are not read as fast as it sends."""
+        """Return the replies that have arrived and those that follow closely.
+
+        They are received before any is decoded, because the engine drops replies that are not read as fast as it
+        sends them.
+        """
         messages: list[list[bytes]] = []
         left, until = GATHERED_BYTES, self._clock() + GATHER_SECONDS
         while left > 0 and len(messages) < GATHERED_REPLIES and (more := receive(socket)):
@@ -162,7 +187,11 @@ class Replay:
 
 
 def _reply(frames: list[bytes]) -> tuple[int, bytes] | None:
-    """Return number and payload, or nothing at the end."""
+    """Return the sequence number and payload of a reply, or `None` for the end of the answer.
+
+    Raises:
+        UnsoundReplayError: It is not a reply.
+    """
     if len(frames) not in (3, 4) or len(frames[-2]) != 8:
         raise UnsoundReplayError("not a reply")
     return None if frames[-2] == _END else (int.from_bytes(frames[-2], "big"), frames[-1])

@@ -1,10 +1,10 @@
-"""Replies of Redis, read within limits (RESP 2).
+"""Parse Redis replies (RESP 2) within limits (docs/adr/0019).
 
-redis-py's parsers believe what a server announces. hiredis allocates an array
-of a billion elements as soon as its header is there, and takes nine seconds to
-let go of it; both gather a string of any length, and wait for a server that
-sends a byte now and then. This one refuses what no command of ours is answered
-with: https://redis.io/docs/latest/develop/reference/protocol-spec/
+redis-py's parsers trust the sizes that a server announces. hiredis allocates an
+array of a billion elements when its header arrives, and needs nine seconds to free
+it. Both parsers collect a string of any length, and wait for a server that sends a
+byte now and then. This parser refuses replies that none of the runtime's commands can
+have. https://redis.io/docs/latest/develop/reference/protocol-spec/
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ if TYPE_CHECKING:
 
 __all__ = ["BoundedParser"]
 
-# A scan of a thousand members has a hundred kB; a set that is being resized gives a few thousand at a time.
+# The largest reply is that of SSCAN: usually 100 kB for a thousand members, and some thousand members while Redis
+# resizes the set.
 MOST_BYTES: Final = 4 * 1024 * 1024
 MOST_ELEMENTS: Final = 65_536
 DEEPEST: Final = 4
 _READ: Final = 65_536
-# How many times what a read may take, a reply may take, and all replies to a pipeline together.
+# The time for one reply, and for all replies of a pipeline together, in multiples of the timeout of one read.
 _PATIENCE: Final = 2
 _PIPELINE_PATIENCE: Final = 3
 _LONGEST_NUMBER: Final = 20
@@ -39,36 +40,36 @@ _NIL: Final = b"-1"
 
 
 class BoundedParser(BaseParser):
-    """A `parser_class` for redis-py's connections; not thread-safe, as they are not.
+    """A `parser_class` for redis-py's connections. Not thread-safe, like the connections.
 
-    Raises from `read_response`:
-        InvalidResponse: A reply is larger than any that is asked for, or none at all.
-        TimeoutError: It is not whole in twice the time that the connection gives a read.
-        ConnectionError: The server closed the connection.
+    `read_response` and `read_errors` raise redis-py's exceptions:
+        InvalidResponse: A reply is too large, or is not RESP 2.
+        TimeoutError: A reply is incomplete after twice the timeout of a read.
+        ConnectionError: The server closed the connection, or it broke.
     """
 
     def __init__(self, socket_read_size: int) -> None:  # noqa: ARG002 - redis-py's signature
         self._sock: socket.socket | None = None
         self._seconds: float | None = None
         self._deadline: float | None = None
-        self._data = b""  # what was received; from `_at` on it has not been read
+        self._data = b""  # received bytes; those from `_at` on are not parsed yet
         self._at = 0
         self._bytes = 0
         self._elements = 0
 
     def on_connect(self, connection: Connection) -> None:
-        """Read from a new connection."""
+        """Start to read from a new connection; redis-py calls this."""
         self._sock = connection._sock  # noqa: SLF001 - as redis-py's own parsers do
         self._seconds = connection.socket_timeout
         self._data, self._at = b"", 0
 
     def on_disconnect(self) -> None:
-        """Let go of the connection."""
+        """Drop the connection and its unread bytes; redis-py calls this."""
         self._sock = None
         self._data, self._at = b"", 0
 
     def can_read(self, timeout: float = 0) -> bool:
-        """Tell whether there is anything to read, or the connection has ended."""
+        """Tell whether there is something to read, or the connection has ended; waits `timeout` seconds at most."""
         if self._sock is None or self._at < len(self._data):
             return self._sock is not None
         poller = select.poll()
@@ -76,14 +77,14 @@ class BoundedParser(BaseParser):
         return bool(poller.poll(1000 * timeout))
 
     def read_response(self, disable_decoding: bool = False, **_: object) -> Any:  # noqa: ARG002, FBT001, FBT002 - redis-py's signature
-        """Return the next reply: bytes, a number, a list, `None`, or an error."""
+        """Return the next reply: bytes, an integer, a list, `None`, or a ResponseError as a value."""
         self._begin(_PATIENCE)
         return self._reply(0)
 
     def read_errors(self, count: int) -> list[ResponseError]:
-        """Read `count` replies, each a number or an error, and return the errors.
+        """Read `count` replies, each an integer or an error, and return the errors.
 
-        Many a time as fast as one by one.
+        It splits the received bytes into lines, which is many times faster than parsing replies one by one.
         """
         errors: list[ResponseError] = []
         self._begin(_PIPELINE_PATIENCE)
@@ -109,7 +110,7 @@ class BoundedParser(BaseParser):
             raise InvalidResponse("not a number and no error")
         try:
             error = self.parse_error(line[1:].decode(errors="replace"))  # type: ignore[no-untyped-call]
-        except ValueError:  # redis-py takes apart what stands behind MOVED and ASK
+        except ValueError:  # redis-py parses the text after MOVED and ASK, which may be malformed
             raise InvalidResponse("an error that Redis does not have") from None
         if isinstance(error, RedisConnectionError):
             raise error
@@ -142,7 +143,7 @@ class BoundedParser(BaseParser):
         while (end := self._data.find(b"\r\n", searched)) < 0:
             kept = len(self._data) - self._at
             self._fill()
-            # A carriage return may have been the last byte.
+            # The last byte may have been the carriage return.
             searched = self._at + max(kept - 1, 0)
         line = self._data[self._at : end]
         self._at = end + 2
@@ -162,7 +163,7 @@ class BoundedParser(BaseParser):
         return b"".join(pieces)[:length]
 
     def _fill(self) -> None:
-        """Receive more; what was read of the data is forgotten."""
+        """Receive more bytes, and drop those that are already parsed."""
         data = self._receive()
         self._bytes += len(data)
         if self._bytes > MOST_BYTES:
@@ -184,7 +185,7 @@ class BoundedParser(BaseParser):
         return data
 
     def _within_time(self, sock: socket.socket) -> bytes:
-        """Receive; the socket's own timeout is for one read, the deadline for all of them."""
+        """Receive within the rest of the deadline: the socket's own timeout applies to each read."""
         left = inf if self._deadline is None else self._deadline - monotonic()
         if self._seconds is None or left >= self._seconds:
             return sock.recv(_READ)

@@ -1,4 +1,4 @@
-"""Log lines that a peer can provoke with each message: one a minute, with the count since the last one."""
+"""Rate limit for log lines that a peer could provoke with each message: one per minute, with a count."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ _SECONDS: Final = 60.0
 
 
 class Seldom:
-    """Counts what happens, and tells when it is time for a line. For one thread."""
+    """Counts events of one kind, and tells when a log line is due; the first one immediately. Not thread-safe."""
 
     def __init__(self, *, clock: Callable[[], float] = monotonic) -> None:
-        """Start with nothing counted: the first line is due immediately."""
         self._clock = clock
         self._next = -inf
         self._count = 0
 
     def due(self, count: int = 1) -> int:
-        """Add `count`; return the sum since the last line if another is due, else 0."""
+        """Add `count`; return the sum since the last line if another line is due, else 0."""
         self._count += count
         now = self._clock()
         if now < self._next:

@@ -1,8 +1,9 @@
-"""One engine's batches, in order and without gaps, as far as the engine can give them.
+"""The event stream of one rank: batches in order and without gaps, as far as the engine can replay them.
 
-Batches carry sequence numbers that begin at 0 with the engine's process. A
-number too high is a gap, filled from the engine's replay socket where there is
-one; a number too low is a restart of the engine, which empties its cache.
+Batches have sequence numbers, which start at 0 with the engine's process. A number
+that is too high is a gap. The runtime fills it from the engine's replay socket, if
+there is one. A number that is too low means that the engine restarted, and its cache
+is empty.
 """
 
 from __future__ import annotations
@@ -29,45 +30,53 @@ __all__ = ["EventStream", "Replays", "StreamObserver"]
 logger: Final = logging.getLogger(__name__)
 
 ENGINE_RESTART: Final = "engine_restart"
-# Each try brings at least a socket's buffer full, of the engine's ten thousand batches.
+# Requests per replay. Each brings at least one socket buffer of the engine's ten thousand batches.
 _REPLAY_TRIES: Final = 50
-# All of them together may take so long; live messages wait meanwhile.
+# The time for all requests of a replay together. Live messages wait meanwhile.
 _REPLAY_SECONDS: Final = 60.0
-# So long the socket is left alone after an answer that no engine gives.
+# The pause after an answer that no engine gives.
 _REST_SECONDS: Final = 60.0
-# An engine does not restart as often as that within a minute: several publishers send under one address.
+# No engine restarts this often within a minute; several publishers must share one address.
 _MOST_RESTARTS: Final = 5
 _MINUTE: Final = 60.0
-# A gap counts as no more batches: its numbers are whatever the peer says.
+# The highest number of batches that one gap adds to the counter, because the peer chooses the sequence numbers.
 _MOST_LOST: Final = 1_000_000
-# So many messages may have filled the engine's queue, if no pause was between them; no high-water mark is that low.
+# Fewer messages without a pause cannot have overflowed the engine's queue: no high-water mark is this low.
 _BURST: Final = 100
 
 
 class StreamObserver(Protocol):
-    """Told what came; must not raise."""
+    """Observes a stream; called from the rank's thread, must not raise."""
 
     def received(self, tally: Tally) -> None:
-        """A run of messages was taken."""
+        """A run of messages was applied."""
 
     def resynced(self, *, reason: str) -> None:
-        """The ledger begins anew: the engine was restarted."""
+        """The engine restarted: the rank's part of the ledger is cleared."""
 
 
 class Replays(Protocol):
-    """What can be asked for batches again."""
+    """A source of replayed batches (`exporter.kv.replay.Replay`)."""
 
     def since(self, start: int, *, missing: int = 0) -> Generator[tuple[int, bytes], None, None]:
-        """Yield number and payload of the batches from `start` on, or raise ReplayError; so many are known to be missing."""
+        """Yield the number and payload of the batches from `start` on.
+
+        `missing` batches are known to be missing.
+
+        Raises:
+            ReplayError: The answer is missing or not usable.
+        """
 
 
 class EventStream:
-    """Brings one rank's messages into the ledger. For one thread.
+    """Applies one rank's messages to the ledger. Not thread-safe: only the rank's subscriber calls it.
+
+    Other threads read `received`, `replay_failure` and `is_shared` for `/ready`.
 
     Attributes:
-        tally: What came since the last report.
-        received: Whether any batch has come yet.
-        replay_failure: Why the replay socket is of no use, if it is not.
+        tally: Sums since the last report.
+        received: Whether any batch has arrived yet.
+        replay_failure: Why the replay socket does not work; `None` if it works or was not asked yet.
     """
 
     def __init__(
@@ -79,7 +88,15 @@ class EventStream:
         *,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """Feed `ledger` under `rank`; without `replay` gaps stay."""
+        """Prepare to apply messages.
+
+        Args:
+            rank: The DP rank.
+            ledger: Where events are applied.
+            observer: Called with the sums of each run, and for each restart of the engine.
+            replay: The rank's replay socket; without it, the events of a gap are lost.
+            clock: A monotonic clock in seconds.
+        """
         self._rank = rank
         self._ledger = ledger
         self._observer = observer
@@ -87,13 +104,13 @@ class EventStream:
         self._clock = clock
         self._rest_until = 0.0
         self._next = 0
-        self._is_placed = False  # whether `_next` is known to be the next
-        self._paused_at = 0
-        self._last: tuple[int, bytes] | None = None  # the last batch taken
-        # Number -> print, of what the socket may bring a second time.
+        self._is_placed = False  # whether `_next` is really the next number, and not only a first guess
+        self._paused_at = 0  # `_next` at the last pause
+        self._last: tuple[int, bytes] | None = None  # the last batch that was applied
+        # Number -> hash of the payload, for replayed batches that may still arrive on the socket.
         self._replayed: dict[int, int] = {}
         self._replayed_to = -1
-        self._doubtful = False
+        self._doubtful = False  # whether the next message must show if the engine restarted
         self._restarts: deque[float] = deque(maxlen=_MOST_RESTARTS)
         self._log_restart, self._log_loss, self._log_replay = (Seldom(clock=clock) for _ in range(3))
         self.tally = Tally()
@@ -101,11 +118,11 @@ class EventStream:
         self.replay_failure: str | None = None
 
     def connected(self) -> None:
-        """The socket has a connection, the first or a new one: find out where the engine is."""
+        """Catch up after the socket has connected; find out whether the engine is still the same process."""
         if self._last is None:
             self._catch_up()
         elif self._replay is None:
-            # The next number tells: the same process goes on counting.
+            # The number of the next message tells: the same process continues to count.
             self._doubtful = True
         elif self._is_same_process():
             self._catch_up()
@@ -113,7 +130,7 @@ class EventStream:
             self._restart()
 
     def take(self, number: int, payload: bytes) -> None:
-        """Take a message that the socket brought."""
+        """Apply a message from the socket; fill a gap in front of it first."""
         if number >= MAX_SEQUENCE:
             self.tally.drop(Drop.SEQUENCE)
             return
@@ -122,40 +139,45 @@ class EventStream:
             return
         doubtful, self._doubtful = self._doubtful, False
         if not self._is_placed:
-            self._next = number  # what came before this runtime is not a gap
+            self._next = number  # messages from before this runtime started are not a gap
         elif number < self._next or (doubtful and number != self._next):
             self._restart()
         if number > self._next:
             self._fill_gap(number)
+        # The replay that filled the gap may have brought this message, too.
         if not self._has_replayed(number, payload):
             self._apply(number, payload)
         if number >= self._replayed_to:
             self._replayed.clear()
 
     def skip(self) -> None:
-        """Pass over the next batch: it came and was refused."""
+        """Skip the next batch, which ZeroMQ refused because it is too large; it is not a gap."""
         self.tally.drop(Drop.TOO_LARGE)
         if self._is_placed:
             self._next += 1
 
     @property
     def is_in_burst(self) -> bool:
-        """Whether many messages came since the last pause."""
+        """Whether enough messages arrived since the last pause to overflow the engine's queue."""
         return self._next - self._paused_at >= _BURST
 
     def pause(self) -> None:
-        """Ask for the end of a burst: if it is lost, no gap shows that until more follows."""
+        """Ask the replay socket for the end of a burst.
+
+        If the engine dropped its last messages, no gap shows that until the next event. A replay socket that does not
+        work is not asked, because each request would cost seconds.
+        """
         self._paused_at = self._next
         if self.replay_failure is None:
             self._catch_up()
 
     @property
     def is_shared(self) -> bool:
-        """Whether the numbers start over so often that several publishers must send them."""
+        """Whether the numbers start over so often that several publishers must share the address."""
         return len(self._restarts) == _MOST_RESTARTS and self._clock() - self._restarts[0] < _MINUTE
 
     def report(self) -> None:
-        """Tell the observer what came since the last time."""
+        """Report the sums since the last report to the observer, if there are any."""
         if self.tally:
             self._observer.received(self.tally)
             self.tally = Tally()
@@ -200,7 +222,7 @@ class EventStream:
             self._next = number
 
     def _lose(self, number: int) -> None:
-        """Count the batches before a number as lost."""
+        """Count the missing batches in front of `number` as lost."""
         lost = min(number - self._next, _MOST_LOST)
         self.tally.drop(Drop.LOST, lost)
         if lost := self._log_loss.due(lost):
@@ -212,7 +234,11 @@ class EventStream:
         return self.replay_failure or "the engine no longer has them: raise its buffer_steps"
 
     def _catch_up(self, wanted: int = 0) -> None:
-        """Take what the engine has from the next number on; again while replies, up to `wanted`, are lost."""
+        """Apply all batches that the engine has from the next number on.
+
+        The engine may drop replies. The request is therefore repeated as long as it brings something, until an answer
+        is complete and the next number is at least `wanted`.
+        """
         deadline = self._clock() + _REPLAY_SECONDS
         for _ in range(_REPLAY_TRIES):
             before = self._next
@@ -235,12 +261,13 @@ class EventStream:
             self._rest_until = self._clock() + _REST_SECONDS
 
     def _replay_once(self, replay: Replays, wanted: int) -> bool:
-        """Take one answer; tell whether it was whole."""
+        """Apply one answer; return whether it was complete. A gap inside it means that replies were dropped."""
         first = True
         for number, payload in replay.since(self._next, missing=max(wanted - self._next, 0)):
             if number > self._next and not first:
                 return False
-            if number > self._next and self._last is not None:  # the engine no longer has what is before
+            # A gap at the beginning: the engine no longer has the older batches.
+            if number > self._next and self._last is not None:
                 self._lose(number)
             first = False
             self._apply(number, payload)
@@ -252,7 +279,10 @@ class EventStream:
         return True
 
     def _is_same_process(self) -> bool:
-        """Ask for the last batch taken: only the same process has the same one under its number."""
+        """Tell whether the engine is still the same process: only that one has the last batch under its number.
+
+        If the replay socket does not answer, return true, and let the next number decide.
+        """
         if self._replay is None or self._last is None:
             return False
         try:

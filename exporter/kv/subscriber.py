@@ -1,8 +1,8 @@
-"""The subscription to one DP rank's events: a thread that sleeps until something comes.
+"""The subscription to one DP rank's events: a thread that sleeps until a message arrives.
 
-Nothing waits between the socket and the ledger: ZeroMQ's own receive queue is
-the buffer, and it is bounded in bytes. When it overflows the engine drops
-messages, which is a gap like any other.
+There is no queue between the socket and the ledger (docs/adr/0006). ZeroMQ's receive
+queue is the only buffer, and it is bounded in bytes (docs/adr/0019). When it overflows,
+the engine drops messages, which is a gap like any other.
 """
 
 from __future__ import annotations
@@ -34,28 +34,28 @@ RECONNECT_MS: Final = 250
 LONGEST_RECONNECT_MS: Final = 5_000
 # A silence of this length ends a burst.
 PAUSE_MS: Final = 1_000
-# So long after a message that was refused, it is still what is wrong.
+# How long `/ready` reports a refused message as the problem.
 REFUSAL_SECONDS: Final = 60.0
 _FRAMES: Final = 3
 _SEQUENCE_BYTES: Final = 8
 
 
 class SubscriberObserver(Protocol):
-    """Told how the subscription fares; must not raise."""
+    """Observes a subscription; called from the rank's thread, must not raise."""
 
     def connection(self, rank: int, *, up: bool) -> None:
-        """The connection came or went."""
+        """The connection to a rank's events was made or lost."""
 
 
 class Subscriber:
-    """Owns the socket and the thread of one rank.
+    """Owns the socket and the thread of one rank. Other threads may read its attributes.
 
     Attributes:
         rank: The DP rank.
-        endpoint: Where its events come from.
+        endpoint: The ZeroMQ endpoint of its events.
         connected: Whether there is a connection now.
-        filtered: Messages whose topic was not the one asked for.
-        stream: What the messages go to.
+        filtered: The number of messages with another topic.
+        stream: Applies the messages.
     """
 
     def __init__(
@@ -70,9 +70,17 @@ class Subscriber:
         observer: SubscriberObserver,
         stopping: Event,
     ) -> None:
-        """Subscribe to topics that begin with `topic`, once started; `stopping` and `wake` end it.
+        """Prepare the subscription; nothing is connected before `start`.
 
-        Of what comes, up to `queue` messages wait while others are worked on.
+        Args:
+            context: The ZeroMQ context.
+            stream: Applies the messages.
+            rank: The DP rank.
+            endpoint: The ZeroMQ endpoint of the rank's events.
+            topic: The required beginning of a topic.
+            queue: The highest number of messages in ZeroMQ's receive queue.
+            observer: Called when the connection is made or lost.
+            stopping: Ends the thread when it is set and `wake` was called.
         """
         self.rank = rank
         self.endpoint = endpoint
@@ -86,28 +94,28 @@ class Subscriber:
         self._refused_at: float | None = None
         self._observer = observer
         self._stopping = stopping
+        # ZeroMQ's poller cannot wait for an Event, so `wake` sends a message over a socket pair.
         self._bell = f"inproc://kv-stop-{rank}-{id(self)}"
         self._bell_socket = context.socket(zmq.PAIR)
         self._bell_socket.bind(self._bell)
-        # What is under way when the runtime ends may take longer than the end.
+        # A daemon: a replay in flight may take longer than the end of the runtime.
         self._thread = Thread(target=self._run, name=f"kv-events-{rank}", daemon=True)
 
     @property
     def refused(self) -> bool:
-        """Whether the engine sent a message of late that is not taken."""
+        """Whether ZeroMQ refused a message of the engine within the last minute."""
         return self._refused_at is not None and monotonic() - self._refused_at < REFUSAL_SECONDS
 
     def start(self) -> None:
-        """Begin to listen."""
         self._thread.start()
 
     def wake(self) -> None:
-        """Make the thread look at `stopping`; call once."""
-        with suppress(zmq.Again):  # the thread has ended, or is yet to look
+        """Make the thread check `stopping`; call it once."""
+        with suppress(zmq.Again):  # the thread has ended, or has not connected its side yet and will check by itself
             self._bell_socket.send(b"", zmq.NOBLOCK)
 
     def join(self, timeout: float) -> bool:
-        """Wait for the end of the thread; return whether it has ended."""
+        """Wait `timeout` seconds for the thread to end; return whether it has."""
         self._thread.join(timeout)
         self._bell_socket.close(linger=0)
         return not self._thread.is_alive()
@@ -145,11 +153,11 @@ class Subscriber:
         socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, LONGEST_RECONNECT_MS)
         socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
-        # All topics: what another filter lets through could not be told from silence.
+        # Subscribe to all topics, and filter in `_drain`: with ZeroMQ's own filter, a wrong topic looks like silence.
         socket.setsockopt(zmq.SUBSCRIBE, b"")
 
     def _patience(self, link: Link) -> int | None:
-        """Return for how many milliseconds nothing need happen."""
+        """Return the timeout for the poller in milliseconds, or `None` to sleep until a message arrives."""
         patience = link.patience()
         if patience is not None:
             return ceil(1000 * patience)
@@ -168,7 +176,7 @@ class Subscriber:
             self._refuse(link)
 
     def _refuse(self, link: Link) -> None:
-        """Pass over the message that ended the connection, and connect again."""
+        """Skip the message that ended the connection, and connect again, which ZeroMQ does not do by itself."""
         if not self.refused:
             logger.warning(
                 "KV events of dp_rank %d: the engine sent a message of more than %d bytes, or one that is not ZeroMQ's; "
@@ -192,10 +200,10 @@ class Subscriber:
 
 
 def endpoint_of_rank(endpoint: str, rank: int) -> str:
-    """Return a rank's endpoint as the engines number them: tcp ports count on, inproc names get `_dp<rank>`.
+    """Return a rank's endpoint as the engines number them: the tcp port plus the rank; inproc names get `_dp<rank>`.
 
     Raises:
-        ValueError: The endpoint is neither, and the rank is not 0.
+        ValueError: The rank is not 0, and the endpoint is of another kind.
     """
     if rank == 0:
         return endpoint

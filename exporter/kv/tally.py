@@ -1,4 +1,4 @@
-"""What a run of batches held, added up: counters are touched once a run, not once an event."""
+"""Sums over a run of event batches, so that counters are updated once per run instead of once per event."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Tally:
 
     Attributes:
         timestamps: When the engine made each batch, unix seconds.
-        events: Events by type.
-        blocks: Blocks in those events, by type.
-        dropped: Messages and events that were left out, by reason.
-        gaps: Jumps of the sequence number.
-        replayed: Batches that came from the replay socket.
+        events: Number of events by type.
+        blocks: Number of blocks in those events, by type.
+        dropped: Number of dropped messages and events by reason.
+        gaps: Number of jumps of the sequence number.
+        replayed: Number of batches from the replay socket.
     """
 
     timestamps: list[float] = field(default_factory=list)
@@ -34,7 +34,7 @@ class Tally:
     replayed: int = 0
 
     def add(self, batch: Batch) -> None:
-        """Add a batch that was taken."""
+        """Add a batch that was applied, with its dropped events."""
         self.timestamps.append(batch.timestamp)
         for event in batch.events:
             if isinstance(event, Stored):
@@ -49,9 +49,9 @@ class Tally:
             self.drop(reason, count)
 
     def drop(self, reason: Drop, count: int = 1) -> None:
-        """Count what was left out."""
+        """Count dropped messages or events."""
         self.dropped[reason] = self.dropped.get(reason, 0) + count
 
     def __bool__(self) -> bool:
-        """Tell whether there is anything to report."""
+        """Tell whether there is anything to report; a replayed batch adds a timestamp or a drop, too."""
         return bool(self.timestamps or self.dropped or self.gaps)

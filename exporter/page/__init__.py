@@ -1,1 +1,1 @@
-"""Exposition text, format 0.0.4: its grammar, the parser, families, OpenMetrics, and the writer."""
+"""Prometheus exposition text 0.0.4: its grammar, the parser, pages, families, OpenMetrics input and the writer."""

@@ -1,11 +1,13 @@
-"""What a page costs: more than its bytes.
+"""The cost of a page in memory, which is more than its bytes (docs/adr/0018).
 
-Memory follows the bytes of a page, and its lines and families too. A line
-therefore counts as `LINE` bytes more than it has, a family as `FAMILY` more, and
-the sum has the limit that the user sets (`--max-scrape-bytes`, docs/adr/0018).
+    cost = bytes of text + LINE * lines + FAMILY * families  <=  --max-scrape-bytes
 
-A line has a limit of its own. Python runs no other thread while it searches a
-line, and the time follows the line's length: /health would wait.
+Each line and each family needs memory of its own: 40 MB of very short lines
+once took 2 GB.
+
+A line also has a limit of its own. Python runs no other thread while a pattern
+searches a line, and the search time follows the line's length. Without the
+limit, one long line would delay `/health`.
 """
 
 from __future__ import annotations
@@ -23,13 +25,13 @@ LONGEST_LINE: Final = 1 << 20
 
 
 def check_lines(text: bytes) -> None:
-    """Refuse a page with a line that is longer than `LONGEST_LINE`.
+    """Refuse a page with a line that is longer than `LONGEST_LINE` bytes.
 
     Raises:
-        ScrapeError: It has one.
+        ScrapeError: The page has such a line (`Reason.TOO_LARGE`).
     """
     for start, end in slabs(text):
-        # A slab that is longer than `SLAB` is one line.
+        # LONGEST_LINE is larger than SLAB, and only a single line makes a slab larger than SLAB.
         if end - start > LONGEST_LINE:
             number = text.count(b"\n", 0, start) + 1
             problem = f"line {number} of the page has {end - start} bytes, and a line may have {LONGEST_LINE}"
@@ -37,7 +39,7 @@ def check_lines(text: bytes) -> None:
 
 
 def families_within(limit: int, text: bytes) -> int:
-    """Return how many families a page of this text may have.
+    """Return how many families a page with this text may have within a cost of `limit` bytes.
 
     Raises:
         ScrapeError: The text and its lines alone cost more than `limit`.
@@ -49,7 +51,7 @@ def families_within(limit: int, text: bytes) -> int:
 
 
 def too_large(limit: int, text: bytes) -> ScrapeError:
-    """Return the error that says what a page counts as."""
+    """Return the error that explains how the cost of `text` exceeds `limit`."""
     lines = text.count(b"\n")
     return ScrapeError(
         Reason.TOO_LARGE,

@@ -1,9 +1,8 @@
 """Why the engine's metrics could not be read.
 
-    ScrapeError(Exception)      one class: every reason has the same reaction,
-                                an empty engine part and engine_up 0
-
-What they differ in is the `reason` label of the metric.
+One exception class covers all failures, because the reaction is always the same:
+the page has no engine families, and `kthena_runtime_engine_up` is 0. Failures
+differ only in the `reason` label of the error counter.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ __all__ = ["Reason", "ScrapeError"]
 
 
 class Reason(StrEnum):
-    """The `reason` label of `kthena_runtime_engine_scrape_errors_total`."""
+    """The `reason` label of `kthena_runtime_engine_scrape_errors_total`; a closed list (docs/adr/0002)."""
 
     DNS = "dns"
     REFUSED = "refused"
@@ -26,23 +25,22 @@ class Reason(StrEnum):
     ENCODING = "encoding"
     TOO_LARGE = "too_large"
     TRUNCATED = "truncated"
-    NOT_METRICS = "not_metrics"
+    NOT_METRICS = "not_metrics"  # HTML or JSON: most likely a wrong metrics path
     INVALID = "invalid"
-    LOOP = "loop"
-    BACKLOG = "backlog"
-    INTERNAL = "internal"
+    LOOP = "loop"  # the engine's URL leads back to this runtime, which answered 508
+    BACKLOG = "backlog"  # earlier pages still fill the memory for pages (docs/adr/0018)
+    INTERNAL = "internal"  # a defect of the runtime; its log has the traceback
 
 
 class ScrapeError(Exception):
     """The engine's metrics could not be read.
 
     Attributes:
-        reason: The class of failure, for the metric.
-        detail: One sentence for people, without the page's content.
+        reason: The class of failure: the label of the error counter.
+        detail: One sentence for people. It holds none of the page's content, because it is logged and served.
     """
 
     def __init__(self, reason: Reason, detail: str) -> None:
-        """Keep the reason and the sentence."""
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail

@@ -1,7 +1,8 @@
-"""The text format 0.0.4, as strict as the stricter of its two Go readers.
+"""The grammar of text format 0.0.4, as strict as the stricter of its two Go parsers (docs/adr/0001).
 
-Prometheus's scraper and expfmt, which autoscalers use, disagree in places: what
-either of them refuses is refused here, or mended where one reading is plain.
+Prometheus's scraper and expfmt, which autoscalers use, disagree in places. The
+runtime refuses what either of them refuses, or repairs it where the meaning is
+clear. One line that Prometheus refuses would cost it the whole scrape.
 https://prometheus.io/docs/instrumenting/exposition_formats/
 """
 
@@ -33,24 +34,29 @@ __all__ = [
     "mend",
 ]
 
+# Quantifiers are possessive (`*+`, `++`), so a bad line fails without backtracking.
 _NAME: Final = rb"[a-zA-Z_:][a-zA-Z0-9_:]*+"
 _LABEL: Final = rb'[a-zA-Z_][a-zA-Z0-9_]*+[ \t]*+=[ \t]*+"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+"[ \t]*+'
 _LABELS: Final = rb"\{[ \t]*+(?:" + _LABEL + rb"(?:,[ \t]*+|(?=\})))*+\}"
 _WORD: Final = rb"[+-]?[Ii][Nn][Ff](?:[Ii][Nn][Ii][Tt][Yy])?+|[Nn][Aa][Nn]"
-# Bounded, so that none can overflow a float64, which Go's parser reports as an error.
+# Bounded lengths: such a number cannot overflow a float64, which Go's parser reports as an error.
 _USUAL_NUMBER: Final = rb"[+-]?(?:[0-9]{1,60}+(?:\.[0-9]*+)?+|\.[0-9]++)(?:[eE][+-]?[0-9]{1,2}+)?+"
 _ANY_NUMBER: Final = rb"[+-]?(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(?:[eE][+-]?[0-9]++)?+"
 
 
 def _line_pattern(number: bytes) -> re.Pattern[bytes]:
-    """Return what matches the samples that follow each other under one name, or one line of another kind."""
-    # Series, value, optional timestamp (ms, an int64; Prometheus has no word for one before 1970).
+    """Return the pattern for a run of samples with one name, or for one line of another kind.
+
+    A run is one match, so a page costs a match per family instead of a match per line.
+    """
+    # Series, value, optional timestamp. The timestamp is in milliseconds and fits an int64.
+    # Prometheus's lexer has no token for a negative one.
     series = rb"(?:[ \t]*+" + _LABELS + rb"[ \t]*+|[ \t]++)"
     rest = series + rb"(?:" + number + rb"|" + _WORD + rb")(?:[ \t]++[0-9]{1,18}+)?+\n"
     return re.compile(
         rb"(?P<samples>(?P<name>" + _NAME + rb")" + rest + rb"(?:(?P=name)" + rest + rb")*+)"
         rb"|(?P<help>\#[ \t]++HELP[ \t]++(?P<help_name>" + _NAME + rb")(?:[ \t][^\n]*+)?+\n)"
-        # One blank before the kind: Prometheus takes a second one for part of it.
+        # Exactly one blank in front of the type: Prometheus reads a second blank as part of the type.
         rb"|(?P<type>\#[ \t]++TYPE[ \t]++(?P<type_name>" + _NAME + rb")[ \t]"
         rb"(?P<kind>counter|gauge|histogram|summary|untyped)\n)"
         rb"|(?P<blank>(?:\#(?![ \t]++(?:HELP|TYPE)[ \t])[^\n]*+\n|[ \t]*+\n)++)"
@@ -60,26 +66,29 @@ def _line_pattern(number: bytes) -> re.Pattern[bytes]:
 _USUAL_LINES: Final = _line_pattern(_USUAL_NUMBER)
 _ANY_LINES: Final = _line_pattern(_ANY_NUMBER)
 
-# A quote that nothing closes takes the rest of its line: trying again from each quote in there would take for ever.
+# An unclosed quote takes the rest of its line. Retrying from each escaped quote in it would take quadratic time.
 _VALUE: Final = rb'"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+"?+'
 _LABEL_VALUE: Final = re.compile(_VALUE)
 _NUMBER: Final = re.compile(_ANY_NUMBER + rb"|" + _WORD)
 _SIGNATURE: Final = re.compile(rb"^" + _NAME + rb"[ \t]*+(\{[^}\n]++\})", re.MULTILINE)
 _LABEL_NAME: Final = re.compile(rb"[a-zA-Z_][a-zA-Z0-9_]*+")
-# How a line of a family begins, as no line of another family does.
+# The beginning of a HELP, TYPE or sample line, up to the end of the metric's name.
 OPENING: Final = re.compile(
     rb"^(?:#[ \t]++(?:HELP|TYPE)[ \t]++" + _NAME + rb"[ \t\n]|" + _NAME + rb"[ \t{])", re.MULTILINE
 )
+# The `le` or `quantile` of a sample line, by the family's type.
 BOUNDS: Final = {
     kind: re.compile(rb"[{,][ \t]*+" + label + rb'[ \t]*+=[ \t]*+"([^"]*+)"')
     for kind, label in (("histogram", rb"le"), ("summary", rb"quantile"))
 }
+# The values of all other labels, which may contain text that looks like a bound.
 OTHER_VALUES: Final = re.compile(rb"(?<![{, ]le)(?<!quantile)=" + _VALUE)
 _BARE_HEADER: Final = re.compile(rb"^#(?=(?:HELP|TYPE)[ \t])")
 _HELP: Final = re.compile(rb"#[ \t]+HELP[ \t]")
-# What a backslash may begin in a label's value and in HELP, and what stands for it while a line is mended.
+# The escapes of label values and HELP texts, each with its placeholder while a line is repaired. No page contains NUL.
 _ESCAPES: Final = ((b"\\\\", b"\x00b"), (b"\\n", b"\x00n"), (b'\\"', b"\x00q"))
 _HELP_ESCAPES: Final = _ESCAPES[:2]
+# The limit for a line that is longer than a slab: a list of its label names would take many times its bytes.
 _MOST_LABELS: Final = 10_000
 
 
@@ -87,27 +96,29 @@ class InvalidPageError(ValueError):
     """The text is not a valid exposition page.
 
     Attributes:
-        line: Number of the first bad line, from 1, or 0 when not one line.
-        problem: What is wrong, without any of the page's content.
+        line: Number of the first bad line, from 1; 0 when the problem is not in one line.
+        problem: What is wrong. It holds none of the page's content, because it is logged and served.
     """
 
     def __init__(self, problem: str, *, line: int = 0) -> None:
-        """Say what is wrong, and where."""
         super().__init__(f"line {line}: {problem}" if line else problem)
         self.line = line
         self.problem = problem
 
 
 def match_lines(raw: bytes, position: int) -> re.Match[bytes] | None:
-    """Match what begins at `position`: samples that follow each other under one name, or another line.
+    """Match a run of samples with one name, or one other line, at `position`; `None` if the line is not valid.
 
     Groups: samples, name; help, help_name; type, type_name, kind; blank.
+
+    Raises:
+        InvalidPageError: A value is beyond the range of a float64.
     """
     return _USUAL_LINES.match(raw, position) or _match_unusual(raw, position)
 
 
 def _match_unusual(raw: bytes, position: int) -> re.Match[bytes] | None:
-    """Match samples with numbers of any length, and refuse those that no float64 can hold."""
+    """Match samples with numbers of any length, and refuse a number that no float64 can hold."""
     match = _ANY_LINES.match(raw, position)
     if match is None or match.lastgroup != "samples":
         return match
@@ -121,7 +132,11 @@ def _match_unusual(raw: bytes, position: int) -> re.Match[bytes] | None:
 
 
 def check_text(raw: bytes) -> None:
-    """Refuse what no line of a page may hold, and a page that is cut off."""
+    """Refuse NUL, invalid UTF-8, and a page that ends in the middle of a line.
+
+    Raises:
+        InvalidPageError: The text has such a flaw.
+    """
     if raw and not raw.endswith(b"\n"):
         problem = "the page ends in the middle of a line"
         raise InvalidPageError(problem, line=line_at(raw, len(raw)))
@@ -136,7 +151,10 @@ def check_text(raw: bytes) -> None:
 
 
 def _undecodable(raw: bytes) -> int:
-    """Return where the text is not UTF-8, or -1; Python's own error, which holds the text, goes no further."""
+    """Return the position of the first byte that is not UTF-8, or -1.
+
+    Python's own error holds the text, so it must not leave this function.
+    """
     position = len(raw) if raw.isascii() else 0
     while position < len(raw):
         end = position + SLAB
@@ -148,17 +166,21 @@ def _undecodable(raw: bytes) -> int:
 
 
 def line_at(raw: bytes, position: int) -> int:
-    """Return the number of the line at a position, from 1; it costs a pass over the text."""
+    """Return the number of the line at a position, from 1.
+
+    It costs a pass over the text, so call it only for an error. A call per match would be quadratic.
+    """
     return raw.count(b"\n", 0, position) + 1
 
 
 def mend(raw: bytes, repairs: dict[str, int]) -> bytes:
-    r"""Mend lines that expfmt refuses, or reads otherwise than Prometheus does.
+    r"""Repair lines that expfmt refuses or reads differently from Prometheus; count the lines in `repairs`.
 
-    * `#TYPE` is a comment to Prometheus and a header to expfmt: it becomes `# TYPE`.
-    * `\d` reads as `\d` in Prometheus, and expfmt refuses it: it becomes `\\d`.
-    * Blanks at the end of a sample are nothing to Prometheus, and expfmt refuses them: they are cut off.
+    * `#TYPE` is a comment to Prometheus and a header to expfmt. It becomes `# TYPE`.
+    * Prometheus reads `\d` as it stands, and expfmt refuses it. It becomes `\\d`, which reads the same in both.
+    * Prometheus ignores blanks at the end of a sample, and expfmt refuses them. They are cut off.
     """
+    # A search for bytes that most pages lack costs far less than splitting the page into lines.
     if b"#HELP" in raw or b"#TYPE" in raw:
         raw = _mend_lines(raw, Repair.HEADER_BLANK, repairs, lambda line: _BARE_HEADER.sub(b"# ", line))
     if b"\\" in raw:
@@ -169,7 +191,7 @@ def mend(raw: bytes, repairs: dict[str, int]) -> bytes:
 
 
 def _mend_lines(raw: bytes, kind: Repair, repairs: dict[str, int], mended: Callable[[bytes], bytes]) -> bytes:
-    """Mend line by line, and count the lines that were not right."""
+    """Apply the repair `mended` to each line, and count the lines that it changed; return `raw` if there is none."""
     times, text = 0, BytesIO()
     for start, end in slabs(raw):
         before = raw[start:end].split(b"\n")
@@ -202,13 +224,18 @@ def _mend_end(line: bytes) -> bytes:
 
 
 def check_labels(raw: bytes) -> None:
-    """Refuse repeated and reserved label names, which the pattern cannot see."""
+    """Refuse repeated label names and the reserved `__name__`, which the line pattern cannot detect.
+
+    Raises:
+        InvalidPageError: A sample has such a label, or a very long line has too many labels.
+    """
     for start, end in slabs(raw):
         if end - start > SLAB and raw.startswith(b"#", start):
-            continue  # one long comment or HELP
+            continue  # one long comment or HELP line, which has no labels
         if end - start > SLAB and raw.count(b'"', start, end) > 2 * _MOST_LABELS:
             problem = f"a line with more than {_MOST_LABELS} labels"
             raise InvalidPageError(problem, line=line_at(raw, end - 1))
+        # Without values, the samples of a family have few distinct label sets: each is checked once per slab.
         bare = _LABEL_VALUE.sub(b"", raw[start:end])
         for signature in set(_SIGNATURE.findall(bare)):
             names = _LABEL_NAME.findall(signature)
@@ -219,7 +246,7 @@ def check_labels(raw: bytes) -> None:
 
 
 def _lines(raw: bytes, start: int, end: int) -> Iterator[tuple[int, bytes]]:
-    """Yield the lines of a part of the text that ends with a line, each with its number from 0."""
+    """Yield each line of `raw[start:end]` with its number, from 0; the part must end with a newline."""
     number = 0
     for start_of_slab, end_of_slab in slabs(raw, start, end):
         for line in raw[start_of_slab:end_of_slab].split(b"\n")[:-1]:
@@ -228,7 +255,7 @@ def _lines(raw: bytes, start: int, end: int) -> Iterator[tuple[int, bytes]]:
 
 
 def is_number(text: bytes) -> bool:
-    """Tell whether Go reads it as a float64: it takes no blanks or underscores, as Python does."""
+    """Tell whether Go reads `text` as a float64; unlike Python, it takes no blanks or underscores."""
     return bool(_NUMBER.fullmatch(text)) and not _overflows(text)
 
 

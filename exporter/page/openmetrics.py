@@ -1,8 +1,13 @@
-"""OpenMetrics text, turned into the text format 0.0.4.
+"""Convert OpenMetrics text to text format 0.0.4 (docs/adr/0004).
 
-The engine is asked for 0.0.4; this is for one that answers OpenMetrics all the
-same. It goes line by line, in time and memory that follow the text, and leaves
-it to the reader of pages to check the result.
+    # TYPE requests counter                 # TYPE requests_total counter
+    requests_total 5 1.5 # {id="a"} 1  ->   requests_total 5 1500
+    # EOF
+
+The runtime asks the engine for 0.0.4; some engines answer OpenMetrics anyway.
+The conversion runs line by line, in time and memory proportional to the text.
+It does not check values, labels and encoding: `exporter.page.parse` checks the
+result like any other page.
 """
 
 from __future__ import annotations
@@ -29,7 +34,7 @@ _LINE: Final = re.compile(
 )
 _LONGEST_TIME: Final = 40
 
-# What the older format calls each kind, what the family's name ends with there, and how its samples' names may end.
+# By OpenMetrics type: the type in 0.0.4, the suffix of the family's name there, and the suffixes of its samples' names.
 _KINDS: Final = {
     b"counter": ("counter", b"_total", (b"", b"_total", b"_created")),
     b"gauge": ("gauge", b"", (b"",)),
@@ -40,22 +45,23 @@ _KINDS: Final = {
     b"stateset": ("gauge", b"", (b"",)),
     b"unknown": ("untyped", b"", (b"",)),
 }
-# Samples that make a family of their own there, a gauge.
+# Suffixes that 0.0.4 does not know as parts of a family. Such samples become gauge families of their own.
 _APART: Final = (b"_created", b"_gsum", b"_gcount")
 
 
 class _LineError(ValueError):
-    """A line is not OpenMetrics."""
+    """A line is not OpenMetrics; the caller knows which line."""
 
 
 def as_text_format(body: bytes, *, limit: int) -> bytes:
-    """Return OpenMetrics text as text format 0.0.4: same series, same values.
+    """Return OpenMetrics text as text format 0.0.4, with the same series and values.
 
-    Exemplars, units and native histograms have no place there and are dropped.
+    Exemplars, units and native histograms do not exist in 0.0.4 and are dropped.
 
     Raises:
         ScrapeError: The text is not valid OpenMetrics, or costs more than `limit`.
     """
+    # Check the cost first: nothing is built for a page that is too large.
     families_within(limit, body)
     text = BytesIO()
     family = _Family(b"", text)
@@ -69,6 +75,7 @@ def as_text_format(body: bytes, *, limit: int) -> bytes:
                 raise _LineError
             family = _follow(family, match, text)
             is_ended = bool(match["end"])
+            # The result may be larger than the body: a HELP is repeated for each family that is split off.
             if text.tell() > limit:
                 raise too_large(limit, body)
             position = match.end()
@@ -79,7 +86,7 @@ def as_text_format(body: bytes, *, limit: int) -> bytes:
 
 
 def _follow(family: _Family, match: re.Match[bytes], text: BytesIO) -> _Family:
-    """Take a line into the family under way, or end that and begin the next; return the one that is under way now."""
+    """Add a line to the current family, or end that family and begin the next; return the current family."""
     name = match["of"] or match["name"] or b""
     is_same = family.is_described_by(name) if match["of"] else family.has(name)
     if not is_same:
@@ -93,10 +100,13 @@ def _follow(family: _Family, match: re.Match[bytes], text: BytesIO) -> _Family:
 
 
 class _Family:
-    """A family while its lines come: its header is written with its first sample."""
+    """A family while its lines are read.
+
+    Its header is written with its first sample, because TYPE, HELP and UNIT may come in any order.
+    """
 
     def __init__(self, name: bytes, text: BytesIO) -> None:
-        """Begin the family `name`, which goes to `text`; without a name there is none."""
+        """Begin the family `name`, which is written to `text`; an empty name stands for no family."""
         self._name = name
         self._text = text
         self._help = b""
@@ -105,26 +115,26 @@ class _Family:
         self._apart: dict[bytes, BytesIO] = {}
 
     def is_described_by(self, name: bytes) -> bool:
-        """Whether a TYPE, HELP or UNIT of this name belongs here."""
+        """Whether a TYPE, HELP or UNIT line with this name belongs to this family."""
         return name == self._name and not self._is_begun
 
     def has(self, name: bytes) -> bool:
-        """Whether a sample of this name belongs here."""
+        """Whether a sample with this name belongs to this family."""
         suffixes = _KINDS[self._kind or b"unknown"][2]
         return name.startswith(self._name) and name[len(self._name) :] in suffixes
 
     def describe(self, word: bytes, text: bytes) -> None:
-        """Take a TYPE, HELP or UNIT."""
+        """Note a TYPE or HELP line; UNIT has no counterpart in 0.0.4."""
         if word == b"TYPE":
             if self._kind is not None or text not in _KINDS:
                 raise _LineError
             self._kind = text
         elif word == b"HELP":
-            # Quotes are escaped in OpenMetrics only. There is no NUL in a page.
+            # OpenMetrics escapes quotes in HELP, 0.0.4 does not. NUL is a safe placeholder: no page contains it.
             self._help = text.replace(b"\\\\", b"\x00").replace(b'\\"', b'"').replace(b"\x00", b"\\\\")
 
     def add(self, match: re.Match[bytes]) -> None:
-        """Take a sample."""
+        """Write a sample, or keep it for the family that its suffix makes."""
         self._begin()
         if match["native"]:
             return
@@ -134,7 +144,7 @@ class _Family:
         to.write(b"%b%b %b%b\n" % (match["name"], match["labels"] or b"", match["value"], time))
 
     def end(self) -> None:
-        """Write what is left to write."""
+        """Write the header of a family without samples, and the gauge families that were split off."""
         self._begin()
         for suffix, samples in self._apart.items():
             self._write_header(suffix, "gauge")

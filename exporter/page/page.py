@@ -1,14 +1,14 @@
-"""The engine's exposition page: checked whole, then split into families.
+"""The engine's exposition page: checked in full, then split into families (docs/adr/0001).
 
-A page goes through to Prometheus as the bytes the engine sent, so it must be
-known to be valid: one bad line makes Prometheus drop a whole scrape, the
-runtime's own series with it. Checking has two speeds:
+A page goes to Prometheus as the bytes that the engine sent, so it must be valid.
+One bad line makes Prometheus drop the whole scrape, with the runtime's own
+series. There are two ways to check a page:
 
-* `reader.parse_page` reads every line with one pattern, looks at label names
-  and bounds, and returns a `Page` with its `Shape`;
-* `Shape.fit` recognises a later page that differs only in its values. Between
-  two scrapes hardly anything else changes, and cutting the values out of the
-  text and comparing the rest costs less than a tenth.
+* `exporter.page.parse.parse_page` reads every line with one pattern, checks
+  label names and bounds, and returns a `Page` with its `Shape`.
+* `Shape.fit` recognises a later page that differs only in its values. It cuts
+  the values out of the text and compares the rest with the last valid page,
+  which costs less than a tenth. Between two scrapes hardly anything else changes.
 """
 
 from __future__ import annotations
@@ -32,24 +32,25 @@ __all__ = ["FamilyShape", "Page", "Shape", "assemble", "shape_of", "structure"]
 
 _T = TypeVar("_T")
 
-# The value at the end of a sample line as client libraries write it: what may
-# change between two pages of one shape; bounded like the usual numbers. Other
-# forms (NaN, timestamps) stay in the structure: a page whose NaN comes or goes
-# is read in full.
+# The value at the end of a sample line as client libraries write it. Only this
+# may change between two pages of one shape. Its length is bounded like the usual
+# numbers of the grammar, so it cannot overflow a float64. Other forms (NaN,
+# timestamps) stay in the structure: a page is read in full when a NaN appears or
+# disappears.
 _NUMBER: Final = rb"-?[0-9]{1,60}+(?:\.[0-9]{1,60}+)?+(?:e[+-]?[0-9]{1,2}+)?+\n"
 _LAST_NUMBER: Final = re.compile(b" " + _NUMBER)
-# What follows something that looks like a value may be a timestamp, which has
-# rules of its own; that is looked at closely only when the last character is
-# one that a value may have.
+# A number behind something that looks like a value may be a timestamp, and the
+# grammar checks timestamps differently. The first character class rejects most
+# positions cheaply; the lookbehinds run only where it matches.
 _VALUE_BEFORE: Final = rb"[0-9.fFnNyY](?:(?<=[0-9.])|(?<=[Nn][Aa][Nn]|[Ii][Nn][Ff])|(?<=[Nn][Ii][Tt][Yy]))"
 _NO_TIMESTAMP: Final = re.compile(rb" (?<!" + _VALUE_BEFORE + rb" )" + _NUMBER)
-# By so much the length of a value seldom changes.
+# Bytes by which a value may grow or shrink and its family is still found in the first, short search.
 _SLACK: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
 class FamilyShape:
-    """A family as every page of one shape has it."""
+    """A family's name, type and number of sample lines, the same on every page of one shape."""
 
     name: str
     kind: str
@@ -57,19 +58,26 @@ class FamilyShape:
 
 
 class _Step(NamedTuple):
-    """How to find a family from the start of the one before, on a page whose values may be longer or shorter."""
+    """How to find a family from the start of the previous one, although values may be longer or shorter."""
 
-    opening: bytes  # a newline and how its first line but comments begins; unique within the page
-    least: int  # bytes that are before that newline at least
-    window: int  # within how many more it mostly begins
-    comments: int  # lines before that line
+    opening: bytes  # a newline and the beginning of the family's first line that is no comment
+    least: int  # bytes of the previous family without its values: the newline cannot come earlier
+    window: int  # further bytes within which the newline is nearly always found
+    comments: int  # comment lines of the family in front of that line
 
 
 @dataclass(frozen=True)
 class Shape:
-    """All of a page but its values; `fit` knows the next page of the same shape."""
+    """Everything about a page except its values; `fit` recognises a later page of the same shape.
 
-    # The text with each value replaced by NUL, which no page contains; None fits no page.
+    Attributes:
+        structure: The text with each value replaced by NUL, which no page contains. `None` fits no page.
+        families: The families in the order of the page.
+        samples: The number of sample lines.
+        value: The pattern with which values are cut out.
+        steps: How to find each family but the first.
+    """
+
     structure: bytes | None
     families: tuple[FamilyShape, ...]
     samples: int
@@ -79,34 +87,38 @@ class Shape:
 
     @cached_property
     def positions(self) -> dict[str, int]:
-        """Where in `families` each name stands."""
+        """The position in `families` of each name."""
         return {family.name: i for i, family in enumerate(self.families)}
 
     @cached_property
     def series_names(self) -> frozenset[str]:
-        """All names that series of the page may have, and those of its families."""
+        """The names of all families, and all names that their series may have."""
         return frozenset().union(*(series_names(family.name, family.kind) for family in self.families))
 
     def names_under(self, prefix: str) -> tuple[str, ...]:
-        """Return the family names that begin with `prefix`; remembered."""
+        """Return the family names that begin with `prefix`; computed once for each prefix."""
         return self.recall(prefix, lambda: tuple(name for name in self.positions if name.startswith(prefix)))
 
     def recall(self, key: object, make: Callable[[], _T]) -> _T:
-        """Return what `make` makes of this shape; made once, and remembered under `key`."""
+        """Return `make()`, called once for this shape and remembered under `key`.
+
+        Not thread-safe: the collector runs one scrape at a time.
+        """
         if key not in self._recalled:
             self._recalled[key] = make()
         found: _T = self._recalled[key]
         return found
 
     def fit(self, raw: bytes, repairs: dict[str, int] | None = None) -> Page | None:
-        """Return `raw`, made with these repairs, as a page if it has this shape, else `None`."""
+        """Return `raw` as a page if it has this shape, else `None`; `repairs` is what made the text valid."""
+        # NUL stands for a value in the structure, so a page with NUL must not be compared.
         if raw.find(b"\x00") >= 0 or not self._has_structure_of(raw):
             return None
         starts = self._locate(raw)
         return Page(raw, self, starts, repairs) if starts else None
 
     def _has_structure_of(self, raw: bytes) -> bool:
-        """Compare slab by slab: the pieces of a large page at once cost more to allocate than to make."""
+        """Compare slab by slab: allocating the pieces of a whole large page would cost more than cutting it."""
         if self.structure is None:
             return False
         seen = 0
@@ -118,11 +130,11 @@ class Shape:
         return seen == len(self.structure)
 
     def _locate(self, raw: bytes) -> tuple[int, ...] | None:
-        """Return where each family starts, with the end of the page added."""
+        """Return the start of each family and the end of the page, or `None` if a family is not found."""
         starts = [position := 0]
         find, append = raw.find, starts.append
         for opening, least, window, comments in self.steps:
-            # Looked for where it should be: a search in a long text begins with a study of what is searched.
+            # Search where the family should be: in a long text, CPython's `find` first analyses the search term.
             earliest = position + least
             found = find(opening, earliest, earliest + window)
             if found < 0 and (found := find(opening, earliest)) < 0:
@@ -141,8 +153,7 @@ class Page:
     Attributes:
         raw: The text, exactly as it is passed on.
         shape: The shape that later pages are compared with.
-        repairs: How often each kind of flaw was mended to make the text valid
-            for every reader, by `Repair`; mostly empty.
+        repairs: Number of repairs that made the text valid for every parser, by `Repair`; usually empty.
     """
 
     __slots__ = ("_starts", "raw", "repairs", "shape")
@@ -150,7 +161,7 @@ class Page:
     def __init__(
         self, raw: bytes, shape: Shape, starts: tuple[int, ...], repairs: dict[str, int] | None = None
     ) -> None:
-        """Make a page of known-valid text; use `parse_page` or `assemble`."""
+        """Make a page of text that is known to be valid; call `parse_page` or `assemble` instead."""
         self.raw = raw
         self.shape = shape
         self.repairs = repairs or {}
@@ -158,7 +169,6 @@ class Page:
 
     @property
     def samples(self) -> int:
-        """The number of sample lines."""
         return self.shape.samples
 
     def get(self, name: str) -> TextFamily | None:
@@ -169,21 +179,30 @@ class Page:
         return self._family(position)
 
     def kind_of(self, name: str) -> str | None:
-        """Return the type of the family of this name if it has samples."""
+        """Return the type of the family of this name (as in its TYPE line) if it has samples."""
         position = self.shape.positions.get(name)
         if position is None or not self.shape.families[position].samples:
             return None
         return self.shape.families[position].kind
 
     def samples_of(self, name: str) -> int:
-        """Return the number of sample lines of a family that is there."""
+        """Return the number of sample lines of a family on the page.
+
+        Raises:
+            KeyError: The page has no family of this name.
+        """
         return self.shape.families[self.shape.positions[name]].samples
 
     def sample_blocks(self, name: str) -> Iterator[bytes]:
-        """Yield the sample lines of a family that is there, slab by slab; headers and comments are left out."""
+        """Yield the sample lines of a family, slab by slab, without headers and comments.
+
+        Raises:
+            KeyError: The page has no family of this name.
+        """
         start, end = self._starts[(position := self.shape.positions[name])], self._starts[position + 1]
         while self.raw.startswith(b"#", start, end):
             start = self.raw.index(b"\n", start) + 1
+        # Most families have only samples behind their headers, and then need not be split into lines.
         bare = self.raw.count(b"\n", start, end) == self.shape.families[position].samples
         for span in slabs(self.raw, start, end):
             block = self.raw[slice(*span)]
@@ -191,15 +210,15 @@ class Page:
                 yield block
 
     def __contains__(self, name: str) -> bool:
-        """Tell whether a family of this name is there, with samples or without."""
+        """Tell whether the page has a family of this name, with or without samples."""
         return name in self.shape.positions
 
     def families(self) -> Iterator[TextFamily]:
-        """Yield all families in the order of the page."""
+        """Yield all families in the order of the page; each holds a copy of its text."""
         return map(self._family, range(len(self.shape.families)))
 
     def blocks(self, places: Iterable[int]) -> Iterator[memoryview]:
-        """Yield the text of the families at these places, in ascending order; neighbours are one piece."""
+        """Yield the text of the families at these ascending places, without copying; neighbours are one piece."""
         text = memoryview(self.raw)
         start = end = 0
         for place in places:
@@ -212,7 +231,7 @@ class Page:
             yield text[start:end]
 
     def without(self, names: Iterable[str]) -> Page:
-        """Return the page less the families of these names."""
+        """Return the page without the families of these names."""
         unwanted = set(names)
         kept = [i for i, family in enumerate(self.shape.families) if family.name not in unwanted]
         blocks = (memoryview(self.raw)[self._starts[i] : self._starts[i + 1]] for i in kept)
@@ -225,37 +244,39 @@ class Page:
 
 
 def assemble(blocks: Iterable[bytes | memoryview], shapes: list[FamilyShape], repairs: dict[str, int]) -> Page:
-    """Build a page out of blocks that differ from the text the engine sent."""
+    """Build a page from blocks, one per family, that differ from the text that the engine sent."""
     raw, starts = BytesIO(), [0]
     for block in blocks:
         raw.write(block)
         starts.append(raw.tell())
-    # Such a page is made anew at each scrape: what the engine sends never fits it.
+    # Without a structure: the engine never sends this text, so no later page can fit.
     shape = Shape(None, tuple(shapes), sum(family.samples for family in shapes))
     return Page(raw.getvalue(), shape, tuple(starts), repairs)
 
 
 def shape_of(raw: bytes, families: Sequence[FamilyShape], starts: Sequence[int]) -> Shape:
-    """Return the shape of a valid page; `starts` ends with the end of the page."""
+    """Return the shape of a valid page; `starts` has the start of each family and the end of the page."""
     whole, lengths = BytesIO(), []
     value = _LAST_NUMBER
-    spans = list(pairwise(starts)) or [(0, len(raw))]  # comments are of no family when there is none
+    spans = list(pairwise(starts)) or [(0, len(raw))]  # a page without families may have comments
     for span in spans:
         length = 0
         for start, end in slabs(raw, *span):
             plain, careful = structure(raw[start:end]), structure(raw[start:end], _NO_TIMESTAMP)
             if plain != careful:
+                # The page may have timestamps, so its values need the slower pattern.
                 value = _NO_TIMESTAMP
             whole.write(careful)
             length += len(plain)
         lengths.append(length)
     steps = tuple(map(partial(_step, raw), spans, lengths, spans[1:], families))
-    # Without a timestamp on this page, a page that matches it after the cut has none either.
+    # The fast pattern is safe for a page without timestamps. On a later page with one, it cuts out the
+    # timestamp and leaves the value, so the structures differ and that page is read in full.
     return Shape(whole.getvalue(), tuple(families), sum(family.samples for family in families), value, steps)
 
 
 def _step(raw: bytes, before: tuple[int, int], least: int, span: tuple[int, int], family: FamilyShape) -> _Step:
-    """Return how to find the block at `span` behind the block `before`, whose text less its values has `least` bytes."""
+    """Return how to find the block at `span` from the block `before`, which has `least` bytes without its values."""
     start, end = span
     opening = OPENING.search(raw, start, end)
     text, comments = (opening[0], opening.start() - start) if opening else (raw[start:end], 0)
@@ -264,5 +285,5 @@ def _step(raw: bytes, before: tuple[int, int], least: int, span: tuple[int, int]
 
 
 def structure(raw: bytes, value: re.Pattern[bytes] = _LAST_NUMBER) -> bytes:
-    """Return a text with each value replaced by NUL, which no page contains."""
+    """Return a text with each value, and the blank and newline around it, replaced by NUL."""
     return b"\x00".join(value.split(raw))

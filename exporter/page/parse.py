@@ -1,4 +1,4 @@
-"""Read a page in full: every line is checked, every family found, flaws mended."""
+"""Parse a page in full: check every line, find every family, and repair flaws (docs/adr/0001)."""
 
 from __future__ import annotations
 
@@ -40,12 +40,13 @@ def parse_page(raw: bytes, shape: Shape | None = None, *, limit: int = sys.maxsi
         raw: The text as the engine sent it.
         shape: The shape of an earlier page; a page that fits it is checked at
             a fraction of the cost.
-        limit: The most that the page may cost.
+        limit: The highest cost of the page in bytes (`exporter.page.cost`).
 
     Raises:
         InvalidPageError: The text is not valid and cannot be passed on.
-        ScrapeError: It costs too much.
+        ScrapeError: The page costs more than `limit`.
     """
+    # The limit is not checked for a page that fits: it has the lines and families of a page within the limit.
     page = shape.fit(raw) if shape else None
     return page or _parse(raw, shape, limit)
 
@@ -55,9 +56,11 @@ def _parse(raw: bytes, shape: Shape | None, limit: int) -> Page:
     check_text(raw)
     repairs: dict[str, int] = {}
     raw = mend(raw, repairs)
+    # The shape of a repaired page is that of its repaired text, so the comparison must come after the repair.
     if repairs and shape and (page := shape.fit(raw, repairs)):
         return page
     drafts = _draft_families(raw, {}, limit)
+    # Types are known only after a first pass. A second pass then moves parts such as `h_sum` to their family.
     if parts := _parts(drafts):
         if headers := sum(drafts[name].has_header for name in parts):
             repairs[Repair.SHADOWED_HEADER] = headers
@@ -79,7 +82,8 @@ class _Draft:
     """A family while its lines are being collected."""
 
     name: bytes
-    # Start and end of each run of its lines, one behind the other: there are several when they are scattered.
+    # Start and end of each run of its lines, flat; scattered families have several runs. An array, because
+    # tuples would cost many times the text of a page of short lines.
     bounds: array[int] = field(default_factory=lambda: array("q"))
     help: tuple[int, int] | None = None
     type: tuple[int, int] | None = None
@@ -96,14 +100,14 @@ class _Draft:
 
     @property
     def spans(self) -> Iterator[tuple[int, int]]:
-        """Where its lines are, as start and end."""
+        """The start and end of each run of its lines."""
         return zip(self.bounds[::2], self.bounds[1::2], strict=True)
 
     def shape(self) -> FamilyShape:
         return FamilyShape(self.name.decode(), self.kind or "untyped", self.samples)
 
     def merged(self, raw: bytes) -> bytes | memoryview:
-        """Return the family's lines in one place, under one header."""
+        """Return the family's lines in one piece, under one header: Go's parsers refuse a second HELP or TYPE line."""
         if len(self.bounds) == 2:
             return memoryview(raw)[self.bounds[0] : self.bounds[1]]
         block = BytesIO()
@@ -115,7 +119,7 @@ class _Draft:
         return block.getvalue()
 
     def check_bounds(self, raw: bytes) -> None:
-        """Refuse a `le` or `quantile` that is not a number: expfmt drops the page for it."""
+        """Refuse an `le` or `quantile` that is not a number, for which expfmt refuses the whole page."""
         pattern = BOUNDS.get(self.kind or "")
         if pattern is None:
             return
@@ -126,7 +130,10 @@ class _Draft:
 
 
 def _check_bound_of_each(text: bytes, pattern: re.Pattern[bytes], first: int) -> None:
-    """Look line by line, `first` being the first: HELP texts and other labels' values may look like a bound."""
+    """Check line by line, because HELP texts and other labels' values may look like a bound.
+
+    `first` is the number of the first line, for the error.
+    """
     for i, line in enumerate(text.split(b"\n")):
         bound = None if line.startswith(b"#") else pattern.search(OTHER_VALUES.sub(b"", line))
         if bound and not is_number(bound[1]):
@@ -135,12 +142,12 @@ def _check_bound_of_each(text: bytes, pattern: re.Pattern[bytes], first: int) ->
 
 
 def _parts(drafts: Mapping[bytes, _Draft]) -> dict[bytes, bytes]:
-    """Return the families named as another's series, each with that one's name.
+    """Return the families that are named like a series of another family, with that family's name.
 
-    To expfmt, `h_sum` is of the histogram `h`, and a TYPE of it is a second one of `h`.
+    expfmt reads `h_sum` as part of the histogram `h`, and a TYPE line of `h_sum` as a second one of `h`.
     """
     parts: dict[bytes, bytes] = {}
-    for name in sorted(drafts, key=len):  # a part has no parts of its own
+    for name in sorted(drafts, key=len):  # shortest first: a part has no parts of its own
         if name not in parts:
             series = (name + suffix for suffix in SUFFIXES.get(drafts[name].kind or "", ())[1:])
             parts |= {part: name for part in series if part in drafts}
@@ -148,11 +155,11 @@ def _parts(drafts: Mapping[bytes, _Draft]) -> dict[bytes, bytes]:
 
 
 def _draft_families(raw: bytes, parts: Mapping[bytes, bytes], limit: int) -> dict[bytes, _Draft]:
-    """Collect each family's lines; those of `parts` go to the family named there, but for their headers."""
+    """Collect each family's lines; lines of a family in `parts` go to the family named there, without headers."""
     drafts: dict[bytes, _Draft] = {}
     most = families_within(limit, raw)
     current: _Draft | None = None
-    free = position = 0  # what is before the next family, and of none, begins at `free`
+    free = position = 0  # comments from `free` on belong to no family yet, and go to the next one
     end = len(raw)
     while position < end:
         match = match_lines(raw, position)

@@ -1,4 +1,4 @@
-"""The names that belong to the runtime: a family of the engine under this prefix is left out of the page."""
+"""The prefix of the runtime's own metrics; an engine family with this prefix is dropped from the page."""
 
 from typing import Final
 

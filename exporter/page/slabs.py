@@ -1,8 +1,8 @@
-"""Work on a large text slab by slab.
+"""Split a large text into slabs of whole lines.
 
-Python's lists and match objects cost some fifty bytes for each line or match:
-for a page of short lines that is ten times the page. Whole lines of a slab at a
-time cost the same however large the page is.
+Python's lists and match objects cost about fifty bytes for each line or match.
+For a page of short lines, that is ten times the page. Working slab by slab
+bounds this overhead, however large the page is (docs/adr/0018).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ SLAB: Final = 1 << 18
 
 
 def slabs(text: bytes, start: int = 0, end: int | None = None) -> list[tuple[int, int]]:
-    """Return where each slab of whole lines begins and ends; a line that is longer than `SLAB` is one by itself."""
+    """Return the start and end of each slab of whole lines; a line longer than `SLAB` is a slab of its own."""
     end = len(text) if end is None else end
     found = []
     while start < end:

@@ -1,11 +1,11 @@
-r"""The text format 0.0.4 as it is written: headers, series, escapes, and the names that series may have.
+r"""Text format 0.0.4 as the runtime writes it: headers, series, escapes, and the names that series may have.
 
     # HELP kthena_runtime_http_requests_total HTTP requests answered, by ...
     # TYPE kthena_runtime_http_requests_total counter
     kthena_runtime_http_requests_total{route="/metrics",method="GET",status="200"} 1.0
 
-https://prometheus.io/docs/instrumenting/exposition_formats/. How the format is read, and how strictly,
-is in `exporter.page.grammar`.
+https://prometheus.io/docs/instrumenting/exposition_formats/. `exporter.page.grammar` says how strictly
+the format is read.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ __all__ = [
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
-# What may follow a family's name in the names of its series; other kinds have series of the family's own name.
+# The suffixes of series names, by type. Series of other types have exactly the family's name.
 SUFFIXES: Final = {
     "histogram": (b"", b"_bucket", b"_sum", b"_count"),
     "summary": (b"", b"_sum", b"_count"),
 }
 _OWN_NAME: Final = (b"",)
 
-# Parts of a line that is known to be valid.
+# These patterns take a line apart that is known to be valid; they do not check it.
 LABEL: Final = re.compile(rb'(?P<name>\w++)[ \t]*+=[ \t]*+"(?P<value>[^"\\]*+(?:\\.[^"\\]*+)*+)"')
 SAMPLE: Final = re.compile(
     rb'(?P<name>[^\s{]++)[ \t]*+(?P<labels>\{(?:[^"}]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+\})?+[ \t]*+(?P<value>\S++)(?P<rest>.*+)'
@@ -57,7 +57,7 @@ def header(name: bytes, kind: bytes, text: bytes) -> bytes:
 
 
 def series(name: str, labels: Sequence[str], values: Sequence[str]) -> str:
-    """Return a series as a sample line begins with it: the name, and the labels with their values escaped."""
+    """Return the beginning of a sample line: the name, and the labels with escaped values."""
     if not labels:
         return name
     pairs = ",".join(f'{label}="{escape_label(value)}"' for label, value in zip(labels, values, strict=True))
@@ -70,16 +70,16 @@ def escape_help(text: str) -> bytes:
 
 
 def escape_label(value: str) -> str:
-    """Return a label's value as it stands between quotes."""
+    """Escape backslashes, newlines and quotes, as a label value requires."""
     return value.translate(_LABEL_ESCAPES)
 
 
 def unescape(text: str) -> str:
-    """Undo `escape_help` or `escape_label`."""
+    """Undo `escape_help` or `escape_label`; an unknown escape stays as it is, as in Prometheus."""
     return _ESCAPE.sub(lambda escape: _ESCAPED.get(escape[1], escape[0]), text) if "\\" in text else text
 
 
 @lru_cache(maxsize=4096)  # a page has the same families at each scrape
 def series_names(name: str, kind: str) -> frozenset[str]:
-    """Return the names that a family's series may have, its own included."""
+    """Return the names that a family's series may have, including the family's name."""
     return frozenset(name + suffix.decode() for suffix in SUFFIXES.get(kind, _OWN_NAME))

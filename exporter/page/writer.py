@@ -1,7 +1,8 @@
-"""Write families as text format 0.0.4.
+"""Write families as text format 0.0.4, whatever the scraper accepts (docs/adr/0004).
 
-Always that format: on OpenMetrics without `escaping=`, which Prometheus 2 sends,
-prometheus_client's negotiation turns `kthena:x` into `kthena_x`.
+prometheus_client's content negotiation is not used. When a scraper accepts
+OpenMetrics without `escaping=`, as Prometheus 2 does, it turns `kthena:x` into
+`kthena_x`.
 """
 
 from __future__ import annotations
@@ -20,23 +21,23 @@ if TYPE_CHECKING:
 
 __all__ = ["accepts_gzip", "compress", "write", "write_selected"]
 
-# Below it a packet or three are saved, for more CPU than they cost.
+# Compressing a smaller page saves a few packets at most, and costs more CPU than they do.
 MIN_COMPRESSED: Final = 16 * 1024
-# To copy such a text into another costs more than a piece of its own.
+# Copying a text of this size into another costs more than sending it as a chunk of its own.
 _LARGE: Final = 256 * 1024
 _GZIP_LEVEL: Final = 1
 _GZIP_WBITS: Final = zlib.MAX_WBITS | 16
 
 
 def write(page: Page, families: Iterable[TextFamily]) -> list[bytes | memoryview]:
-    """Return the engine's page untouched, and behind it the families, the small ones in one piece."""
+    """Return the engine's page, not copied, followed by the families; small families are joined."""
     return [page.raw, *_joined(family.text for family in families)]
 
 
 def write_selected(page: Page, families: Iterable[TextFamily], selected: Collection[str]) -> list[bytes | memoryview]:
-    """Return only the families with a name in `selected`.
+    """Return only the families with a name in `selected` (`name[]` of the request).
 
-    A family has its own name, without `_total` too, and its samples' names.
+    A family is selected by its own name, by its name without `_total`, or by the name of one of its series.
     """
     wanted = (
         place for place, shape in enumerate(page.shape.families) if _is_selected(shape.name, shape.kind, selected)
@@ -46,7 +47,7 @@ def write_selected(page: Page, families: Iterable[TextFamily], selected: Collect
 
 
 def _joined(texts: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield small texts in one piece, and large ones as they are."""
+    """Yield runs of small texts as one chunk, and large texts as they are."""
     small: list[bytes] = []
     for text in texts:
         if len(text) < _LARGE:
@@ -66,7 +67,7 @@ def _is_selected(name: str, kind: str, selected: Collection[str]) -> bool:
 
 
 def accepts_gzip(accept_encoding: str | None) -> bool:
-    """Tell whether an Accept-Encoding header takes gzip (RFC 9110, 12.5.3)."""
+    """Tell whether an Accept-Encoding header accepts gzip (RFC 9110, 12.5.3); an invalid weight counts as absent."""
     weights: dict[str, float] = {}
     for item in (accept_encoding or "").lower().replace(" ", "").split(","):
         coding, _, weight = item.partition(";q=")
@@ -78,7 +79,7 @@ def accepts_gzip(accept_encoding: str | None) -> bool:
 
 
 def compress(chunks: Iterable[bytes | memoryview]) -> bytes:
-    """Return the chunks as one gzip stream, at the fastest level."""
+    """Return the chunks as one gzip stream, at the fastest level, which shrinks a typical page to a sixth."""
     packer = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_WBITS)
     packed = BytesIO()
     packed.writelines(map(packer.compress, chunks))

@@ -1,1 +1,1 @@
-"""The standard families: which engine family feeds which, and how it is renamed."""
+"""The standard families: which engine family feeds each of them, and how the engine's lines are renamed."""

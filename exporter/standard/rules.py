@@ -1,7 +1,7 @@
 """Rules: which engine family feeds which standard metric.
 
-Rules are data. Each built-in engine has a YAML file in `engines/`; a user's own
-file (`--metric-rules`) adds to them or brings a new engine:
+Rules are data. Each built-in engine has a YAML file in `engines/`. A user's own
+file (`--metric-rules`) adds to these rules or defines a new engine:
 
     engine: my-engine        # optional: the --engine these rules are for
     extends: vllm            # optional: start from a built-in engine's rules
@@ -12,10 +12,11 @@ file (`--metric-rules`) adds to them or brings a new engine:
         sources:
           - my_engine_queue_length
           - {name: my_engine_waiting, where: {kind: total}, scale: 0.001}
-      kthena:e2e_request_latency_seconds: null      # takes a built-in rule away
+      kthena:e2e_request_latency_seconds: null      # removes a built-in rule
 
-A source is a whole sample name as it stands on the page. The first source that
-is present, with a fitting type and at least one sample, wins.
+A source is a whole sample name as it appears on the page. The first source that
+is present, with a suitable type and at least one sample, wins. The others are
+not used, even if they are present.
 """
 
 from __future__ import annotations
@@ -57,28 +58,29 @@ __all__ = [
 Kind = Literal["counter", "gauge", "histogram"]
 KINDS: Final = get_args(Kind)
 
-# What kthena's controller calls a vLLM that splits prefill and decode.
+# kthena's controller uses this name for a vLLM that separates prefill and decode.
 ENGINE_ALIASES: Final = {"vllmdisaggregated": "vllm"}
 
-_MOST_BYTES: Final = 4 << 20
+_MOST_BYTES: Final = 4 << 20  # of a rule file
 _METRIC_NAME: Final = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 
 
 class RuleError(ValueError):
-    """A rule file cannot be used; the message says where and what to do."""
+    """A rule file cannot be used; the message names the file, the place and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a standard metric may come from.
+    """A possible source of a standard metric.
 
     Attributes:
         name: The whole sample name on the engine's page.
         where: Labels that must have these values; a sample without the label passes.
-        copies: Labels that number copies of one value (ranks of one group): of
-            the series that are equal but for them, only the lowest one is kept.
-        scale: Factor for the values (and for `le` and `_sum` of a histogram).
-        kind: The type that the source must have, when not the metric's own.
+        copies: Labels that number copies of one value, such as the ranks of a
+            group. Of series that differ in these labels only, the one with the
+            lowest number is kept (SGLang repeats a gauge for each tp_rank).
+        scale: Factor for the values; for a histogram, for `le` and `_sum`.
+        kind: The type that the source must have, when it differs from the metric's type.
     """
 
     name: str
@@ -89,13 +91,13 @@ class Source:
 
     @property
     def picks(self) -> bool:
-        """Whether samples must be looked at one by one."""
+        """Whether samples must be read one by one; without conditions, the lines are renamed in bulk."""
         return bool(self.where or self.copies or self.scale != 1.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One standard metric: its name, type, help and ordered sources."""
+    """One standard metric: its name, type, help and sources; the first source present wins."""
 
     name: str
     kind: Kind
@@ -105,7 +107,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class RuleSet:
-    """All rules for one engine."""
+    """All rules for one engine, in the order in which their families are exported."""
 
     engine: str
     rules: tuple[Rule, ...]
@@ -113,7 +115,7 @@ class RuleSet:
 
 class _SourceForm(msgspec.Struct, forbid_unknown_fields=True):
     name: str
-    where: dict[str, Any] = {}  # of str; checked here, so that errors say what to do
+    where: dict[str, Any] = {}  # of str; `_source_problems` checks the values, for a better error than msgspec's
     copies: list[str] = []
     scale: float = 1.0
     type: str | None = None  # a Kind
@@ -129,7 +131,7 @@ class _RuleForm(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _FileForm(msgspec.Struct, forbid_unknown_fields=True):
-    metrics: dict[str, Any]  # of _RuleForm | None; converted one by one, so that errors name the metric
+    metrics: dict[str, Any]  # of _RuleForm | None; `_convert` handles each, so that errors name the metric
     engine: str | None = None
     extends: str | None = None
 
@@ -145,18 +147,18 @@ _RULE_HELP: Final = (
 
 
 def canonical(engine: str) -> str:
-    """Return an engine's name as rules know it: lower case, aliases resolved."""
+    """Return an engine's name as rules use it: lower case, with aliases resolved."""
     return ENGINE_ALIASES.get(engine.lower(), engine.lower())
 
 
 def builtin_engines() -> tuple[str, ...]:
-    """Return the names of the engines that have rules of their own."""
+    """Return the names of the engines with built-in rules, sorted."""
     files = resources.files(__package__).joinpath("engines").iterdir()
     return tuple(sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml")))
 
 
 def engine_of(path: Path) -> str | None:
-    """Return the engine that a user's rule file declares, lower case, if any.
+    """Return the canonical name of the engine that a user's rule file declares, if any.
 
     Raises:
         RuleError: The file cannot be read or is not a rule file.
@@ -166,10 +168,10 @@ def engine_of(path: Path) -> str | None:
 
 
 def load_rules(engine: str, path: Path | None = None) -> RuleSet:
-    """Load the rules for an engine, with those of a user's file over them.
+    """Load the rules for an engine; a user's file overrides, adds or removes rules.
 
     Raises:
-        RuleError: No rules are known for `engine`, or the file is not valid.
+        RuleError: There are no rules for `engine`, or the file is not valid.
     """
     own = _read_file(path) if path else None
     base = _base_engine(engine, own, path)
@@ -186,12 +188,12 @@ def load_rules(engine: str, path: Path | None = None) -> RuleSet:
 
 
 def other_engine(path: Path | None, declared: str, engine: str) -> RuleError:
-    """Make the error for a rule file that is for another engine than the one that was chosen."""
+    """Return the error for a rule file that declares an engine other than the chosen one."""
     return RuleError(f"{path} is for engine {declared!r}, not for {engine!r}: change --engine, or 'engine' in the file")
 
 
 def _base_engine(engine: str, own: _FileForm | None, path: Path | None) -> str | None:
-    """Return the built-in engine whose rules come first, if any."""
+    """Return the built-in engine whose rules are the base of the user's rules, if any."""
     declared = canonical(own.engine) if own and own.engine else None
     if declared and declared != engine:
         raise other_engine(path, declared, engine)
@@ -200,12 +202,12 @@ def _base_engine(engine: str, own: _FileForm | None, path: Path | None) -> str |
             message = f"{path}: extends {own.extends!r}: it must be one of {', '.join(builtin_engines())}"
             raise RuleError(message)
         return canonical(own.extends)
-    # A new engine begins with nothing.
+    # A file that declares a new engine has no base.
     return engine if not declared or engine in builtin_engines() else None
 
 
 def _refuse_idle_nulls(own: _FileForm, metrics: Mapping[str, object], path: Path | None) -> None:
-    """Refuse a null that takes nothing away: most likely the metric has another name."""
+    """Refuse a null for a rule that does not exist: most likely its name is misspelled."""
     for name, form in own.metrics.items():
         if form is None and name not in metrics:
             message = (
@@ -215,7 +217,7 @@ def _refuse_idle_nulls(own: _FileForm, metrics: Mapping[str, object], path: Path
 
 
 def _refuse_collisions(rules: tuple[Rule, ...], path: Path | None) -> None:
-    """Refuse a metric named as a series of another: the page would have one of them twice."""
+    """Refuse a metric that is named like a series of another one: Go's parsers refuse a page with both."""
     kinds = {rule.name: rule.kind for rule in rules}
     for name, kind in kinds.items():
         for part in sorted(series_names(name, kind) - {name}):
@@ -270,7 +272,7 @@ def _convert(name: str, rule: object, where: str) -> _RuleForm | None:
 
 
 def _check(name: str, form: _RuleForm | None, where: str) -> None:
-    """Refuse rules that would make a page invalid."""
+    """Refuse a rule that would make a page invalid; report the first problem."""
     for problem in _problems(name, form):
         message = f"{where}: metric {name!r} {problem}"
         raise RuleError(message)
@@ -284,6 +286,7 @@ def _problems(name: str, form: _RuleForm | None) -> Iterator[str]:
     if form is None:
         return
     yield from _type_problems(form.type)
+    # prometheus_client and OpenMetrics know a counter by this suffix.
     if form.type == "counter" and not name.endswith("_total"):
         yield "is a counter: its name must end in _total"
     if not form.sources:

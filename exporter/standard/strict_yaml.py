@@ -1,4 +1,8 @@
-"""YAML as rule files need it: a key that stands twice is a mistake, and a mistake has its line."""
+"""YAML for rule files: a duplicate key is an error, and errors name their line.
+
+PyYAML alone keeps the last of several equal keys, so one of a user's rules would
+disappear without a word.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +18,20 @@ if TYPE_CHECKING:
 
 __all__ = ["InvalidYamlError", "read_yaml"]
 
-# libyaml where it is there: the pure Python reader costs 40 ms at start.
+# libyaml where it is available: the pure Python loader adds 40 ms to the start.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _SYNTAX: Final = (ParserError, ScannerError)
 
 
 class InvalidYamlError(ValueError):
-    """The text cannot be read; the message begins with ` line 3: ` or `: `, to stand behind the file's name."""
+    """The text is not valid; the message begins with ` line 3: ` or `: `, so that it can follow the file's name."""
 
 
 def read_yaml(text: bytes) -> object:
-    """Return what the one document holds; `None` for an empty one.
+    """Return the content of a text with one YAML document; `None` if it is empty.
 
     Raises:
-        InvalidYamlError: It is not YAML, a key stands twice, or a value is none of its type.
+        InvalidYamlError: The text is not YAML, a key is repeated, or a value does not fit its tag.
     """
     loader = _Loader(text)
     try:
@@ -44,7 +48,10 @@ def read_yaml(text: bytes) -> object:
 
 
 def _refuse_twins(root: yaml.Node | None) -> None:
-    """Refuse a mapping with a key that stands twice: YAML forbids it, PyYAML takes the last one."""
+    """Refuse a mapping with a repeated key: YAML forbids it, and PyYAML keeps the last one.
+
+    The check works on nodes, before merge keys and aliases are resolved: those may legitimately repeat a key.
+    """
     for mapping in _mappings(root):
         lines: dict[tuple[str, object], int] = {}
         for key, _ in mapping.value:
@@ -58,7 +65,7 @@ def _refuse_twins(root: yaml.Node | None) -> None:
 
 
 def _mappings(root: yaml.Node | None) -> Iterator[MappingNode]:
-    """Yield every mapping once, though an alias may lead to it again, even from within."""
+    """Yield every mapping once; an alias may lead to it again, even from inside itself."""
     seen: set[int] = set()
     waiting = [root]
     while waiting:

@@ -1,7 +1,14 @@
-"""Standard families: twins of the engine's own under engine-neutral names.
+"""Standard families: twins of the engine's own families under engine-neutral names.
+
+    # TYPE vllm:num_requests_waiting gauge
+    vllm:num_requests_waiting{engine="0",model_name="m"} 3.0
+    # HELP kthena:num_requests_waiting ... (from vllm:num_requests_waiting)
+    # TYPE kthena:num_requests_waiting gauge
+    kthena:num_requests_waiting{engine="0",model_name="m"} 3.0
 
 A twin is the same lines under another name, so its labels and values are the
-engine's to the byte. The rules say which family is whose twin.
+engine's to the byte (docs/adr/0001). `exporter.standard.rules` says which family
+is the source of which twin.
 """
 
 from __future__ import annotations
@@ -25,14 +32,21 @@ if TYPE_CHECKING:
 
 __all__ = ["Standardized", "WrongType", "standardize"]
 
-_RUN: Final = 1000  # lines that are worked on together
+_RUN: Final = 1000  # lines that are joined into one block
 _AGGREGATES: Final = tuple(suffix.decode() for suffix in SUFFIXES["summary"][1:])
 # Two float64 have 17 digits each at most: their product is never rounded.
 _EXACT: Final = Context(prec=34)
 
 
 class WrongType(NamedTuple):
-    """A source that is on the page with another type than its rule wants: it is passed over."""
+    """A source that is on the page with a type other than the rule wants; it is not used.
+
+    Attributes:
+        metric: The standard metric.
+        source: The source's name on the engine's page.
+        kind: The type on the page.
+        wanted: The type that the rule wants.
+    """
 
     metric: str
     source: str
@@ -42,13 +56,14 @@ class WrongType(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Standardized:
-    """What the rules make of one page.
+    """The standard families of one page.
 
     Attributes:
         families: The twins, in the order of the rules.
         missing: Standard names that are not exported.
-        taken: Standard names that the page itself already has, or has a series
-            of; left to it. Those it has as families are not missing.
+        taken: Standard names that the page already uses for a family or a series
+            of its own. They get no twin: Go's parsers refuse a page with two
+            families of one name. A name that the page has as a family is not missing.
         wrong_types: Sources that cannot be used because of their type.
     """
 
@@ -59,15 +74,16 @@ class Standardized:
 
     @property
     def present(self) -> tuple[str, ...]:
-        """The standard names that are exported, as twins or by the page itself."""
+        """The standard names that are exported, as twins or as the engine's own families."""
         own = (name for name in self.taken if name not in self.missing)
         return (*(family.full_name for family in self.families), *own)
 
 
 class _Plan(NamedTuple):
-    """What is the same for every page of a shape: which source feeds which rule.
+    """Which source feeds which rule: the same for every page of a shape.
 
-    It holds the rules: their id, under which a shape remembers it, is not another object's as long as they live.
+    A shape remembers the plan under the id of the rules. The plan holds the rules, so that no other object can get
+    the same id while the shape lives.
     """
 
     rules: RuleSet
@@ -78,7 +94,10 @@ class _Plan(NamedTuple):
 
 
 def standardize(page: Page, rules: RuleSet) -> Standardized:
-    """Make the standard families of a page."""
+    """Return the standard families of a page.
+
+    Sources are chosen once for each shape. A later scrape only copies and renames their lines.
+    """
     plan = page.shape.recall(id(rules), lambda: _plan(page, rules))
     twins = (_twin(page, rule, source) for rule, source in plan.chosen)
     return Standardized(tuple(filter(None, twins)), plan.missing, plan.taken, plan.wrong_types)
@@ -94,12 +113,15 @@ def _plan(page: Page, rules: RuleSet) -> _Plan:
 
 
 def _source(page: Page, rule: Rule) -> Source | None:
-    """Return the first source that has samples; conditions on labels included, which a shape has, too."""
+    """Return the first source with samples that pass its conditions.
+
+    Labels are part of a shape, so the choice holds for every page of it.
+    """
     return next((source for source in rule.sources if _twin(page, rule, source)), None)
 
 
 def _taken(page: Page, rules: RuleSet) -> tuple[str, ...]:
-    """Return the standard names of which a series, or whose series, the page has itself."""
+    """Return the standard names that share a series name with a family of the page."""
     theirs = page.shape.series_names
     return tuple(rule.name for rule in rules.rules if not theirs.isdisjoint(series_names(rule.name, rule.kind)))
 
@@ -113,7 +135,7 @@ def _wrong_types(page: Page, rules: RuleSet) -> Iterator[WrongType]:
 
 
 def _fits(kind: str, wanted: str) -> bool:
-    """Tell whether a family can be the source of one: without a type it has single samples, never buckets."""
+    """Tell whether a family of type `kind` can be the source of `wanted`; an untyped family has no buckets."""
     return kind == wanted or (kind == "untyped" and wanted != "histogram")
 
 
@@ -122,7 +144,8 @@ def _twin(page: Page, rule: Rule, source: Source) -> TextFamily | None:
     lines = _lines(page, rule, source)
     if source.picks:
         lines = _pick(lines, rule.kind, source)
-    # A newline in front of each block, so that every name is behind one.
+    # With a newline in front of each name, one replacement renames all samples of a block and no label value:
+    # label values cannot contain a newline.
     renamed = [(b"\n" + block[:-1]).replace(old, new) for block in lines]
     if not renamed:
         return None
@@ -136,11 +159,11 @@ def _header(name: str, kind: str, text: str, source: str) -> bytes:
 
 
 def _lines(page: Page, rule: Rule, source: Source) -> Iterator[bytes]:
-    """Yield the source's sample lines, many at a time, each with its newline."""
+    """Yield blocks of the source's sample lines, each line with its newline."""
     kind = source.kind or rule.kind
     if (found := page.kind_of(source.name)) is not None:
         return page.sample_blocks(source.name) if _fits(found, kind) else iter(())
-    # A counter may be the _sum or _count of a histogram: both only ever grow.
+    # A counter may also come from the _sum or _count of a histogram or summary, which never decrease.
     suffix = next((suffix for suffix in _AGGREGATES if source.name.endswith(suffix)), None)
     parent = source.name.removesuffix(suffix) if suffix and rule.kind == "counter" else ""
     if page.kind_of(parent) not in ("histogram", "summary"):
@@ -150,7 +173,7 @@ def _lines(page: Page, rule: Rule, source: Source) -> Iterator[bytes]:
 
 
 def _pick(blocks: Iterable[bytes], kind: str, source: Source) -> Iterator[bytes]:
-    """Keep the samples that the source's conditions let through, scaled."""
+    """Yield blocks of the samples that pass the source's conditions, scaled."""
     where = {name.encode(): escape_label(value).encode() for name, value in source.where.items()}
     kept: dict[object, tuple[tuple[tuple[int, bytes], ...], bytes]] = {}
     for line in chain.from_iterable(block.split(b"\n")[:-1] for block in blocks):
@@ -160,7 +183,7 @@ def _pick(blocks: Iterable[bytes], kind: str, source: Source) -> Iterator[bytes]
             continue
         ranks = tuple(_rank(labels.pop(name.encode(), b"")) for name in source.copies)
         series = (match[1] if match else line, *(part for pair in sorted(labels.items()) for part in pair))
-        key = b"\n".join(series)  # as labels in another order make the same series
+        key = b"\n".join(series)  # of sorted labels: their order does not make another series
         if key not in kept or ranks < kept[key][0]:
             kept[key] = (ranks, line)
     lines = (line if source.scale == 1.0 else _scaled(line, kind, source.scale) for _, line in kept.values())
@@ -169,7 +192,7 @@ def _pick(blocks: Iterable[bytes], kind: str, source: Source) -> Iterator[bytes]
 
 
 def _rank(value: bytes) -> tuple[int, bytes]:
-    """Return what sorts as the number does, of any length; what is no number comes first."""
+    """Return a sort key: numbers of any length in numeric order, other values in front of them."""
     digits = value.lstrip(b"0")
     return (len(digits), digits) if value.isdigit() else (-1, b"")
 
@@ -187,7 +210,10 @@ def _scaled(line: bytes, kind: str, factor: float) -> bytes:
 
 
 def _times(value: bytes, factor: float) -> bytes:
-    """Return the number nearest to the product of two numbers as they are written: 100000 times 1e-6 is 0.1."""
+    """Return the float64 nearest to the product of two decimal numbers as written: 100000 times 1e-6 is 0.1.
+
+    A product of binary floats would give bounds such as 0.09999999999999999.
+    """
     number = float(value)
     if not isfinite(number):
         return value

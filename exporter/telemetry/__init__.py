@@ -1,1 +1,1 @@
-"""The runtime's own metrics: their names, the instruments that keep them, and one module per subject."""
+"""The runtime's own metrics: their names, the instruments that hold them, and one module per subject."""

@@ -1,4 +1,4 @@
-"""What the runtime says about downloads: the observer of `storage.supervisor.supervisor`."""
+"""Metrics of downloads: the observer of `storage.supervisor.supervisor`."""
 
 from __future__ import annotations
 
@@ -25,10 +25,30 @@ _BUCKETS: Final = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600
 
 
 class DownloadTelemetry:
-    """Counters of jobs and bytes, and gauges of those that run."""
+    """Metrics of downloads; safe for threads.
+
+        kthena_runtime_downloads_in_progress{scheme="hf"} 1.0
+        kthena_runtime_download_expected_bytes{download="..."} 2100000000.0
+        kthena_runtime_download_completed_bytes{download="..."} 1300000000.0
+        kthena_runtime_downloads_total{scheme="s3",outcome="done"} 3.0
+        kthena_runtime_download_bytes_total{scheme="hf"} 1300000000.0
+        kthena_runtime_download_duration_seconds_bucket{scheme="s3",le="60.0"} 2.0
+        kthena_runtime_download_retries_total{scheme="hf",reason="..."} 1.0
+        kthena_runtime_storage_free_bytes{root="/models"} 50000000000.0
+        kthena_runtime_storage_size_bytes{root="/models"} 100000000000.0
+
+    The two gauges with a `download` label exist only while the download runs.
+    """
 
     def __init__(self, volumes: Volumes, write_roots: Sequence[str] = ()) -> None:
-        """Start everything at 0; `volumes` measures the write roots, or the directories of running jobs without any."""
+        """Start every series with known label values at 0.
+
+        Args:
+            volumes: Measures file systems.
+            write_roots: The directories to measure. Without them, the output
+                directories of running downloads are measured; this class then
+                tells `volumes` which ones.
+        """
         self._volumes = volumes
         self._write_roots = write_roots
         self._lock = Lock()
@@ -44,24 +64,25 @@ class DownloadTelemetry:
                 self._outcomes.add(scheme, outcome, amount=0)
 
     def download_started(self, job: JobStatus) -> None:
-        """Note a job."""
+        """Count a download as in progress."""
         with self._lock:
             self._running[job.id] = job
             self._follow()
 
     def download_progress(self, job: JobStatus, fetched: int) -> None:
-        """Count bytes."""
+        """Count `fetched` more bytes, and keep the newest status."""
         self._bytes.add(job.scheme, amount=fetched)
         with self._lock:
+            # Progress that is reported after the end must not bring the download back.
             if job.id in self._running:
                 self._running[job.id] = job
 
     def download_retry(self, job: JobStatus, reason: str) -> None:
-        """Count another try."""
+        """Count a request or a worker that was started again."""
         self._retries.add(job.scheme, reason)
 
     def download_finished(self, job: JobStatus) -> None:
-        """Count an end."""
+        """Count a finished download by outcome, and its duration if it ever started."""
         with self._lock:
             self._running.pop(job.id, None)
             self._follow()
@@ -74,7 +95,7 @@ class DownloadTelemetry:
             self._volumes.follow({job.output_dir for job in self._running.values()})
 
     def families(self) -> list[TextFamily]:
-        """Return the families as they are now."""
+        """Return the families with their current values."""
         with self._lock:
             running = tuple(self._running.values())
         jobs = _job_families(tuple((job.id, job.scheme, job.bytes_planned, job.bytes_done) for job in running))
@@ -82,7 +103,7 @@ class DownloadTelemetry:
         return [*jobs, *(each.family() for each in (*kept, *_storage(self._volumes.usages())))]
 
 
-@lru_cache(maxsize=4)  # mostly there is none
+@lru_cache(maxsize=4)  # usually no download runs, and the text stays the same
 def _job_families(jobs: tuple[tuple[str, str, int | None, int], ...]) -> tuple[TextFamily, ...]:
     in_progress = Value(names.DOWNLOADS_IN_PROGRESS)
     for scheme in SCHEMES:

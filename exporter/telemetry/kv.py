@@ -1,4 +1,8 @@
-"""What the runtime says about KV events and Redis: the observer of `exporter.kv`."""
+"""Metrics of KV events and Redis: the observer of `exporter.kv`.
+
+The protocols here describe what this module needs of `exporter.kv`. Importing
+that package would load ZeroMQ and redis-py into every runtime.
+"""
 
 from __future__ import annotations
 
@@ -20,45 +24,45 @@ _LAG_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 
 
 
 class Received(Protocol):
-    """What came in a run of batches, added up."""
+    """Sums over a run of event batches (`exporter.kv.tally.Tally`)."""
 
     @property
     def timestamps(self) -> Iterable[float]:
-        """When the engine made each batch, unix seconds."""
+        """The engine's timestamp of each batch, unix seconds."""
 
     @property
     def events(self) -> Mapping[str, int]:
-        """Events by type."""
+        """Number of events by type."""
 
     @property
     def blocks(self) -> Mapping[str, int]:
-        """Blocks by type of event."""
+        """Number of blocks by event type."""
 
     @property
     def dropped(self) -> Mapping[Any, int]:
-        """What was left out, by reason."""
+        """Number of dropped messages and events by reason."""
 
     @property
     def gaps(self) -> int:
-        """Jumps of the sequence number."""
+        """Number of jumps of the sequence number."""
 
     @property
     def replayed(self) -> int:
-        """Batches that were replayed."""
+        """Number of batches from the engine's replay socket."""
 
 
 @dataclass(frozen=True, slots=True)
 class KvLabels:
-    """The label values that there can be.
+    """All possible label values, so that their series can start at 0.
 
     Attributes:
         ranks: The DP ranks.
         event_types: Names of the events, as the engines tag them.
-        drop_reasons: Why events are left out.
-        undecodable: Those of the reasons that mean an error of decoding.
-        resync_reasons: Why everything is written again.
-        operations: What is done to Redis.
-        redis_reasons: Why Redis refuses.
+        drop_reasons: Reasons for dropping a message or an event.
+        undecodable: Those drop reasons that count as decode errors, too.
+        resync_reasons: Reasons for a resync.
+        operations: Operations on Redis.
+        redis_reasons: Reasons for a failed operation.
     """
 
     ranks: Collection[int]
@@ -71,19 +75,36 @@ class KvLabels:
 
 
 class Ledger(Protocol):
-    """Whose sizes are shown."""
+    """The sizes of `exporter.kv.ledger.Ledger`."""
 
     @property
     def size(self) -> int:
-        """Entries there are."""
+        """Number of entries: fields of this pod that Redis has or will get."""
 
     @property
     def pending(self) -> int:
-        """Entries that wait to be written."""
+        """Number of entries that differ from Redis and wait for the pump."""
 
 
 class KvTelemetry:
-    """Counters of events, gaps and Redis operations; every known label value starts at 0."""
+    """Metrics of KV events and Redis; safe for threads. Every series with known label values starts at 0.
+
+    kthena_runtime_kv_subscriber_connected{dp_rank="0"} 1.0
+    kthena_runtime_kv_events_total{type="BlockStored"} 12.0
+    kthena_runtime_kv_event_blocks_total{type="BlockStored"} 384.0
+    kthena_runtime_kv_events_dropped_total{reason="tier"} 0.0
+    kthena_runtime_kv_resyncs_total{reason="start"} 1.0
+    kthena_runtime_kv_event_gaps_total 0.0
+    kthena_runtime_kv_events_replayed_total 0.0
+    kthena_runtime_kv_event_decode_errors_total 0.0
+    kthena_runtime_kv_indexed_blocks 384.0
+    kthena_runtime_kv_queue_depth 0.0
+    kthena_runtime_kv_event_lag_seconds_bucket{le="0.001"} 11.0
+    kthena_runtime_kv_last_event_timestamp_seconds 1767225600.0
+    kthena_runtime_redis_up 1.0
+    kthena_runtime_redis_operation_duration_seconds_bucket{operation="write",le="0.001"} 9.0
+    kthena_runtime_redis_errors_total{operation="write",reason="timeout"} 0.0
+    """
 
     def __init__(self, labels: KvLabels, *, now: Callable[[], float] = time) -> None:
         """Start every series of `labels` at 0; `now` returns unix seconds."""
@@ -115,7 +136,7 @@ class KvTelemetry:
                 self._errors.add(operation, reason, amount=0)
 
     def received(self, tally: Received) -> None:
-        """Count a run of batches."""
+        """Count a run of event batches; the lag is measured from the engine's clock to this pod's."""
         for kind, count in tally.events.items():
             self._events.add(kind, amount=count)
         for kind, count in tally.blocks.items():
@@ -128,30 +149,31 @@ class KvTelemetry:
         self._replayed.add(amount=tally.replayed)
         now = self._now()
         for timestamp in tally.timestamps:
+            # The engine's clock may be ahead; a negative lag would make the histogram's sum decrease.
             self._lag.observe(value=max(now - timestamp, 0.0))
         if tally.timestamps:
             self._last_event.set(value=now)
 
     def resynced(self, *, reason: str) -> None:
-        """Count a rebuild of the ledger or of Redis."""
+        """Count a resync of the ledger or of Redis."""
         self._resyncs.add(reason)
 
     def connection(self, rank: int, *, up: bool) -> None:
-        """Show whether a rank is connected."""
+        """Set whether the subscriber of a DP rank has a connection."""
         self._connected.set(str(rank), value=float(up))
 
     def redis_done(self, *, operation: str, seconds: float) -> None:
-        """Count an operation that succeeded."""
+        """Count a successful operation on Redis, with its duration."""
         self._redis_up.set(value=1.0)
         self._duration.observe(operation, value=seconds)
 
     def redis_failed(self, *, operation: str, reason: str) -> None:
-        """Count an operation that failed."""
+        """Count a failed operation on Redis."""
         self._redis_up.set(value=0.0)
         self._errors.add(operation, reason)
 
     def families(self, ledger: Ledger) -> list[TextFamily]:
-        """Return the families as they are now, with the sizes of `ledger`."""
+        """Return the families with their current values, and the current sizes of `ledger`."""
         self._indexed.set(value=float(ledger.size))
         self._queued.set(value=float(ledger.pending))
         kept = (
@@ -162,7 +184,10 @@ class KvTelemetry:
 
 
 def enabled_family(*, enabled: bool) -> TextFamily:
-    """Return the family that says whether there are KV events at all."""
+    """Return the family that every runtime exports, whether or not Redis is configured.
+
+    kthena_runtime_kv_enabled 1.0
+    """
     value = Value(names.KV_ENABLED)
     value.set(value=float(enabled))
     return value.family()

@@ -1,4 +1,4 @@
-"""What the runtime says about LoRA adapters: the observer of `lora`."""
+"""Metrics of LoRA adapters: the observer of `lora`."""
 
 from __future__ import annotations
 
@@ -25,10 +25,21 @@ _LOAD_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 
 
 
 class LoraTelemetry:
-    """Counters of operations, and gauges made of the adapters' statuses; every known label value starts at 0."""
+    """Metrics of LoRA adapters; safe for threads. Every series with known label values starts at 0.
+
+        kthena_runtime_model_config_valid 1.0
+        kthena_runtime_lora_adapters{state="loaded"} 1.0
+        kthena_runtime_lora_adapter_info{lora_name="sql",source_scheme="hf",state="loaded"} 1.0
+        kthena_runtime_lora_adapters_possibly_stale 0.0
+        kthena_runtime_lora_operations_total{operation="load",outcome="done"} 1.0
+        kthena_runtime_lora_operation_duration_seconds_bucket{operation="load",le="10.0"} 1.0
+        kthena_runtime_lora_reconciles_total{outcome="in_sync"} 42.0
+        kthena_runtime_lora_cache_resets_total{outcome="done"} 0.0
+
+    `kthena_runtime_model_config_valid` exists only with a Model file.
+    """
 
     def __init__(self) -> None:
-        """Start everything at 0."""
         self._operations = Value(names.LORA_OPERATIONS)
         self._duration = Histogram(names.LORA_OPERATION_DURATION, _LOAD_BUCKETS)
         for operation in OPERATIONS:
@@ -43,7 +54,7 @@ class LoraTelemetry:
             self._resets.add(outcome, amount=0)
 
     def operated(self, *, operation: str, outcome: str, seconds: float) -> None:
-        """Count a load or an unload."""
+        """Count an attempt to load or unload an adapter, with its duration."""
         self._operations.add(operation, outcome)
         self._duration.observe(operation, value=seconds)
 
@@ -56,7 +67,12 @@ class LoraTelemetry:
         self._resets.add(outcome)
 
     def families(self, statuses: Iterable[Status], *, model_valid: bool | None) -> list[TextFamily]:
-        """Return the families as they are now; without a Model file there is nothing to say of it."""
+        """Return the families with their current values.
+
+        Args:
+            statuses: The adapters that the runtime was asked for.
+            model_valid: Whether the Model file is followed as it is now; `None` without a Model file.
+        """
         statuses = tuple(statuses)
         stale = Value(names.LORA_POSSIBLY_STALE)
         stale.set(value=float(sum(status.possibly_stale for status in statuses)))
@@ -71,7 +87,7 @@ class LoraTelemetry:
         ]
 
 
-@lru_cache(maxsize=4)  # it hardly ever changes from one scrape to the next
+@lru_cache(maxsize=4)  # adapters rarely change between two scrapes
 def _state_families(statuses: tuple[tuple[str, str | None, State], ...]) -> tuple[TextFamily, TextFamily]:
     adapters, info = Value(names.LORA_ADAPTERS), Value(names.LORA_ADAPTER_INFO)
     for state in State:
@@ -83,7 +99,7 @@ def _state_families(statuses: tuple[tuple[str, str | None, State], ...]) -> tupl
 
 
 def _scheme(source: str | None) -> str:
-    """Return the source's scheme; plain `namespace/repo` is the Hub's, none is a directory."""
+    """Return a source's scheme: `hf` for a plain `namespace/repo`, `local` for an adapter that is only a directory."""
     if source is None:
         return "local"
     scheme, colon, _ = source.partition("://")

@@ -1,6 +1,7 @@
-"""Every metric name of the runtime, in one place.
+"""Every metric name of the runtime, in one table.
 
-Code, docs and dashboards take names from here; none is typed twice.
+Code, dashboards and the tests of the docs take names from here. The runtime's own
+metrics are named `kthena_runtime_*`, and the standard ones `kthena:*`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, Literal, TypeAlias
 
+# The required standard families.
 STANDARD: Final = (
     "kthena:generation_tokens_total",
     "kthena:num_requests_waiting",
@@ -17,6 +19,7 @@ STANDARD: Final = (
     "kthena:e2e_request_latency_seconds",
 )
 
+# Further standard families, for engines that have a source for them.
 EXTENDED: Final = (
     "kthena:num_requests_running",
     "kthena:prompt_tokens_total",
@@ -27,13 +30,13 @@ EXTENDED: Final = (
 )
 
 
-# Which part of the runtime must be in use for a metric to be on the page.
+# The part of the runtime that must be in use for a metric to be on the page.
 Part: TypeAlias = Literal["always", "kv", "lora", "storage"]
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """A metric of the runtime: name, type, help, label names, and the part that has it."""
+    """One row of the table: a metric's name, type, help text and label names, and the part that exports it."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
@@ -239,12 +242,12 @@ PROCESS: Final = (
 
 
 def _of(part: Part) -> tuple[Description, ...]:
-    """Return the metrics above of one part, in their order."""
+    """Return the metrics of one part, in the order in which they are defined above."""
     return tuple(one for one in globals().values() if isinstance(one, Description) and one.part == part)
 
 
 KV: Final = _of("kv")
 LORA: Final = _of("lora")
 STORAGE: Final = _of("storage")
-# What every runtime has, whatever its engine.
+# The metrics that do not depend on the engine.
 OWN: Final = (*_of("always"), *KV, *PROCESS)

@@ -1,8 +1,9 @@
-"""What the runtime says about itself.
+"""Metrics of the runtime itself: scrapes of the engine, HTTP requests, versions and the process.
 
-Two parts: families that describe one scrape are written from its result and
-have no state; counters and histograms are kept here. Label values that are
-known beforehand start at 0, because `increase()` misses a first event otherwise.
+There are two kinds. `scrape_families` describe one scrape: they are written from
+its result and have no state. `Telemetry` keeps counters and histograms. Series
+whose label values are known in advance start at 0. Otherwise `increase()` would
+miss the first event.
 """
 
 from __future__ import annotations
@@ -31,14 +32,23 @@ __all__ = ["Telemetry", "scrape_families"]
 
 
 class Telemetry:
-    """The runtime's own counters, and what implements its observers."""
+    """The runtime's counters; observes scrapes and HTTP requests. Safe for threads.
+
+    kthena_runtime_build_info{version="...",python="3.12.1"} 1.0
+    kthena_runtime_engine_info{engine="vllm"} 1.0
+    kthena_runtime_engine_scrape_errors_total{reason="timeout"} 0.0
+    kthena_runtime_engine_page_repairs_total{kind="escape"} 0.0
+    kthena_runtime_http_requests_total{route="/metrics",method="GET",status="200"} 12.0
+    kthena_runtime_http_request_duration_seconds_bucket{route="/metrics",le="0.001"} 2.0
+    kthena_runtime_process_open_fds 19.0
+    """
 
     def __init__(self, engine: str, routes: Mapping[str, str]) -> None:
-        """Start all known label values at 0.
+        """Start every series with known label values at 0.
 
         Args:
             engine: The engine whose rules are in use.
-            routes: The HTTP routes, as their templates, with the method that each is mostly asked with.
+            routes: The templates of the HTTP routes, each with its usual method.
         """
         self._engine = engine
         build = Value(names.BUILD_INFO)
@@ -61,23 +71,23 @@ class Telemetry:
         self._sources: list[Callable[[], Iterable[TextFamily]]] = []
 
     def add(self, source: Callable[[], Iterable[TextFamily]]) -> None:
-        """Let `families` return those of `source` too."""
+        """Add a part of the runtime: `families` calls `source` at each scrape. Call before the first scrape."""
         self._sources.append(source)
 
     def scraped(self, scrape: Scrape) -> None:
-        """Count a fetch of the engine's page."""
+        """Count the errors and repairs of a fetch of the engine's page."""
         if scrape.error:
             self._scrape_errors.add(scrape.error.reason)
         for kind, times in scrape.repairs.items():
             self._repairs.add(kind, amount=times)
 
     def answered(self, *, route: str, method: str, status: int, seconds: float) -> None:
-        """Count an HTTP request."""
+        """Count an answered HTTP request; `route` is a template, never a raw path, which would be unbounded."""
         self._requests.add(route, method, str(status))
         self._latency.observe(route, value=seconds)
 
     def families(self) -> list[TextFamily]:
-        """Return the families that are kept here, and the process's."""
+        """Return the families kept here, those of all added parts, and those of the process."""
         values = self._process.read()
         return [
             *(instrument.family() for instrument in self._instruments),
@@ -92,6 +102,10 @@ def scrape_families(scrape: Scrape) -> list[TextFamily]:
     # HELP kthena_runtime_engine_up Whether this scrape could read ...
     # TYPE kthena_runtime_engine_up gauge
     kthena_runtime_engine_up 1.0
+    kthena_runtime_engine_scrape_duration_seconds 0.0031
+    kthena_runtime_engine_scrape_size_bytes 61234.0
+    kthena_runtime_engine_scrape_samples 512.0
+    kthena_runtime_standard_metric_present{metric="kthena:num_requests_waiting"} 1.0
     """
     return [
         _family(names.ENGINE_UP, {(): float(scrape.up)}),
@@ -102,7 +116,7 @@ def scrape_families(scrape: Scrape) -> list[TextFamily]:
     ]
 
 
-@lru_cache(maxsize=4)  # it hardly ever changes from one scrape to the next
+@lru_cache(maxsize=4)  # the set of standard metrics rarely changes between two scrapes
 def _presence(there: tuple[str, ...], missing: tuple[str, ...]) -> TextFamily:
     present = dict.fromkeys(there, 1.0) | dict.fromkeys(missing, 0.0)
     return _family(names.STANDARD_METRIC_PRESENT, {(name,): value for name, value in present.items()})

@@ -1,7 +1,8 @@
-"""How full file systems are: measured beside the scrapes, by a thread for each directory.
+"""The free space of file systems, measured outside of scrapes by one thread per directory.
 
-A volume whose server is gone holds up its own thread, and neither a scrape nor
-the figures of other volumes. Its last figures count for a minute, then it has none.
+A volume whose server is gone blocks its own thread only. Scrapes and the other
+volumes go on. The last measurement of a hanging volume is exported for a minute;
+after that, the volume has no series.
 """
 
 from __future__ import annotations
@@ -23,19 +24,20 @@ logger: Final = logging.getLogger(__name__)
 _INTERVAL_SECONDS: Final = 5.0
 _STALE_SECONDS: Final = 60.0
 _END_SECONDS: Final = 0.2
-# Directories without a thread have no figures. Only those on volumes that hang outlast their use.
+# Downloads may name any number of directories on a volume that hangs, and each would leave a blocked thread.
+# A directory beyond this number is not measured.
 _MOST_THREADS: Final = 16
 
 
 class Usage(NamedTuple):
-    """A file system, in bytes."""
+    """Free and total space of a file system, in bytes."""
 
     free: int
     total: int
 
 
 class Volumes:
-    """Follows the file systems of directories; safe for threads."""
+    """Measures the file systems of directories repeatedly; safe for threads."""
 
     def __init__(
         self,
@@ -44,7 +46,13 @@ class Volumes:
         interval: float = _INTERVAL_SECONDS,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """Prepare; `look` measures a directory, and may block, every `interval` seconds."""
+        """Prepare; no thread starts before `follow`.
+
+        Args:
+            look: Measures a directory; may block, and raise OSError.
+            interval: Seconds between two measurements.
+            clock: A monotonic clock in seconds.
+        """
         self._look = look or measure
         self._interval = interval
         self._clock = clock
@@ -52,12 +60,12 @@ class Volumes:
         self._followed: frozenset[str] = frozenset()
         self._threads: dict[str, Thread] = {}
         self._readings: dict[str, tuple[Usage, float]] = {}
-        # Since when a look is under way, and of which that was logged.
+        # When the current measurement of each directory began, and the hanging directories that were logged.
         self._since: dict[str, float] = {}
         self._hanging: set[str] = set()
 
     def follow(self, directories: Iterable[str]) -> None:
-        """Measure these from now on, and no others; does not wait for them."""
+        """Measure these directories from now on, and no others; does not block."""
         with self._changed:
             self._followed = frozenset(directories)
             for directory in sorted(self._followed - self._threads.keys()):
@@ -68,19 +76,20 @@ class Volumes:
             self._changed.notify_all()
 
     def usages(self) -> dict[str, Usage]:
-        """Return what was measured within the last minute, by directory; does not wait."""
+        """Return the measurements of the last minute by directory; does not block."""
         with self._changed:
             now = self._clock()
             fresh = {name: usage for name, (usage, at) in self._readings.items() if now - at <= _STALE_SECONDS}
             hanging = {name for name, since in self._since.items() if now - since > _STALE_SECONDS} - self._hanging
             self._hanging |= hanging
             followed = self._followed
+        # The lock is released: a log handler that blocks must not stop the measuring threads.
         for name in sorted(hanging):
             logger.warning("a volume hangs and has no figures until it answers: directory=%s", name)
         return {name: fresh[name] for name in sorted(followed & fresh.keys())}
 
     def join(self) -> None:
-        """Wait for the threads of directories that are followed no more, but not for a volume that hangs."""
+        """Wait until all threads have ended, but not for a volume that hangs; call `follow(())` first."""
         with self._changed:
             self._changed.wait_for(lambda: not self._threads, _END_SECONDS)
 
@@ -109,7 +118,7 @@ class Volumes:
             logger.info("a volume answers again: directory=%s", directory)
 
     def _rest(self, directory: str) -> bool:
-        """Wait until it is time to measure again; return whether that is still wanted."""
+        """Wait until the next measurement is due; return whether the directory is still followed."""
         with self._changed:
             if not self._changed.wait_for(lambda: directory not in self._followed, self._interval):
                 return True
@@ -120,10 +129,10 @@ class Volumes:
 
 
 def measure(directory: str) -> Usage:
-    """Measure the file system of a directory, or of where it will be.
+    """Measure the file system of a directory, or of its nearest existing parent.
 
     Raises:
-        OSError: It cannot be looked at.
+        OSError: The file system cannot be measured.
     """
     path = Path(directory)
     while not path.exists() and path != path.parent:
