@@ -54,8 +54,6 @@ def configure(*, form: str, level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter() if form == "json" else _TextFormatter(_TEXT))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # Waitress warns whenever a request waits for a thread. Requests are counted in a metric instead.
-    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
 
 
 def _instant(record: logging.LogRecord) -> str:

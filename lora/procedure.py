@@ -61,6 +61,7 @@ class Procedure:
         wanted = replace(wanted, installed=installed)
         self._records.note(record, Event.LOADING)
         models = self._engine.models()
+        self.engine_lists |= bool(models.adapters)
         if wanted.name in models.bases:
             raise InvalidAdapterError(codes.NAME_TAKEN, f"{wanted.name!r} is the name of a base model: choose another")
         # Asked at each load: the engine may have been upgraded since the last one, and the key depends on the version.

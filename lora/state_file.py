@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import count
@@ -101,7 +102,7 @@ class StateFile:
             return Kept()
         try:
             return _decode(text)
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             try:
                 aside = self._put_aside()
             except OSError as error:
@@ -124,7 +125,8 @@ class StateFile:
             OSError: The file cannot be written.
         """
         if self._stranger:
-            logger.warning("the adapters' state file that could not be read is put aside as %s", self._put_aside())
+            with suppress(FileNotFoundError):  # removed since, by whoever repaired the volume
+                logger.warning("the adapters' state file that could not be read is put aside as %s", self._put_aside())
             self._stranger = False
         new = self._path.with_suffix(".new")
         # Flushed before the rename, and the directory after it: otherwise a crash of the machine could leave an empty

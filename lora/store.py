@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
-from threading import Lock
+from threading import Lock, Thread
 from typing import TYPE_CHECKING, Final
 
 from lora import codes
@@ -72,15 +72,12 @@ class Store:
             self._catch_up()
 
     def catch_up(self) -> None:
-        """Write the set if it changed, unless another thread is writing.
+        """Write the set in a thread of its own if it changed, unless another thread is writing.
 
-        The watcher calls this: it must not wait for another thread's write to a state directory that hangs.
+        The watcher calls this: it must not wait for a state directory that hangs.
         """
-        if self._writing.acquire(blocking=False):
-            try:
-                self._catch_up()
-            finally:
-                self._writing.release()
+        if not self._writing.locked() and self._present() != self._written:
+            Thread(target=self.write, name="lora-store", daemon=True).start()
 
     def _catch_up(self) -> None:
         kept = self._present()

@@ -120,6 +120,7 @@ class Watcher:
         came_back, self._engine_is_away = self._engine_is_away, False
         restarted, self._engine_was_down = self._engine_was_down, False
         # A new process has an empty prefix cache, so the contents of its predecessor are forgotten before any load.
+        self._procedure.engine_lists |= bool(models.adapters)
         if restarted:
             self._cache.forget(models.adapters)
         self._cache.retry()

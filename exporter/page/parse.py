@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from exporter.page.cost import families_within, too_large
+from exporter.page.cost import FAMILY, LINE, families_within, too_large
 from exporter.page.family import sample_lines
 from exporter.page.grammar import (
     BOUNDS,
@@ -46,9 +46,13 @@ def parse_page(raw: bytes, shape: Shape | None = None, *, limit: int = sys.maxsi
         InvalidPageError: The text is not valid and cannot be passed on.
         ScrapeError: The page costs more than `limit`.
     """
-    # The limit is not checked for a page that fits: it has the lines and families of a page within the limit.
     page = shape.fit(raw) if shape else None
-    return page or _parse(raw, shape, limit)
+    if page is None:
+        return _parse(raw, shape, limit)
+    # It has the lines and families of a page within the limit, but its values may be longer.
+    if len(raw) + LINE * page.samples + FAMILY * len(page.shape.families) > limit:
+        raise too_large(limit, raw)
+    return page
 
 
 def _parse(raw: bytes, shape: Shape | None, limit: int) -> Page:

@@ -42,6 +42,8 @@ RETRY_SECONDS: Final = 10.0
 # The number of names that are remembered, and of loads per name: both bound memory.
 MOST_NAMES: Final = 1000
 MOST_LOADS: Final = 32
+# All loads together: the state file has a row for each, and a limit of 32 MiB (`lora.state_file`).
+MOST_ROWS: Final = 8000
 
 # The content of a directory that another client loaded. It differs from every digest, so a later load is suspect.
 UNKNOWN: Final = "unknown"
@@ -172,7 +174,7 @@ class PrefixCache:
         """Remember a load as the newest, and forget the oldest if there are too many; called with the lock held."""
         others = [one for one in self._served.pop(served.name, ()) if one != served]
         self._served[served.name] = [*others, served][-MOST_LOADS:]
-        if len(self._served) > MOST_NAMES:
+        while len(self._served) > MOST_NAMES or sum(map(len, self._served.values())) > MOST_ROWS:
             # A loaded adapter is not forgotten: `is_suspect` needs its former contents.
             oldest = next((name for name in self._served if name not in self._held), served.name)
             del self._served[oldest]

@@ -104,7 +104,7 @@ class Installation:
         if wanted.installed:
             yield wanted.installed
         generations = Generations(wanted.path)
-        for one in reversed(generations.of(str(wanted.origin_uri))[-1:]):
+        for one in generations.of(str(wanted.origin_uri))[-1:]:
             yield Installed(generations.path(one), one.content, one.revision)
 
     def _inspected(self, wanted: Wanted, installed: Installed) -> tuple[Installed, Facts]:

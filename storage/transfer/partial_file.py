@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import deque
-from threading import RLock
+from threading import Lock, RLock
 from typing import TYPE_CHECKING, Final
 
 from storage.disk.journal import clipped, missing
@@ -71,6 +71,7 @@ class PartialFile:
         # Guards pieces, spans and counts, and the order of the journal's records. The digest has its own lock, because
         # it is computed while other workers write.
         self._lock = RLock()
+        self._learning = Lock()
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         spans = clipped(self._journal.spans(file), os.fstat(self._file).st_size)
         self.pending = deque(missing(spans, file.size, part_size))
@@ -134,14 +135,16 @@ class PartialFile:
     def learn_digest(self, find: Callable[[], Digest | None]) -> None:
         """Call `find` once to learn the expected digest, and hash from now on.
 
-        `find` may send a request; other workers of this file wait meanwhile.
+        `find` may send a request; other workers of this file wait meanwhile, but not those that record what arrived.
         """
-        with self._lock:
+        with self._learning:
             if self._digest_known:
                 return
-            self._digest = find()
-            self._hashing = make_hashing(self._digest, self.file.size, self._read) if self._digest else None
-            self._digest_known = True
+            digest = find()
+            with self._lock:
+                self._digest = digest
+                self._hashing = make_hashing(digest, self.file.size, self._read) if digest else None
+                self._digest_known = True
 
     def write(self, piece: Piece, data: memoryview) -> None:
         """Write the next bytes of a piece.

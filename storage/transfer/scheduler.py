@@ -76,6 +76,7 @@ class Scheduler:
         self._waiting: list[RemoteFile] = []
         self._partials: list[PartialFile] = []
         self._restarts: dict[str, int] = {}
+        self._rejected: set[str] = set()
         self._done: dict[str, RemoteFile] = {}
         self._error: BaseException | None = None
 
@@ -195,7 +196,8 @@ class Scheduler:
     def _reject(self, partial: PartialFile, error: CorruptError) -> None:
         # Once more from the first byte: after a crash of the machine, recorded bytes may be lost.
         with self._condition:
-            again = partial.file.path not in self._restarts
+            again = partial.file.path not in self._rejected
+            self._rejected.add(partial.file.path)
         if again:
             self._start_over(partial, error.message)
             return

@@ -12,7 +12,7 @@ import pytest
 
 from storage.disk.digests import make_hasher
 from storage.disk.listing import Digest, RemoteFile
-from storage.errors import CredentialsError, NetworkError
+from storage.errors import CredentialsError, NetworkError, StorageError
 from storage.request.config import Config, Secret
 from storage.request.source import S3Source, parse_source
 from storage.sources.s3.api import Api
@@ -133,6 +133,18 @@ def test_a_bucket_in_another_region(httpserver: HTTPServer, transport: Transport
     else:
         assert [row.key for row in rows] == ["a"]
         assert store.region == "two"
+
+
+def test_a_store_that_sends_from_one_region_to_another(httpserver: HTTPServer, transport: Transport) -> None:
+    """The second region that it names is not asked: a store could go on like that without end."""
+    for here, there in (("one", "two"), ("two", "one")):
+        httpserver.expect_request(f"/{here}/bucket").respond_with_data("<Error/>", 301, {"x-amz-bucket-region": there})
+    store = Store(lambda region: httpserver.url_for(f"/{region}/bucket/"), "one", None, named=False)
+
+    with pytest.raises(StorageError, match="s3://bucket"):
+        list(Api(store, transport).rows("", "s3://bucket"))
+
+    assert [request.path for request, _ in httpserver.log] == ["/one/bucket", "/two/bucket"]
 
 
 def test_pages_and_encoded_names(httpserver: HTTPServer, transport: Transport) -> None:

@@ -125,6 +125,18 @@ def test_a_file_in_pieces(httpserver: HTTPServer, tmp_path: Path, fetch: Fetch) 
     assert (told.bytes, told.verified, told.retries) == (1000, ["a/model.bin"], [])
 
 
+def test_a_file_that_changed_has_its_second_try_still(httpserver: HTTPServer, tmp_path: Path, fetch: Fetch) -> None:
+    """Bytes that an earlier run lost are fetched again although the file has started over once before."""
+    httpserver.expect_ordered_request("/model").respond_with_data(b"", 412)
+    httpserver.expect_ordered_request("/model").respond_with_data(bytes(1000))
+    httpserver.expect_ordered_request("/model").respond_with_data(DATA)
+
+    told = fetch(part_size=1000)
+
+    assert (tmp_path / "tree/a/model.bin").read_bytes() == DATA
+    assert told.retries == ["changed", "changed"]
+
+
 def test_what_is_recorded_is_not_asked_for(httpserver: HTTPServer, tmp_path: Path, fetch: Fetch) -> None:
     """Bytes of an earlier run count towards the digest."""
     httpserver.expect_request("/model").respond_with_handler(ranged)

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from lora.adapter import Installed
 from lora.engine.cache_key import CacheKey
-from lora.engine.prefix_cache import PrefixCache, Reset
+from lora.engine.prefix_cache import MOST_LOADS, MOST_ROWS, PrefixCache, Reset
 
 pytestmark = pytest.mark.unit
 
@@ -122,3 +122,19 @@ class Loads(RuleBasedStateMachine):
 
 TestLoads = Loads.TestCase
 TestLoads.settings = settings(stateful_step_count=60, max_examples=100, deadline=None)
+
+
+def test_what_is_remembered_has_a_limit() -> None:
+    """As a state file of it can be read again; what is loaded is not forgotten."""
+    cache = PrefixCache(CachedEngine(), Ignored(), patience=0.0)
+    cache.loaded("held", Installed(Path("/held"), "x"))
+    for name in range(MOST_ROWS // MOST_LOADS + 1):
+        for path in range(MOST_LOADS):
+            cache.loaded(f"a{name}", Installed(Path(f"/{path}"), "x"))
+        cache.unloaded(f"a{name}")
+
+    kept = cache.remembered()
+
+    assert MOST_ROWS - MOST_LOADS <= len(kept) <= MOST_ROWS
+    assert kept[0].name == "held"
+    assert not any(one.name == "a0" for one in kept)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,29 @@ def test_what_cannot_be_read_is_kept_aside(tmp_path: Path) -> None:
         assert state.read() == KEPT
         assert (tmp_path / aside).is_dir()
         assert len(list(tmp_path.glob("*.damaged*"))) == number
+
+
+@pytest.mark.parametrize("row", ["sql", ["sql"], 1, None])
+def test_a_row_that_is_no_adapter(tmp_path: Path, row: object) -> None:
+    """The file counts as damaged although its checksum is right: the runtime starts."""
+    state = {"version": 2, "adapters": [row], "removed": [], "served": []}
+    check = sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+    (tmp_path / FILE).write_text(json.dumps(state | {"check": check}))
+
+    assert StateFile(tmp_path).read() == Kept()
+    assert (tmp_path / "lora-adapters.damaged").exists()
+
+
+def test_a_file_that_could_not_be_read_and_is_gone(tmp_path: Path) -> None:
+    """There is nothing to keep aside: the next set is written."""
+    state = StateFile(tmp_path)
+    (tmp_path / FILE).mkdir()
+    assert state.read() == Kept()
+    (tmp_path / FILE).rmdir()
+
+    state.write(KEPT)
+
+    assert state.read() == KEPT
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:

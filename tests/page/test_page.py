@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from exporter.page.errors import ScrapeError
 from exporter.page.family import sample_lines
 from exporter.page.parse import InvalidPageError, parse_page
 from tests.harness.strategies import colliding_pages, mutated_pages, pages, stamped_pages
@@ -370,3 +371,14 @@ def test_no_bytes_break_the_reader(raw: bytes) -> None:
         parse_page(raw)
     except InvalidPageError:
         return
+
+
+def test_a_page_of_a_known_shape_may_not_cost_more() -> None:
+    """Its values may be longer than those of the page before."""
+    limit = 3500
+    page = parse_page(b"a 1\n" * 29, limit=limit)
+    longer = b"a %b\n" % (b"1" * 60) * 29
+
+    assert page.shape.fit(longer) is not None
+    with pytest.raises(ScrapeError, match="costs more than 3500 bytes"):
+        parse_page(longer, page.shape, limit=limit)

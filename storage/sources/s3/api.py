@@ -80,17 +80,21 @@ class Api:
         return retried(what, partial(self._ask_once, method, what, take, path, query), tries=_TRIES)
 
     def _ask_once(self, method: str, what: str, take: Callable[[BaseHTTPResponse], _T], path: str, query: str) -> _T:
+        response = self._send(method, path, query)
+        # S3 names the right region in the answer of a wrong one. A store that then names another one is refused.
+        if response.status not in _OK and self._moves(response.headers.get("x-amz-bucket-region")):
+            let_go(response)
+            response = self._send(method, path, query)
+        if response.status in _OK:
+            return take(response)
+        raise error_of(what, response.status, response.headers, read_head(response, _MAX_ERROR_BYTES))[0]
+
+    def _send(self, method: str, path: str, query: str) -> BaseHTTPResponse:
         url = self._store.url(path, query)
         signed = self._store.sign(method, url, {"x-amz-checksum-mode": "ENABLED"} if method == "HEAD" else {})
         response = self._transport.open(method, url, signed)
         check_passing(response)
-        if response.status in _OK:
-            return take(response)
-        # S3 names the right region in the answer of a wrong one.
-        if self._moves(response.headers.get("x-amz-bucket-region")):
-            let_go(response)
-            return self._ask_once(method, what, take, path, query)
-        raise error_of(what, response.status, response.headers, read_head(response, _MAX_ERROR_BYTES))[0]
+        return response
 
     def _moves(self, region: str | None) -> bool:
         """Switch to the AWS region that an answer names; return whether the region is new."""
