@@ -5,9 +5,9 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Final
 
-from storage.codes import Code, table
+from storage.codes import INVALID_SOURCE, Code, table
 
-__all__ = ["CODES"]
+__all__ = ["CODES", "INVALID_SOURCE"]
 
 _BAD_REQUEST, _CONFLICT, _GATEWAY = HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT, HTTPStatus.BAD_GATEWAY
 
@@ -19,9 +19,6 @@ INVALID_NAME: Final = Code(
     advice="choose another `lora_name`: 1 to 255 letters, digits, `.`, `_`, `-`, with `/` inside",
 )
 INVALID_PATH: Final = Code("invalid_path", _BAD_REQUEST, retry_helps=False, advice="give one absolute directory")
-INVALID_SOURCE: Final = Code(
-    "invalid_source", _BAD_REQUEST, retry_helps=False, advice="give a source, or the directory where the adapter is"
-)
 INVALID_ADAPTER: Final = Code(
     "invalid_adapter",
     _BAD_REQUEST,

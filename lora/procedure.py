@@ -87,7 +87,7 @@ class Procedure:
         path = self._engine.models().adapters.get(record.name)
         self._engine.unload(record.name)
         self._cache.unloaded(record.name, _found_at(Path(path)) if path else None)
-        self._records.held(record, None)
+        self._records.engine_has(record, None)
 
     def _install(self, record: Record, goal: Goal, wanted: Wanted) -> tuple[Installed, Facts]:
         damage = ""
@@ -165,7 +165,7 @@ class Procedure:
         # The unload comes first: vLLM refuses to load a name that it has, and `load_inplace` is not safe.
         # From here to the load the engine has neither adapter. The record says so, in case an error ends the attempt.
         loaded = record.loaded
-        self._records.held(record, None)
+        self._records.engine_has(record, None)
         if loaded is None or loaded.engine_path != former:
             # Another client, or an earlier runtime, loaded the former adapter. What is known of it is enough to load it
             # again.
@@ -185,7 +185,7 @@ class Procedure:
         """Note in the prefix cache and in the record what the engine has now."""
         if found.installed:
             self._cache.loaded(found.name, found.installed)
-        self._records.held(record, found, facts, stale=self._cache.is_suspect(found.name))
+        self._records.engine_has(record, found, facts, stale=self._cache.is_suspect(found.name))
         return found
 
 

@@ -72,7 +72,8 @@ TRANSITIONS: Final[Mapping[Event, Mapping[Phase, Phase]]] = {
     # The engine refused the adapter, and the former one is loaded again. The same engine process would refuse it
     # again, so the runtime retries only after a restart of the engine.
     Event.REFUSED: {Phase.LOADING: Phase.BLOCKED},
-    # The engine does not answer. That is not the adapter's fault: no backoff, the watcher retries when it is back.
+    # The engine does not answer, and the goal is kept. That is not the adapter's fault: no backoff, the watcher
+    # retries when the engine is back. (A goal that is not kept is abandoned: see `Records.fail`.)
     Event.UNREACHABLE: _to(Phase.WAITING, WORKING),
     # Any other failure: retry with exponential backoff. Each adapter has its own, so a bad one delays no other.
     Event.FAILED: _to(Phase.BACKING_OFF, WORKING),
@@ -185,7 +186,9 @@ class Records:
             self._move(record, event)
             record.job = job
 
-    def held(self, record: Record, found: Wanted | None, facts: Facts | None = None, *, stale: bool = False) -> None:
+    def engine_has(
+        self, record: Record, found: Wanted | None, facts: Facts | None = None, *, stale: bool = False
+    ) -> None:
         """Note what the engine has now under the record's name; `None` for nothing."""
         with self.lock:
             if found is not None:
@@ -224,7 +227,12 @@ class Records:
                     self.aim(record.name, Goal(record.desired, kept=True))
 
     def fail(self, record: Record, goal: Goal, error: LoraError) -> bool:
-        """End a failed attempt, and wake its callers; return False if another goal had replaced this one."""
+        """End a failed attempt, and wake its callers; return False if another goal had replaced this one.
+
+        The first that applies decides what follows: another goal has come (SUPERSEDED); the goal is not kept, so the
+        record returns to its intent (`_abandon`); the engine has the former adapter again (REFUSED); the engine does
+        not answer (UNREACHABLE); anything else (FAILED).
+        """
         with self.lock:
             if record.goal is not goal:
                 self._move(record, Event.SUPERSEDED)

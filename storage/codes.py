@@ -19,8 +19,9 @@ class Code:
     Attributes:
         name: The stable code in API answers and events.
         status: The HTTP status of the API's answer.
-        retry_helps: Whether the same request may succeed later, without a change by the caller.
-        advice: What to do, as docs/errors.md says it.
+        retry_helps: Whether the same request may succeed later, without a change by the caller. docs/errors.md says it;
+            an API answer with 429 or 503 then has Retry-After.
+        advice: What to do, word for word as in docs/errors.md. Refusals of the engine quote it in their message.
         exit_code: The exit code of `kthena-downloader`; `None` for errors that it never has.
     """
 
@@ -32,8 +33,12 @@ class Code:
 
 
 def table(rows: Iterable[Code]) -> Mapping[str, Code]:
-    """Return rows by name."""
-    return {row.name: row for row in rows}
+    """Return rows by name; a name that stands twice is a mistake of the table."""
+    found: dict[str, Code] = {}
+    for row in rows:
+        if found.setdefault(row.name, row) is not row:
+            raise ValueError(f"two rows are named {row.name}")
+    return found
 
 
 _BAD_REQUEST, _FORBIDDEN, _CONFLICT = HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.CONFLICT
@@ -69,7 +74,7 @@ NOT_FOUND: Final = Code(
     "not_found",
     HTTPStatus.NOT_FOUND,
     retry_helps=False,
-    advice="check the source's name, the revision and the mount; with `--verify`, download first",
+    advice="check the source's name, the revision and the mount, or the path: `/` lists all routes; with `--verify`, download first",
     exit_code=3,
 )
 DENIED: Final = Code(

@@ -31,6 +31,8 @@ PROBLEM_TYPE: Final = "application/problem+json"
 logger: Final = logging.getLogger(__name__)
 
 _RETRY_SECONDS: Final = "5"
+# Statuses that may come with Retry-After.
+_LATER: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 def problem(resp: Response, status: HTTPStatus, detail: str, *, code: str | None = None) -> None:
@@ -71,7 +73,7 @@ def _token_unavailable(req: Request, resp: Response, error: TokenUnavailableErro
 
 
 def _domain_error(req: Request, resp: Response, error: LoraError | StorageError, params: object) -> None:
-    if error.row.status is HTTPStatus.SERVICE_UNAVAILABLE:
+    if error.row.retry_helps and error.row.status in _LATER:
         resp.set_header("Retry-After", _RETRY_SECONDS)
     problem(resp, error.row.status, error.message, code=error.row.name)
 

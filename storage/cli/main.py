@@ -1,19 +1,6 @@
 """kthena-downloader: downloads a model into a directory, verifies one, or reports what a download would do.
 
-Exit codes, by cause:
-
-    0   done
-    1   other failure
-    2   usage: an argument, source, configuration or directory is invalid
-    3   not found: the source, or a finished copy to verify
-    4   denied: credentials are missing, wrong or insufficient
-    5   no space on the volume
-    6   network: the source cannot be reached, or stalls
-    7   corrupt: bytes do not match the source, names are unsafe, or the source keeps changing or never ends
-    8   locked: another download holds the directory for longer than --lock-timeout
-    9   target_holds_other: the directory holds another source's files, or files that no download put there
-    10  out_of_memory: the download needs more than --worker-memory
-    130, 143   ended by SIGINT or SIGTERM
+Each error has its exit code in `storage.codes`; SIGTERM ends the program with 143.
 """
 
 from __future__ import annotations
@@ -29,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from storage.cli.display import FORMS, make_display
 from storage.cli.dry_run import dry_run_text
+from storage.codes import CODES
 from storage.errors import ConfigError, StorageError, UsageError
 from storage.memory import memory_size
 from storage.printable import printable
@@ -60,10 +48,18 @@ environment:
   S3_ADDRESSING_STYLE (auto, virtual, path), S3_ANONYMOUS, AWS_CA_BUNDLE; without ACCESS_KEY, the AWS default chain;
   DOWNLOAD_REPLACE (true: as --replace)
 
-exit codes:
-  0 done, 1 other, 2 usage, 3 not found, 4 denied, 5 no space, 6 network, 7 corrupt, 8 locked,
-  9 the directory holds other files, 10 out of memory, 130/143 interrupted
+exit codes, each with the codes that error lines end in:
+  0    done
 """
+
+
+def _epilog() -> str:
+    """Return the end of the help, with every exit code and its errors."""
+    exits: dict[int, list[str]] = {}
+    for row in CODES.values():
+        exits.setdefault(row.exit_code or 1, []).append(row.name)
+    lines = [f"  {number:<4} {', '.join(names)}\n" for number, names in sorted(exits.items())]
+    return "".join([_EPILOG, *lines, "  143  cancelled, by SIGTERM\n"])
 
 
 class _Parser(argparse.ArgumentParser):
@@ -75,7 +71,7 @@ class _Parser(argparse.ArgumentParser):
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser from the table of flags."""
     parser = _Parser(
-        prog=PROGRAM, description="Bring a model into a directory, whole or not at all.", epilog=_EPILOG,
+        prog=PROGRAM, description="Bring a model into a directory, whole or not at all.", epilog=_epilog(),
         formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
     )  # fmt: skip
     for flags, options in _FLAGS:

@@ -139,7 +139,7 @@ class RangeRequests:
         else:
             request = self._origin.request(partial.file)
             url, own, etag = request.url, dict(request.headers), request.etag
-        for _ in range(MAX_REDIRECTS):
+        for _ in range(MAX_REDIRECTS + 1):
             response = self._transport.open("GET", url, {**own, **headers})
             if response.status not in REDIRECTS:
                 self._check_status(partial, response, url)

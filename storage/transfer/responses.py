@@ -99,7 +99,9 @@ def content_length(headers: Mapping[str, str]) -> int | None:
 
 
 def redirected(url: str, headers: Mapping[str, str], location: str) -> tuple[str, dict[str, str]]:
-    """Return a redirect's URL and the headers for it. No header goes to another origin: it may hold credentials.
+    """Return a redirect's URL and which of `headers` go there: none to another origin, as they may hold credentials.
+
+    `Range` and the client's own headers are added to each request elsewhere; they go everywhere.
 
     Raises:
         NetworkError: The redirect leads from https to http, or to another scheme.

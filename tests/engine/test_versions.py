@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from exporter.page.family import TextFamily
     from simulators.versions import VersionPage
 
+pytestmark = pytest.mark.unit
+
 TYPES = {
     "kthena:generation_tokens_total": "counter",
     "kthena:num_requests_waiting": "gauge",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from exporter.options import OPTIONS
+from exporter.standard.rules import builtin_engines
 from simulators.addresses import has_ipv6, own_addresses
 from simulators.ports import free_port
 from tests.harness.runtime import run_to_end
@@ -131,8 +132,8 @@ def test_all_missing_flags_are_named_at_once(given: tuple[str, ...], missing: st
         (
             ("-E", "nope"),
             (
-                "--engine 'nope' is not known: use one of dynamo, llamacpp, lmdeploy, mindie, ray, sglang, tgi, "
-                "trtllm, vllm, or bring rules for it with --metric-rules"
+                f"--engine 'nope' is not known: use one of {', '.join(builtin_engines())}, "
+                "or bring rules for it with --metric-rules"
             ),
         ),
         (("-B", "e:80"), "--engine-base-url must be an http or https URL such as http://localhost:8000, got 'e:80'"),

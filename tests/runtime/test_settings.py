@@ -11,6 +11,7 @@ from redis.connection import parse_url
 from exporter.cli import build_parser
 from exporter.options import OPTIONS
 from exporter.settings import KV_ENGINES, ConfigError, Settings, resolve
+from exporter.standard.rules import builtin_engines
 from storage.request.config import Config, Secret
 
 if TYPE_CHECKING:
@@ -474,8 +475,7 @@ def test_an_unknown_engine_is_told_the_known_ones(tmp_path: Path, rules: str | N
     flags = ("--metric-rules", str(path)) if rules else ()
 
     assert error_of("-E", "other", *flags) == (
-        "--engine 'other' is not known: use one of dynamo, llamacpp, lmdeploy, mindie, ray, sglang, tgi, trtllm, vllm, "
-        f"or {way.replace('FILE', str(path))}"
+        f"--engine 'other' is not known: use one of {', '.join(builtin_engines())}, or {way.replace('FILE', str(path))}"
     )
 
 

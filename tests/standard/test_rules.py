@@ -26,7 +26,7 @@ FILE_KEYS = "the outermost keys are metrics, engine, extends: are all rules inde
 RULE_KEYS = (
     "a rule has type, help, sources; a source is a name, or has name, where, copies, scale, type; is the indent right?"
 )
-KNOWN = "dynamo, llamacpp, lmdeploy, mindie, ray, sglang, tgi, trtllm, vllm"
+KNOWN = ", ".join(builtin_engines())
 
 
 @pytest.fixture

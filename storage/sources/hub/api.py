@@ -147,7 +147,7 @@ class _BoundedTransport(httpx2.BaseTransport):
     def _ask(
         self, url: str, headers: Mapping[str, str], read: Callable[[BaseHTTPResponse], bytearray]
     ) -> tuple[bytearray, str]:
-        for _ in range(MAX_REDIRECTS):
+        for _ in range(MAX_REDIRECTS + 1):
             response = self._transport.open("GET", url, headers)
             check_passing(response)
             if response.status == HTTPStatus.OK:
