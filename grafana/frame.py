@@ -21,7 +21,7 @@ _SELECTED: Final = re.compile(r"([a-zA-Z_:][\w:]*)\{")
 _PART_OF_HISTOGRAM: Final = re.compile(r"_(bucket|sum|count)$")
 
 
-def panel(  # noqa: PLR0913 - the parts of a panel
+def panel(
     kind: str,
     title: str,
     description: str,

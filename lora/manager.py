@@ -10,24 +10,18 @@ from __future__ import annotations
 
 import logging
 from time import monotonic
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from lora import codes
 from lora.adapter import Origin, State, Status, check_name
 from lora.engine.listed import Listed
-from lora.engine.prefix_cache import PATIENCE_SECONDS, CacheObserver, PrefixCache
+from lora.engine.prefix_cache import PATIENCE_SECONDS
 from lora.errors import InvalidAdapterError, UnknownAdapterError
-from lora.files.contents import Contents
-from lora.files.installation import Installation
 from lora.files.references import References
-from lora.housekeeping import Housekeeping
-from lora.procedure import Procedure
 from lora.record import Goal
 from lora.room import Room
-from lora.store import Store
 from lora.transitions import Records
-from lora.watcher import Watcher, WatcherObserver
-from lora.workers import OperationObserver, Workers
+from lora.wiring import INTERVAL_SECONDS, wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -38,24 +32,18 @@ if TYPE_CHECKING:
     from lora.files.installation import Downloads, Extras
     from lora.record import Record
     from lora.state_file import Medium
+    from lora.wiring import Observer
     from storage.request.config import Config
 
-__all__ = ["Manager", "Observer"]
+__all__ = ["Manager"]
 
 logger: Final = logging.getLogger(__name__)
-
-# Seconds between two comparisons: a restart of the engine is noticed after this time at most.
-INTERVAL_SECONDS: Final = 5.0
-
-
-class Observer(WatcherObserver, OperationObserver, CacheObserver, Protocol):
-    """Receives events for metrics. Implementations must not block or raise."""
 
 
 class Manager:
     """Holds the desired set and the threads that reconcile the engine with it; safe for threads."""
 
-    def __init__(  # noqa: PLR0913 - its collaborators
+    def __init__(
         self,
         engine: EngineClient,
         downloads: Downloads,
@@ -79,23 +67,17 @@ class Manager:
             pod: The pod's name; it identifies this runtime's references on shared volumes.
             interval: Seconds between two comparisons with the engine.
             reset_patience: Seconds during which a load retries the reset of the engine's prefix cache.
-            clock: A monotonic clock in seconds.
         """
         self._engine = engine
         self._downloads = downloads
         self._clock = clock
         self._room = Room(config)
         self._listed = Listed(engine)
-        references = References(pod, clock=clock)
-        cache = PrefixCache(engine, observer, patience=reset_patience, clock=clock)
         self._records = Records(downloads.cancel)
-        self._store = Store(medium, self._records, cache)
-        installation = Installation(downloads, config, Contents(), references)
-        procedure = Procedure(engine, installation, cache, self._records)
-        self._workers = Workers(self._records, procedure, self._store, observer, clock=clock)
-        self._watcher = Watcher(
-            engine, self._records, cache, self._store, procedure, Housekeeping(references), observer, interval=interval
-        )
+        self._store, self._workers, self._watcher = wire(
+            self._records, engine, downloads, medium, observer,
+            references=References(pod, clock=clock), config=config, interval=interval, reset_patience=reset_patience, clock=clock,
+        )  # fmt: skip
 
     def start(self) -> None:
         """Restore the desired set and start the threads."""
@@ -132,7 +114,8 @@ class Manager:
         check_name(wanted.name)
         if not wanted.path.is_absolute():
             raise InvalidAdapterError(codes.INVALID_PATH, f"the directory must be absolute, not {wanted.path}")
-        self._room.check(self._records.all(), wanted, extras)
+        with self._records.lock:
+            self._room.check(self._records.all(), wanted, extras)
         if not kept:
             return self._aim(wanted.name, wanted, extras).goal
         # The write comes first and without the records' lock: readers must not wait for the disk.
@@ -172,7 +155,8 @@ class Manager:
             LoraError: The desired set cannot be written, or has no room.
         """
         new = {one.name: one for one in wanted}
-        desired = [record.desired for record in self._records.all() if record.desired]
+        with self._records.lock:
+            desired = [record.desired for record in self._records.all() if record.desired]
         ours = {one.name: one for one in desired if one.origin is Origin.MODEL}
         others = {one.name for one in desired} - set(ours)
         for name in ours.keys() - new.keys():
@@ -212,4 +196,5 @@ class Manager:
 
     def holds(self, path: Path) -> bool:
         """Tell whether the files of a loaded adapter are in a directory, or below it."""
-        return any(one.loaded and one.loaded.engine_path.is_relative_to(path) for one in self._records.all())
+        with self._records.lock:
+            return any(one.loaded and one.loaded.engine_path.is_relative_to(path) for one in self._records.all())

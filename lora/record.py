@@ -141,7 +141,8 @@ class Record:
     @property
     def desired(self) -> Wanted | None:
         """The desired adapter; `None` if none is desired, or if it must go."""
-        return None if isinstance(self.intent, str) else self.intent
+        intent = self.intent  # read once: another thread may change it
+        return None if isinstance(intent, str) else intent
 
     @property
     def state(self) -> State:
@@ -152,8 +153,7 @@ class Record:
         return _SHOWN.get(self.phase, stands)
 
     def status(self) -> Status:
-        """Return a snapshot for the API. It may be called without the lock."""
-        # Each field is read once: a worker may change it meanwhile.
+        """Return a snapshot for the API; called with the records' lock held."""
         failure = self.failure
         loaded = self.loaded.installed if self.loaded else None
         # After a rollback the goal still names the refused adapter. The API then shows what is loaded.

@@ -17,7 +17,7 @@ from lora.errors import EngineUnavailableError, LoraError, RolledBackError, With
 from lora.record import RESTING, WORKING, Failure, Goal, Phase, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from lora.adapter import Facts, Wanted
     from lora.record import Intent
@@ -88,6 +88,7 @@ class Records:
     """All records, and the queue of those that need a worker.
 
     Attributes:
+        were_any: Whether this process has ever had a record.
         lock: Held while records are changed, or while several are read consistently. Reentrant.
     """
 
@@ -98,6 +99,7 @@ class Records:
         self._records: dict[str, Record] = {}
         self._queue: deque[Record] = deque()
         self._stopped = False
+        self.were_any = False
 
     def get(self, name: str) -> Record | None:
         """Return the record of an adapter, also without the lock."""
@@ -127,6 +129,7 @@ class Records:
             for name in removed:
                 self._records.setdefault(name, Record(name, Goal(None, kept=True), intent="gone"))
             self._queue.extend(self._records.values())
+            self.were_any = bool(self._records)
             self.lock.notify_all()
 
     def aim(self, name: str, goal: Goal) -> Record:
@@ -134,6 +137,7 @@ class Records:
         record = self._records.get(name)
         if record is None:
             record = self._records[name] = Record(name, goal)
+            self.were_any = True
         else:
             self._withdraw(record)
             record.goal = goal
@@ -198,7 +202,10 @@ class Records:
             record.loaded = found
 
     def loaded(self, record: Record, goal: Goal, found: Wanted) -> None:
-        """Note that a load succeeded. The worker writes the state file next, and then calls `settle`."""
+        """Note that a load succeeded. The worker writes the state file next, and then calls `finish`.
+
+        The record shows it at once: a state directory that hangs must not hide an adapter that the engine has.
+        """
         with self.lock:
             record.failure = None
             goal.found, goal.possibly_stale = found, record.possibly_stale
@@ -206,25 +213,24 @@ class Records:
             if record.goal is goal:
                 record.intent = replace(found, refresh=_is_refresh_due(record.desired, goal, found))
                 goal.wanted, goal.extras = found, None
+            self._move(record, Event.REACHED if record.goal is goal else Event.SUPERSEDED)
 
     def unloaded(self, record: Record, goal: Goal) -> None:
-        """Note that an unload succeeded. The worker writes the state file next, and then calls `settle`."""
+        """Note that an unload succeeded. The worker writes the state file next, and then calls `finish`."""
         with self.lock:
             if record.goal is goal:
-                record.intent = None
-
-    def settle(self, record: Record, goal: Goal) -> None:
-        """End an attempt that reached its goal, and wake its callers."""
-        with self.lock:
-            goal.done.set()
-            if record.goal is not goal:
-                self._move(record, Event.SUPERSEDED)
-            elif goal.wanted is None:
                 del self._records[record.name]
             else:
-                self._move(record, Event.REACHED)
-                if record.desired and record.desired.refresh:
-                    self.aim(record.name, Goal(record.desired, kept=True))
+                self._move(record, Event.SUPERSEDED)
+
+    def finish(self, record: Record, goal: Goal) -> None:
+        """Wake the callers of a goal that was reached, and start a refresh that was asked for meanwhile."""
+        with self.lock:
+            goal.done.set()
+            if self._records.get(record.name) is record and record.goal is goal:
+                desired = record.desired
+                if desired and desired.refresh:
+                    self.aim(record.name, Goal(desired, kept=True))
 
     def fail(self, record: Record, goal: Goal, error: LoraError) -> bool:
         """End a failed attempt, and wake its callers; return False if another goal had replaced this one.
@@ -234,6 +240,9 @@ class Records:
         not answer (UNREACHABLE); anything else (FAILED).
         """
         with self.lock:
+            if record.phase not in WORKING:  # a defect after the goal was reached: the engine has what was wanted
+                goal.done.set()
+                return False
             if record.goal is not goal:
                 self._move(record, Event.SUPERSEDED)
                 return False
@@ -282,11 +291,11 @@ class Records:
             record.goal = record.goal.again()
         self._move(record, event)
 
-    def mark_stale(self, names: Collection[str]) -> None:
-        """Mark the named adapters, and only them, as possibly stale."""
-        with self.lock:
+    def mark_stale(self, is_suspect: Callable[[str], bool]) -> None:
+        """Mark the adapters that `is_suspect` names, and only them, as possibly stale."""
+        with self.lock:  # asked for under it: a load that ends meanwhile must not be overwritten with an older answer
             for record in self._records.values():
-                record.possibly_stale = record.name in names
+                record.possibly_stale = is_suspect(record.name)
 
     def _move(self, record: Record, event: Event) -> None:
         """Change a record's phase according to the table; called with the lock held.

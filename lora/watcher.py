@@ -99,10 +99,15 @@ class Watcher:
     def _is_needed(self) -> bool:
         """Wait until there are adapters to compare; return False if the runtime stops."""
         with self._records.lock:
-            self._records.lock.wait_for(
-                lambda: self._stopping.is_set() or self._records.all() or self._cache.remembered()
-            )
+            self._records.lock.wait_for(lambda: self._stopping.is_set() or self._records.all() or self._has_left_any())
         return not self._stopping.is_set()
+
+    def _has_left_any(self) -> bool:
+        """Tell whether adapters that are gone may have left blocks in the engine's cache: its restart is worth knowing.
+
+        Those of an earlier process are not looked after while nothing is wanted: an idle runtime asks nothing.
+        """
+        return self._records.were_any and bool(self._cache.remembered())
 
     def _compare(self) -> None:
         try:
@@ -125,7 +130,7 @@ class Watcher:
             self._cache.forget(models.adapters)
         self._cache.retry()
         repaired = self._repair(models, came_back=came_back)
-        self._records.mark_stale({record.name for record in self._records.all() if self._cache.is_suspect(record.name)})
+        self._records.mark_stale(self._cache.is_suspect)
         self._store.catch_up()
         self._housekeeping.tidy(self._records.all(), models if self._procedure.engine_lists else None)
         self._observer.reconciled(outcome="repaired" if repaired else "in_sync")

@@ -79,7 +79,10 @@ class Workers:
             started = self._clock()
             operation = "load" if goal.wanted else "unload"
             outcome = self._attempt(record, goal)
-            self._observer.operated(operation=operation, outcome=outcome, seconds=self._clock() - started)
+            try:
+                self._observer.operated(operation=operation, outcome=outcome, seconds=self._clock() - started)
+            except Exception:  # a defect of a metric must not end the thread
+                logger.exception("adapter %s: a defect of the runtime", record.name)
 
     def _attempt(self, record: Record, goal: Goal) -> str:
         try:
@@ -106,7 +109,7 @@ class Workers:
             self._procedure.unload(record)
             self._records.unloaded(record, goal)
         self._store.write()  # before callers are told: what they hear of must survive a restart
-        self._records.settle(record, goal)
+        self._records.finish(record, goal)
         if found:
             logger.info("adapter %s is loaded from %s", record.name, found.engine_path)
         else:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from exporter.page.cost import FAMILY, LINE, families_within, too_large
+from exporter.page.cost import families_within, too_large
 from exporter.page.family import sample_lines
 from exporter.page.grammar import (
     BOUNDS,
@@ -49,8 +49,12 @@ def parse_page(raw: bytes, shape: Shape | None = None, *, limit: int = sys.maxsi
     page = shape.fit(raw) if shape else None
     if page is None:
         return _parse(raw, shape, limit)
-    # It has the lines and families of a page within the limit, but its values may be longer.
-    if len(raw) + LINE * page.samples + FAMILY * len(page.shape.families) > limit:
+    return _within(limit, raw, page)
+
+
+def _within(limit: int, raw: bytes, page: Page) -> Page:
+    """Return a page of a known shape: it has the lines and families of an earlier one, but maybe longer values."""
+    if len(page.shape.families) > families_within(limit, raw):
         raise too_large(limit, raw)
     return page
 
@@ -62,7 +66,7 @@ def _parse(raw: bytes, shape: Shape | None, limit: int) -> Page:
     raw = mend(raw, repairs)
     # The shape of a repaired page is that of its repaired text, so the comparison must come after the repair.
     if repairs and shape and (page := shape.fit(raw, repairs)):
-        return page
+        return _within(limit, raw, page)
     drafts = _draft_families(raw, {}, limit)
     # Types are known only after a first pass. A second pass then moves parts such as `h_sum` to their family.
     if parts := _parts(drafts):

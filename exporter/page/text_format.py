@@ -11,7 +11,6 @@ the format is read.
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -79,7 +78,6 @@ def unescape(text: str) -> str:
     return _ESCAPE.sub(lambda escape: _ESCAPED.get(escape[1], escape[0]), text) if "\\" in text else text
 
 
-@lru_cache(maxsize=4096)  # a page has the same families at each scrape
 def series_names(name: str, kind: str) -> frozenset[str]:
     """Return the names that a family's series may have, including the family's name."""
     return frozenset(name + suffix.decode() for suffix in SUFFIXES.get(kind, _OWN_NAME))

@@ -116,8 +116,8 @@ class PartialFile:
             self.whole = True
             self.pending.clear()
             piece.end = self.file.size
-            self.begin_again(piece)
-            return True
+        self.begin_again(piece)
+        return True
 
     def begin_again(self, piece: Piece) -> None:
         """Restart a piece at the first byte of the file, and restart the digest."""

@@ -89,7 +89,7 @@ class RangeRequests:
         """
         tries = 0
         while piece.at < piece.end and self._goes_on(partial):
-            before = piece.at
+            before = partial.arrived  # of all workers: a server may serve some of them only
             try:
                 self._stream(partial, piece)
                 break
@@ -98,7 +98,7 @@ class RangeRequests:
                     return
                 continue
             except Failure as failure:
-                tries = 1 if piece.at - before >= PROGRESS_BYTES else tries + 1
+                tries = 1 if partial.arrived - before >= PROGRESS_BYTES else tries + 1
                 self._pause(partial, failure, tries)
             # Without ranges, an interrupted body cannot be resumed.
             if partial.whole:
