@@ -2,8 +2,7 @@
 
 calls, Model ----> manager ----> records <---- workers: procedure ----> engine, downloads
                                  (transitions)
-                                    ^---- watcher: compares the engine with the desired set
-                                    ^---- store: writes the state file
+                                    ^---- watcher: compares with the engine; store: writes the state file
 """
 
 from __future__ import annotations
@@ -66,6 +65,7 @@ class Manager:
             config: The pod's own credentials and endpoints.
             pod: The pod's name; it identifies this runtime's references on shared volumes.
             interval: Seconds between two comparisons with the engine.
+            clock: A monotonic clock in seconds.
             reset_patience: Seconds during which a load retries the reset of the engine's prefix cache.
         """
         self._engine = engine

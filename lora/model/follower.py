@@ -102,16 +102,17 @@ class ModelSource:
     def _apply(self, text: bytes | None) -> None:
         if text is None:
             return
-        self._applied = text
+        self._applied = None  # until it is: another text, or a failure that may pass, is tried again at the next read
         try:
             wanted = adapters_of(text, backend=self._backend, lora_dir=self._lora_dir)
             self._manager.want_exactly(wanted)
         except ModelFileError as error:
+            self._applied = text  # it stays invalid until it changes
             self._report(f"{self._path}: {error}; its adapters stay as they were")
         except LoraError as error:
-            self._applied = None  # retried at the next read: the cause may have passed
             self._report(f"{self._path} cannot be followed: {error.message}")
         else:
+            self._applied = text
             self._report(None)
             logger.info("the Model asks for %d adapters", len(wanted))
 
