@@ -17,7 +17,7 @@ from typing import Final
 from exporter.page.errors import Reason, ScrapeError
 from exporter.page.slabs import slabs
 
-__all__ = ["FAMILY", "LINE", "LONGEST_LINE", "check_lines", "families_within", "too_large"]
+__all__ = ["FAMILY", "LINE", "LONGEST_LINE", "check_cost", "check_lines", "families_within", "too_large"]
 
 LINE: Final = 64
 FAMILY: Final = 1024
@@ -36,6 +36,16 @@ def check_lines(text: bytes) -> None:
             number = text.count(b"\n", 0, start) + 1
             problem = f"line {number} of the page has {end - start} bytes, and a line may have {LONGEST_LINE}"
             raise ScrapeError(Reason.TOO_LARGE, problem)
+
+
+def check_cost(limit: int, text: bytes, *, lines: int, families: int) -> None:
+    """Refuse a page whose lines and families are known.
+
+    Raises:
+        ScrapeError: It costs more than `limit`.
+    """
+    if len(text) + LINE * lines + FAMILY * families > limit:
+        raise too_large(limit, text)
 
 
 def families_within(limit: int, text: bytes) -> int:

@@ -74,6 +74,7 @@ class Shape:
         structure: The text with each value replaced by NUL, which no page contains. `None` fits no page.
         families: The families in the order of the page.
         samples: The number of sample lines.
+        lines: The number of all lines.
         value: The pattern with which values are cut out.
         steps: How to find each family but the first.
     """
@@ -81,6 +82,7 @@ class Shape:
     structure: bytes | None
     families: tuple[FamilyShape, ...]
     samples: int
+    lines: int = 0
     value: re.Pattern[bytes] = _LAST_NUMBER
     steps: tuple[_Step, ...] = ()
     _recalled: dict[object, Any] = field(default_factory=dict, repr=False, compare=False)
@@ -272,7 +274,8 @@ def shape_of(raw: bytes, families: Sequence[FamilyShape], starts: Sequence[int])
     steps = tuple(map(partial(_step, raw), spans, lengths, spans[1:], families))
     # The fast pattern is safe for a page without timestamps. On a later page with one, it cuts out the
     # timestamp and leaves the value, so the structures differ and that page is read in full.
-    return Shape(whole.getvalue(), tuple(families), sum(family.samples for family in families), value, steps)
+    samples = sum(family.samples for family in families)
+    return Shape(whole.getvalue(), tuple(families), samples, raw.count(b"\n"), value, steps)
 
 
 def _step(raw: bytes, before: tuple[int, int], least: int, span: tuple[int, int], family: FamilyShape) -> _Step:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from exporter.page.cost import families_within, too_large
+from exporter.page.cost import check_cost, families_within, too_large
 from exporter.page.family import sample_lines
 from exporter.page.grammar import (
     BOUNDS,
@@ -54,8 +54,7 @@ def parse_page(raw: bytes, shape: Shape | None = None, *, limit: int = sys.maxsi
 
 def _within(limit: int, raw: bytes, page: Page) -> Page:
     """Return a page of a known shape: it has the lines and families of an earlier one, but maybe longer values."""
-    if len(page.shape.families) > families_within(limit, raw):
-        raise too_large(limit, raw)
+    check_cost(limit, raw, lines=page.shape.lines, families=len(page.shape.families))
     return page
 
 
