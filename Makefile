@@ -29,7 +29,7 @@ demo-engine:
 PYTEST := $(BIN)/python -m pytest -n 4 --dist loadfile
 
 unit: .venv/.dev ## Run the tests that start no process (seconds)
-	$(BIN)/python -m pytest -m "unit and not slow" $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "unit and not slow" $(or $(TESTS),$(shell grep -rl --include='test_*.py' 'pytest.mark.unit' tests))
 
 test: .venv/.dev apt viewer ## Run all tests but the slow ones (minutes)
 	$(PYTEST) $(if $(TESTS),$(TESTS),-m "not engine and not slow")

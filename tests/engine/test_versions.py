@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ from simulators.versions import EXTENDED, ORDERED, PAGES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from prometheus_client.samples import Sample
 
     from exporter.page.family import TextFamily
     from simulators.versions import VersionPage
@@ -43,29 +46,38 @@ Samples = dict[tuple[str, frozenset[tuple[str, str | float]]], float]
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.engine} {page.version}")
 
 
+rules_of = cache(load_rules)
+
+
+@cache
+def read(text: bytes) -> tuple[Sample, ...]:
+    """Return the samples of a page; the parser renames nothing where it knows no types."""
+    untyped = re.sub(rb"(?m)^# TYPE .*\n", b"", text).decode()
+    return tuple(sample for family in text_string_to_metric_families(untyped) for sample in family.samples)
+
+
+@cache
 def twins_of(text: bytes, engine: str) -> dict[str, TextFamily]:
-    families = standardize(parse_page(text), load_rules(engine)).families
+    families = standardize(parse_page(text), rules_of(engine)).families
     twins = {family.full_name: family for family in families}
     assert len(twins) == len(families)
     return twins
 
 
 def samples_of(text: bytes, name: str, kind: str, *, scale: float = 1) -> Samples:
-    """Read one family's samples; the parser renames nothing where it knows no types."""
-    untyped = re.sub(rb"(?m)^# TYPE .*\n", b"", text).decode()
+    """Read one family's samples."""
     parts = ("_bucket", "_sum", "_count") if kind == "histogram" else ("",)
     found: Samples = {}
-    for family in text_string_to_metric_families(untyped):
-        for sample in family.samples:
-            part = sample.name.removeprefix(name)
-            if not sample.name.startswith(name) or part not in parts:
-                continue
-            labels: dict[str, str | float] = dict(sample.labels)
-            if part == "_bucket":
-                labels["le"] = round(float(sample.labels["le"]) * scale, 9)
-            key = (part, frozenset(labels.items()))
-            assert key not in found
-            found[key] = sample.value * scale if part in ("", "_sum") else sample.value
+    for sample in read(text):
+        part = sample.name.removeprefix(name)
+        if not sample.name.startswith(name) or part not in parts:
+            continue
+        labels: dict[str, str | float] = dict(sample.labels)
+        if part == "_bucket":
+            labels["le"] = round(float(sample.labels["le"]) * scale, 9)
+        key = (part, frozenset(labels.items()))
+        assert key not in found
+        found[key] = sample.value * scale if part in ("", "_sum") else sample.value
     return found
 
 
@@ -150,7 +162,7 @@ def test_every_source_is_used_by_some_page() -> None:
     unused = []
     for engine in builtin_engines():
         used = {source for page in PAGES if page.engine == engine for source in page.expected.values()}
-        names = {source.name for rule in load_rules(engine).rules for source in rule.sources}
+        names = {source.name for rule in rules_of(engine).rules for source in rule.sources}
         unused += sorted(names - used)
 
     # These always stand beside a better one on the same page; vLLM has hidden and removed such before.
@@ -165,8 +177,8 @@ def test_every_source_is_used_by_some_page() -> None:
 @pytest.mark.parametrize("engine", builtin_engines())
 def test_engines_agree_on_what_a_standard_metric_is(engine: str) -> None:
     """Type and help of a standard metric are the same for every engine, in the same order."""
-    rules = load_rules(engine).rules
-    vllm = {rule.name: rule for rule in load_rules("vllm").rules}
+    rules = rules_of(engine).rules
+    vllm = {rule.name: rule for rule in rules_of("vllm").rules}
 
     order = [name for name in ORDERED + EXTENDED if name in {rule.name for rule in rules}]
 
