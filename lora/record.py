@@ -123,6 +123,7 @@ class Record:
         facts: Facts from those files.
         loaded_since: Unix seconds.
         possibly_stale: Whether it may answer from former weights (docs/adr/0015).
+        changed: The number of the change (`Records.changes`) that last set what the engine has.
         job: The id of the download in progress.
         failure: Why the last attempt failed.
     """
@@ -135,6 +136,7 @@ class Record:
     facts: Facts | None = None
     loaded_since: float | None = None
     possibly_stale: bool = False
+    changed: int = 0
     job: str | None = None
     failure: Failure | None = None
 

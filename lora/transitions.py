@@ -89,6 +89,7 @@ class Records:
 
     Attributes:
         were_any: Whether this process has ever had a record.
+        changes: How often it was noted what the engine has.
         lock: Held while records are changed, or while several are read consistently. Reentrant.
     """
 
@@ -100,6 +101,7 @@ class Records:
         self._queue: deque[Record] = deque()
         self._stopped = False
         self.were_any = False
+        self.changes = 0
 
     def get(self, name: str) -> Record | None:
         """Return the record of an adapter, also without the lock."""
@@ -195,6 +197,8 @@ class Records:
     ) -> None:
         """Note what the engine has now under the record's name; `None` for nothing."""
         with self.lock:
+            self.changes += 1
+            record.changed = self.changes
             if found is not None:
                 is_new = record.loaded is None or record.loaded.installed != found.installed
                 record.loaded_since = time() if is_new or record.loaded_since is None else record.loaded_since

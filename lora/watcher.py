@@ -110,6 +110,7 @@ class Watcher:
         return self._records.were_any and bool(self._cache.remembered())
 
     def _compare(self) -> None:
+        since = self._records.changes
         try:
             models = self._engine.models()
         except LoraError as error:
@@ -129,13 +130,13 @@ class Watcher:
         if restarted:
             self._cache.forget(models.adapters)
         self._cache.retry()
-        repaired = self._repair(models, came_back=came_back)
+        repaired = self._repair(models, since, came_back=came_back)
         self._records.mark_stale(self._cache.is_suspect)
         self._store.catch_up()
         self._housekeeping.tidy(self._records.all(), models if self._procedure.engine_lists else None)
         self._observer.reconciled(outcome="repaired" if repaired else "in_sync")
 
-    def _repair(self, models: Models, *, came_back: bool) -> int:
+    def _repair(self, models: Models, since: int, *, came_back: bool) -> int:
         """Queue the records that need work; return how many there are."""
         self._rounds += 1
         # An engine that never lists its adapters would look as if it had lost all of them at each round. After an
@@ -146,7 +147,9 @@ class Watcher:
             for record in self._records.all():
                 if record.phase in WORKING:
                     continue
-                if is_list_trusted and _is_lost(record, models):
+                # A list that was requested earlier than a load ended may lack what was loaded.
+                is_known = is_list_trusted and record.changed <= since
+                if is_known and _is_lost(record, models):
                     self._cache.unloaded(record.name)
                     self._records.lost(record)
                 elif _is_due(record):

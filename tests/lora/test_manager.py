@@ -13,6 +13,7 @@ import pytest
 from lora.adapter import State, Wanted
 from lora.errors import UnknownAdapterError
 from lora.state_file import StateFile
+from lora.workers import COUNT
 from simulators.adapters import make_adapter
 from simulators.engine.__main__ import Engine
 from simulators.waiting import PATIENCE, wait_until
@@ -337,3 +338,48 @@ def test_an_engine_with_a_key_that_we_lack(tmp_path: Path) -> None:
         assert error is not None
         assert error.code == "engine_unauthorized"
         assert "--engine-api-key-file" in error.message
+
+
+class HangingState(StateFile):
+    """A state file whose disk does not answer while the gate is shut."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.gate = Event()
+        self.gate.set()
+
+    def write(self, kept: Kept) -> None:
+        assert self.gate.wait(PATIENCE)
+        super().write(kept)
+
+
+def test_a_state_directory_that_hangs_hides_no_adapter(tmp_path: Path) -> None:
+    """The engine has it, and the list says so; the caller waits until that is kept."""
+    state = HangingState(tmp_path / "state")
+    with Engine() as engine, managed(engine, state) as manager:
+        state.gate.clear()
+        goal = manager.load(Wanted("sql", make_adapter(tmp_path / "sql")), kept=False)
+
+        wait_until(lambda: [one.state for one in manager.managed()] == [State.LOADED], "it is shown as loaded")
+        assert not goal.done.is_set()
+
+        state.gate.set()
+        assert error_of(goal) is None
+
+
+class Faulty(Recorder):
+    """An observer with a defect."""
+
+    def operated(self, *, operation: str, outcome: str, seconds: float) -> None:
+        super().operated(operation=operation, outcome=outcome, seconds=seconds)
+        raise ZeroDivisionError
+
+
+def test_an_observer_with_a_defect_ends_no_worker(tmp_path: Path) -> None:
+    """More loads than there are workers are answered."""
+    wanted = [Wanted(f"a{number}", make_adapter(tmp_path / f"a{number}")) for number in range(2 * COUNT)]
+    observer = Faulty()
+    with Engine() as engine, managed(engine, tmp_path / "state", observer=observer) as manager:
+        assert [error_of(manager.load(one, kept=False)) for one in wanted] == [None] * len(wanted)
+
+    assert len(observer.operations) == len(wanted)
